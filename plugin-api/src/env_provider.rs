@@ -1,0 +1,199 @@
+//! Capability `env-provider.v1`: builds environments. One provider per package manager.
+//!
+//! For: plugin authors who add a package manager, and the host's pools that drive them.
+//! Promises: a provider never knows about pools, leases or trust; each attempt gets a prefix of its
+//! own which the host cleans up; a finished prefix never moves.
+//! Never: a fixed list of kinds. The host learns them from [`EnvProvider::info`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{PluginError, Result, Task};
+
+/// Capability id of [`EnvProvider`].
+pub const ENV_PROVIDER: &str = "env-provider.v1";
+
+/// Builds environments with one package manager. Dropping a returned future cancels the work.
+#[async_trait]
+pub trait EnvProvider: Send + Sync + 'static {
+    /// What this provider is. Cheap, constant, does no I/O.
+    fn info(&self) -> EnvProviderInfo;
+
+    /// The project in `dir` itself (not its parents) that this provider would run, if there is one.
+    async fn detect(&self, dir: &Path) -> Result<Option<Project>> {
+        let _ = dir;
+        Ok(None)
+    }
+
+    /// Turns a request into a plan with a stable cache key. Has no side effects.
+    async fn plan(&self, request: EnvRequest) -> Result<EnvPlan>;
+
+    /// Builds the planned environment in `prefix`, which does not exist yet.
+    /// Returns as soon as the environment is usable; see [`EnvProvider::optimize`] for the rest.
+    async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment>;
+
+    /// Makes a copy of `template` at `prefix`, faster than [`EnvProvider::create`] would.
+    async fn clone_env(&self, template: &Environment, prefix: &Path, task: Task) -> Result<Environment> {
+        let _ = (template, prefix, task);
+        Err(PluginError::unsupported("this provider cannot clone environments"))
+    }
+
+    /// Adds packages to an environment that a kernel may be running in.
+    async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {
+        let _ = (env, packages, task);
+        Err(PluginError::unsupported("this provider cannot install into a running environment"))
+    }
+
+    /// Work that makes a usable environment faster, such as byte compilation. May be cancelled at any
+    /// time and may run while the environment is in use.
+    async fn optimize(&self, env: &Environment) -> Result<()> {
+        let _ = env;
+        Ok(())
+    }
+
+    /// Whether the environment can still start a kernel.
+    async fn verify(&self, env: &Environment) -> Result<Health>;
+
+    /// How to start the interpreter of `env`.
+    async fn launch(&self, env: &Environment) -> Result<LaunchCommand>;
+
+    /// What trust must allow before `request` may be built.
+    async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>>;
+}
+
+/// What a provider is and what its pooled environments hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvProviderInfo {
+    /// Key in settings, metadata and labels: `uv`, `conda`, `venv`.
+    pub kind: String,
+    /// Name shown to users: `UV`, `Conda`.
+    pub label: String,
+    /// File names that mark a project of this provider, most telling first.
+    #[serde(default)]
+    pub markers: Vec<String>,
+    /// Packages every environment of this kind needs to serve a notebook.
+    #[serde(default)]
+    pub base_packages: Vec<String>,
+    /// Packages added to pooled environments while `install_default_data_packages` is on.
+    #[serde(default)]
+    pub data_packages: Vec<String>,
+    /// Packages appended to every pool list unless it names them already.
+    #[serde(default)]
+    pub tail_packages: Vec<String>,
+    /// Package sources used when a request names none.
+    #[serde(default)]
+    pub default_channels: Vec<String>,
+}
+
+/// A project file that declares an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Project {
+    /// Wire name of the project's kind: `pyproject_toml`, `pixi_toml`, `environment_yml`.
+    pub kind: String,
+    /// Absolute path of the project file.
+    pub file: PathBuf,
+    /// Declared dependencies, as written.
+    #[serde(default)]
+    pub dependencies: Vec<String>,
+    /// Declared development dependencies, as written.
+    #[serde(default)]
+    pub dev_dependencies: Vec<String>,
+    /// Declared Python constraint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires_python: Option<String>,
+    /// Anything else the provider wants to see again in [`EnvProvider::plan`].
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What somebody wants to run in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnvRequest {
+    /// Requirement specifiers, base packages included, in order of importance.
+    pub packages: Vec<String>,
+    /// Python constraint (`>=3.12`) or version (`3.13`); none means the provider's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+    /// Package sources; empty means the provider's default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
+    /// Set when the environment belongs to one notebook alone; takes part in the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_id: Option<String>,
+    /// The project to run, instead of a list of packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Project>,
+    /// Provider-specific options from the notebook, such as uv's `prerelease`.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A decided request: what will be installed, under which name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnvPlan {
+    /// 16 hex digits; equal requests give equal keys.
+    pub key: String,
+    /// The request after the provider's own additions.
+    pub request: EnvRequest,
+}
+
+/// A built environment. The document stays readable by newer versions of its provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The provider's kind.
+    pub kind: String,
+    /// Directory of the environment. Never moves.
+    pub prefix: PathBuf,
+    /// Its interpreter.
+    pub python: PathBuf,
+    /// `major.minor.patch` of the interpreter, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python_version: Option<String>,
+    /// What was asked for, as in [`EnvRequest::packages`].
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Provider's own notes.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Result of [`EnvProvider::verify`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "health", rename_all = "snake_case")]
+pub enum Health {
+    /// A kernel can start.
+    Usable,
+    /// It cannot, and why.
+    Broken {
+        /// One sentence for the user.
+        reason: String,
+    },
+}
+
+/// How to start the interpreter of an environment. Kernel backends append their own arguments.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchCommand {
+    /// Program and leading arguments: `["/envs/a/bin/python"]`, `["uv", "run", "python"]`.
+    pub argv: Vec<String>,
+    /// Variables to set.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Directories to put before `PATH`.
+    #[serde(default)]
+    pub path: Vec<PathBuf>,
+    /// Working directory the environment insists on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+}
+
+/// A name on the trust allowlist.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PackageIdentity {
+    /// `pypi`, `conda`, `conda-channel`, `pixi-channel` or a provider's own.
+    pub ecosystem: String,
+    /// Normalized name within the ecosystem.
+    pub name: String,
+}

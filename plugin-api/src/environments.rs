@@ -1,0 +1,94 @@
+//! The environment service: what rooms may ask the host for.
+//!
+//! For: getting an environment for a notebook without knowing pools, providers or trust.
+//! Promises: a leased prefix belongs to one room until it is released; nothing a notebook declares is
+//! installed before it is trusted.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{Environment, LaunchCommand, Result, Task};
+
+/// Gives rooms environments. Implemented by the host.
+#[async_trait]
+pub trait Environments: Send + Sync + 'static {
+    /// An environment for `need`: a pooled one, or one built for it, with progress on `task`.
+    ///
+    /// # Errors
+    /// `Denied` when declared packages are not trusted yet; `Unavailable` and others when none can be had.
+    async fn acquire(&self, need: EnvNeed, task: Task) -> Result<Lease>;
+
+    /// Installs packages into a leased environment while a kernel runs in it.
+    async fn install(&self, lease: &str, packages: Vec<String>, task: Task) -> Result<()>;
+
+    /// Gives a lease back.
+    async fn release(&self, lease: &str, how: Release) -> Result<()>;
+
+    /// Whether what the notebook declares may be installed.
+    async fn trust(&self, need: EnvNeed) -> Result<TrustVerdict>;
+
+    /// Records that the user allows what the notebook declares now.
+    async fn approve(&self, need: EnvNeed) -> Result<TrustVerdict>;
+}
+
+/// What a notebook declares about where it wants to run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnvNeed {
+    /// Id of the room.
+    pub room: String,
+    /// The launch request's `env_source`: empty or `auto`, `auto:uv`, or an exact label.
+    pub source: String,
+    /// The notebook's `metadata` as JSON; the host reads its `runt` section.
+    pub metadata: serde_json::Value,
+    /// The notebook's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notebook_path: Option<PathBuf>,
+    /// Working directory of an untitled notebook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<PathBuf>,
+    /// `auto`, `project` or `notebook`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_mode: Option<String>,
+}
+
+/// An environment that belongs to one room for now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Names the lease in later calls.
+    pub id: String,
+    /// Label as clients see it, such as `uv:prewarmed`.
+    pub source: String,
+    /// The environment.
+    pub environment: Environment,
+    /// How to start its interpreter.
+    pub launch: LaunchCommand,
+    /// What the wire's `launched_config` says.
+    pub launched_config: serde_json::Value,
+    /// Packages that were in the environment before the notebook's own.
+    #[serde(default)]
+    pub prewarmed_packages: Vec<String>,
+}
+
+/// What becomes of a released environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// It may be collected later.
+    Keep,
+    /// Nobody can want it again.
+    Delete,
+}
+
+/// What trust says about a notebook's declarations, in the shape of the runtime document's `trust`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrustVerdict {
+    /// `trusted`, `untrusted` or `no_dependencies`.
+    pub status: String,
+    /// True exactly when untrusted.
+    pub needs_approval: bool,
+    /// `approved_*` key of the runtime document to the declared specifiers already allowed.
+    #[serde(default)]
+    pub approved: std::collections::BTreeMap<String, Vec<String>>,
+}

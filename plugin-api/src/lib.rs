@@ -1,0 +1,33 @@
+//! Write plugins for runtimed.
+//!
+//! A plugin is a dynamic library that provides capabilities: ordinary async traits in this crate.
+//! Implement [`Plugin`] and one or more capability traits, and export the type with
+//! `export_plugin!`. No type of the binary interface appears in a plugin's source.
+//!
+//! Map: one file per capability ([`EnvProvider`], [`BlobStore`], [`KernelBackend`], [`Rooms`]), one for
+//! what the host offers ([`HostServices`]), one for `plugin.toml`  ); `adapter` turns the
+//! traits into ABI objects and back.
+
+mod blob_store;
+mod env_provider;
+mod environments;
+mod error;
+mod host;
+mod jupyter_message;
+mod kernel_backend;
+mod plugin;
+mod rooms;
+mod task;
+
+pub use async_trait::async_trait;
+pub use blob_store::*;
+pub use bytes::Bytes;
+pub use env_provider::*;
+pub use environments::*;
+pub use error::*;
+pub use host::*;
+pub use jupyter_message::*;
+pub use kernel_backend::*;
+pub use plugin::*;
+pub use rooms::*;
+pub use task::*;

@@ -1,0 +1,52 @@
+//! The plugin itself: what it provides and its life.
+//!
+//! For: the type an author exports with `export_plugin!`.
+//! Promises: `create` and the accessors do no I/O; `start` comes before any capability call and `stop`
+//! after the last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{BlobStore, EnvProvider, Host, KernelBackend, Result, Rooms};
+
+/// A plugin: a bundle of capabilities with one life.
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    /// Makes the plugin. Does no I/O and starts nothing.
+    fn create(host: Host) -> Result<Self>
+    where
+        Self: Sized;
+
+    /// Gets ready. Has a deadline; long recovery is only scheduled here.
+    async fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes everything durable and ends. Has `grace` time.
+    async fn stop(&self, grace: Duration) -> Result<()> {
+        let _ = grace;
+        Ok(())
+    }
+
+    /// Environment providers, one per kind.
+    fn env_providers(&self) -> Vec<Arc<dyn EnvProvider>> {
+        Vec::new()
+    }
+
+    /// The blob store.
+    fn blob_store(&self) -> Option<Arc<dyn BlobStore>> {
+        None
+    }
+
+    /// Kernel backends.
+    fn kernel_backends(&self) -> Vec<Arc<dyn KernelBackend>> {
+        Vec::new()
+    }
+
+    /// The rooms.
+    fn rooms(&self) -> Option<Arc<dyn Rooms>> {
+        None
+    }
+}

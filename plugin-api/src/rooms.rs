@@ -1,0 +1,240 @@
+//! Capability `rooms.v1`: holds open notebooks and their peers.
+//!
+//! For: the host, which owns sockets and framing and hands every notebook connection to a room.
+//! Promises: pushes never block; what flows is bounded by byte credit in both directions.
+//! Never: a socket, a frame header or a handshake crosses here; those are the host's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// Capability id of [`Rooms`].
+pub const ROOMS: &str = "rooms.v1";
+
+/// Bytes the other side will still take; at zero or below, stop until it asks for more.
+pub type Credit = i64;
+
+/// Opens rooms and answers questions about them.
+#[async_trait]
+pub trait Rooms: Send + Sync + 'static {
+    /// Brings a connection into a room, opening or creating it. An error refuses the connection with
+    /// its message; nothing was created then.
+    async fn attach(&self, join: Join, link: Arc<dyn PeerLink>) -> Result<Attached>;
+
+    /// Answers a question that needs no connection to a room.
+    async fn ask(&self, request: RoomRequest) -> Result<RoomReply>;
+}
+
+/// The host's side of one connection. Dropping every clone ends nothing; [`PeerLink::close`] does.
+pub trait PeerLink: Send + Sync + 'static {
+    /// Queues a frame for the client. Never blocks and never refuses: the credit that is left says
+    /// when to stop and wait for [`RoomSession::writable`].
+    fn send(&self, frame_type: u8, payload: Bytes) -> Credit;
+
+    /// Lets the host deliver `bytes` more to [`RoomSession::receive`].
+    fn grant(&self, bytes: u64);
+
+    /// Closes the connection after everything queued has been written.
+    fn close(&self);
+}
+
+/// The room's side of one connection. Calls for one session come one at a time, in order.
+#[async_trait]
+pub trait RoomSession: Send + Sync + 'static {
+    /// Takes a frame from the client. Never blocks. Returns the credit that is left.
+    fn receive(&self, frame_type: u8, payload: Bytes) -> Credit;
+
+    /// The link's egress queue has room again after it had run out of credit.
+    fn writable(&self);
+
+    /// The connection is gone. Returns once the room has forgotten the peer.
+    async fn detach(&self);
+}
+
+/// Who wants to join which notebook.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    /// What the handshake asked for.
+    pub target: JoinTarget,
+    /// Authenticated principal of the connection, such as `local:ana`.
+    pub principal: String,
+    /// Operator of the connection, already validated: `agent:codex:1a2b3c4d`, `desktop:0011aabb`.
+    pub operator: String,
+}
+
+/// The three ways into a room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "target", rename_all = "snake_case")]
+pub enum JoinTarget {
+    /// A new untitled notebook, or an untitled one that was kept under `notebook_id`.
+    Create(CreateNotebook),
+    /// The notebook in a file, which may not exist yet.
+    Open {
+        /// Path as the client sent it.
+        path: PathBuf,
+    },
+    /// A notebook that is open, or kept, already.
+    Attach {
+        /// UUID, or a path.
+        notebook_id: String,
+        /// Working directory for an untitled notebook.
+        #[serde(default)]
+        working_dir: Option<PathBuf>,
+        /// JSON text of notebook metadata, used only if the document has none.
+        #[serde(default)]
+        initial_metadata: Option<String>,
+    },
+}
+
+/// Details of [`JoinTarget::Create`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CreateNotebook {
+    /// `python` or `deno`; anything else falls back to the default runtime.
+    pub runtime: String,
+    /// Working directory of the kernel.
+    #[serde(default)]
+    pub working_dir: Option<PathBuf>,
+    /// UUID to use or restore.
+    #[serde(default)]
+    pub notebook_id: Option<String>,
+    /// Keep nothing on disk.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Provider kind whose metadata section is seeded.
+    #[serde(default)]
+    pub package_manager: Option<String>,
+    /// `auto`, `project` or `notebook`.
+    #[serde(default)]
+    pub environment_mode: Option<String>,
+    /// Dependencies to seed, approved by being asked for.
+    #[serde(default)]
+    pub dependencies: Vec<String>,
+}
+
+/// A connection that is in its room.
+pub struct Attached {
+    /// Facts for the bootstrap reply. The host sends that reply before anything queued on the link.
+    pub info: RoomInfo,
+    /// Where the connection's frames go.
+    pub session: Box<dyn RoomSession>,
+}
+
+/// Facts about the room that go into the bootstrap reply.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoomInfo {
+    /// UUID of the room.
+    pub notebook_id: String,
+    /// Cells in the document now; 0 while a file is loading.
+    pub cell_count: u64,
+    /// Whether dependencies wait for approval.
+    pub needs_trust_approval: bool,
+    /// Whether nothing of this room is kept on disk.
+    pub ephemeral: bool,
+    /// Canonical path of the notebook's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notebook_path: Option<PathBuf>,
+    /// `<principal>/<operator>`: the Automerge actor the client writes with.
+    pub actor_label: String,
+    /// `owner`, or `viewer` when the file is read-only.
+    pub connection_scope: String,
+    /// Identity of the comments document.
+    pub comments_doc_id: String,
+    /// What the comments belong to.
+    pub comments_notebook_ref: serde_json::Value,
+}
+
+/// A question to the rooms as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RoomRequest {
+    /// Every resident room.
+    List,
+    /// Content of one notebook.
+    Inspect {
+        /// UUID.
+        notebook_id: String,
+    },
+    /// Ends the kernel and closes the room.
+    Shutdown {
+        /// UUID or absolute path.
+        notebook_id: String,
+    },
+    /// The record of an execution, also after its room is gone.
+    ExecutionResult {
+        /// Execution id.
+        execution_id: String,
+    },
+    /// Prefixes of environments that rooms use.
+    ActiveEnvironments,
+    /// Makes every room durable and ends its kernel; the daemon is about to exit.
+    Close,
+}
+
+/// The answer to a [`RoomRequest`], variant by variant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RoomReply {
+    /// One entry a room.
+    List {
+        /// All of them, in no particular order.
+        rooms: Vec<RoomSummary>,
+    },
+    /// Content of one notebook, in the wire's `notebook_state` shape without `type` and `notebook_id`.
+    Inspect {
+        /// `cells`, `outputs_by_cell`, `source`, `kernel_info`.
+        state: serde_json::Value,
+    },
+    /// Whether the room was there.
+    Shutdown {
+        /// False for an unknown notebook.
+        found: bool,
+    },
+    /// The record.
+    ExecutionResult {
+        /// As `execution.md` of the protocol documentation describes it.
+        record: serde_json::Value,
+    },
+    /// Prefixes.
+    ActiveEnvironments {
+        /// Absolute paths.
+        paths: Vec<PathBuf>,
+    },
+    /// Done.
+    Closed,
+}
+
+/// One resident room, as `list_rooms` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoomSummary {
+    /// UUID.
+    pub notebook_id: String,
+    /// Connections now.
+    pub active_peers: u64,
+    /// Whether anybody ever connected.
+    pub had_peers: bool,
+    /// Whether a kernel is attached.
+    pub has_kernel: bool,
+    /// `python`, `deno`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_type: Option<String>,
+    /// Label of its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_source: Option<String>,
+    /// `idle`, `busy`, `starting`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_status: Option<String>,
+    /// Whether nothing is kept on disk.
+    pub ephemeral: bool,
+    /// File, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notebook_path: Option<PathBuf>,
+    /// `active` (peers), `idle` (kernel only) or `inactive`.
+    pub state: String,
+}
