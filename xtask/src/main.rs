@@ -1,2 +1,64 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: the one way to build, stage, test, lint, measure and try the project.
+//!
+//! For: people and CI, which run the same commands.
+//! Promises: needs rustup, a C compiler and python3; whatever else it needs it puts under `target/`.
+//! Never: writes outside `target/` and temporary folders.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+mod bench;
+mod daemon;
+mod lint;
+mod quickstart;
+mod stage;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, stage, test, lint, measure and try runtimed")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile everything and stage it under target/dist
+    Build {
+        /// Optimized, as it is shipped
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build, start a private daemon, run the example notebook, print its outputs
+    Quickstart,
+    /// Build, prepare the tools the tests need, run every test
+    Test {
+        /// Passed on to the test runner, for instance a part of a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Formatting, clippy with warnings denied, and the project's own rules
+    Lint,
+    /// Only the project's own rules: arrows, unsafe, ABI types, file headers
+    Tidy,
+    /// Measure a release build: criterion inside, end to end through the real client
+    Bench(bench::Options),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Build { release } => stage::build(release).map(|dist| {
+            println!("staged {}", dist.display());
+        }),
+        Command::Quickstart => quickstart::run(),
+        Command::Test { arguments } => test::run(&arguments),
+        Command::Lint => lint::run(),
+        Command::Tidy => tidy::run(),
+        Command::Bench(options) => bench::run(&options),
+    }
+}

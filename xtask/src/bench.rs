@@ -1,0 +1,10 @@
+//! placeholder
+use anyhow::Result;
+
+/// placeholder
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+
+pub(crate) fn run(_: &Options) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! Everything that can be judged without running the product.
+
+use anyhow::Result;
+
+use crate::{tidy, workspace};
+
+/// Formatting, clippy with warnings denied, rustdoc with warnings denied, tidy.
+pub(crate) fn run() -> Result<()> {
+    workspace::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
+    tidy::run()?;
+    workspace::run(workspace::cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
+    workspace::run(
+        workspace::cargo()
+            .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+            .env("RUSTDOCFLAGS", "--deny warnings"),
+    )
+}
