@@ -77,6 +77,9 @@ pub enum JoinTarget {
     Open {
         /// Path as the client sent it.
         path: PathBuf,
+        /// Working directory of the kernel, instead of the file's folder.
+        #[serde(default)]
+        working_dir: Option<PathBuf>,
     },
     /// A notebook that is open, or kept, already.
     Attach {
