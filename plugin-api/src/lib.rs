@@ -5,16 +5,21 @@
 //! `export_plugin!`. No type of the binary interface appears in a plugin's source.
 //!
 //! Map: one file per capability ([`EnvProvider`], [`BlobStore`], [`KernelBackend`], [`Rooms`]), one for
-//! what the host offers ([`HostServices`]), one for `plugin.toml`  ); `adapter` turns the
+//! what the host offers ([`HostServices`]), one for `plugin.toml` ([`manifest`]); `adapter` turns the
 //! traits into ABI objects and back.
 
+#[cfg(feature = "abi")]
+pub mod adapter;
 mod blob_store;
 mod env_provider;
 mod environments;
 mod error;
+#[cfg(feature = "abi")]
+pub mod export;
 mod host;
 mod jupyter_message;
 mod kernel_backend;
+pub mod manifest;
 mod plugin;
 mod rooms;
 mod task;
