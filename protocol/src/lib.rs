@@ -7,6 +7,7 @@
 
 pub mod bootstrap;
 pub mod broadcast;
+pub mod documents;
 pub mod frame;
 pub mod handshake;
 pub mod identity;

@@ -1,0 +1,104 @@
+//! A sync message from a peer, taken apart.
+
+use automerge::sync::Message;
+use automerge::{AutoCommit, Bundle, Change, ChangeHash};
+
+use super::SyncError;
+
+/// A decoded message with every change in it readable.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    pub(super) message: Message,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Incoming {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// `Undecodable` when the bytes are no message or a change in it is damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SyncError> {
+        let message = Message::decode(bytes).map_err(undecodable)?;
+        let mut changes = Vec::new();
+        for mut bytes in message.changes.iter() {
+            while !bytes.is_empty() {
+                let chunk = Chunk::first(bytes)
+                    .ok_or_else(|| SyncError::Undecodable("a chunk is cut short".to_owned()))?;
+                chunk.read(&mut changes)?;
+                bytes = bytes.get(chunk.bytes.len()..).unwrap_or_default();
+            }
+        }
+        Ok(Self { message, changes })
+    }
+
+    /// The peer's heads.
+    pub fn heads(&self) -> &[ChangeHash] {
+        &self.message.heads
+    }
+
+    /// The changes the message carries, known or not.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+}
+
+fn undecodable(error: impl std::fmt::Display) -> SyncError {
+    SyncError::Undecodable(error.to_string())
+}
+
+/// One chunk of automerge's storage format: magic (4), checksum (4), kind (1), length (LEB128), content.
+struct Chunk<'a> {
+    /// All of it, header included.
+    bytes: &'a [u8],
+    checksum: &'a [u8],
+    kind: u8,
+}
+
+const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
+const DOCUMENT: u8 = 0;
+const BUNDLE: u8 = 3;
+
+impl<'a> Chunk<'a> {
+    fn first(bytes: &'a [u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let (checksum, rest) = rest.split_at_checked(4)?;
+        let (kind, rest) = rest.split_first()?;
+        let (length, length_bytes) = leb128(rest)?;
+        let header = MAGIC.len() + checksum.len() + 1 + length_bytes;
+        let bytes = bytes.get(..header.checked_add(length)?)?;
+        Some(Self { bytes, checksum, kind: *kind })
+    }
+
+    fn read(&self, changes: &mut Vec<Change>) -> Result<(), SyncError> {
+        match self.kind {
+            DOCUMENT => changes.extend(AutoCommit::load(self.bytes).map_err(undecodable)?.get_changes(&[])),
+            BUNDLE => {
+                let bundle = Bundle::try_from(self.bytes).map_err(undecodable)?;
+                changes.extend(bundle.to_changes().map_err(undecodable)?);
+            }
+            _ => {
+                let change = Change::try_from(self.bytes).map_err(undecodable)?;
+                // The checksum is the beginning of the hash; reading a change does not compare them.
+                if !change.hash().0.starts_with(self.checksum) {
+                    return Err(undecodable("the checksum of a change is wrong"));
+                }
+                changes.push(change);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An unsigned LEB128 number and the bytes it takes.
+fn leb128(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0usize;
+    for (index, byte) in bytes.iter().enumerate() {
+        let bits = usize::from(byte & 0x7f);
+        let shift = u32::try_from(index).ok()?.checked_mul(7)?;
+        value |= bits.checked_shl(shift).filter(|shifted| shifted >> shift == bits)?;
+        if byte & 0x80 == 0 {
+            return Some((value, index + 1));
+        }
+    }
+    None
+}
