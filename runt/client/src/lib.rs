@@ -1,1 +1,15 @@
-//! placeholder
+//! An async client of the notebook runtime daemon.
+//!
+//! For: the command line, desktop applications and tests.
+//! Promises: what a session holds is a replica; reading it never waits. Nothing outlives its owner: a
+//! dropped session ends its task and its connection.
+//! Never: starts a daemon, or knows what is inside it.
+
+mod client;
+mod connection;
+mod endpoint;
+mod error;
+
+pub use client::{Client, Pong};
+pub use error::{ClientError, Result};
+pub use runtimed_protocol as protocol;

@@ -1,0 +1,154 @@
+//! Questions to the daemon as a whole.
+//!
+//! For: everything that needs no open notebook.
+//! Promises: each call is a connection of its own, accepted within 2 s and answered within 3 s or failed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use runtimed_protocol::frame::POOL_MAX;
+use runtimed_protocol::handshake::Handshake;
+use runtimed_protocol::pool::{DaemonInfo, PluginRow, PoolReply, PoolRequest, PoolStats, RoomsList};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::connection::Connection;
+use crate::endpoint::socket_path;
+use crate::{ClientError, Result};
+
+/// Longest wait for a reply. Source: what clients of protocol v4 use.
+const REPLY_LIMIT: Duration = Duration::from_secs(3);
+
+/// A daemon, by its socket. Cheap to clone; holds no connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Where it listens.
+    socket: PathBuf,
+}
+
+/// The answer to a ping.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pong {
+    /// Protocol the daemon speaks, if it says so.
+    pub protocol_version: Option<u32>,
+    /// Version of the daemon, free text.
+    pub daemon_version: Option<String>,
+}
+
+impl Client {
+    /// The daemon that listens on `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The daemon that the environment names: `RUNTIMED_SOCKET_PATH`, or `runt/runtimed.sock` in the
+    /// user's cache directory.
+    pub fn discover() -> Self {
+        Self::new(socket_path(|name| std::env::var(name).ok()))
+    }
+
+    /// Where the daemon listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Sends one request and waits for its reply, whatever it is.
+    ///
+    /// # Errors
+    /// `Connect`, `Timeout`, `Disconnected` and `Protocol`; and `Daemon` for an error reply.
+    pub async fn ask(&self, request: &PoolRequest) -> Result<PoolReply> {
+        let mut connection = Connection::open(&self.socket, &Handshake::Pool).await?;
+        let exchange = async {
+            connection.send(request, POOL_MAX).await?;
+            connection.receive(POOL_MAX).await
+        };
+        let body = timeout(REPLY_LIMIT, exchange).await.map_err(|_| ClientError::Timeout)??;
+        match serde_json::from_slice(&body).map_err(ClientError::protocol)? {
+            PoolReply::Error { message } => Err(ClientError::Daemon(message)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Whether the daemon answers.
+    ///
+    /// # Errors
+    /// See [`Client::ask`]; so for every call below.
+    pub async fn ping(&self) -> Result<Pong> {
+        match self.ask(&PoolRequest::Ping).await? {
+            PoolReply::Pong { protocol_version, daemon_version } => {
+                Ok(Pong { protocol_version, daemon_version })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How full the pools are.
+    pub async fn status(&self) -> Result<PoolStats> {
+        match self.ask(&PoolRequest::Status).await? {
+            PoolReply::Stats { state } => Ok(state),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The rooms, and how many of them did not fit into the reply.
+    pub async fn list_rooms(&self) -> Result<RoomsList> {
+        match self.ask(&PoolRequest::ListRooms).await? {
+            PoolReply::RoomsList(list) => Ok(list),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Facts about the daemon.
+    pub async fn daemon_info(&self) -> Result<DaemonInfo> {
+        match self.ask(&PoolRequest::GetDaemonInfo).await? {
+            PoolReply::DaemonInfo(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every plugin the daemon found. A daemon that does not know the question closes the connection.
+    pub async fn list_plugins(&self) -> Result<Vec<PluginRow>> {
+        match self.ask(&PoolRequest::ListPlugins).await? {
+            PoolReply::PluginsList { plugins } => Ok(plugins),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Drops the pooled environments; they are built anew.
+    pub async fn flush(&self) -> Result<()> {
+        match self.ask(&PoolRequest::FlushPool).await? {
+            PoolReply::Flushed => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends kernels and the daemon. Returns when it has agreed, not when it is gone.
+    pub async fn shutdown(&self) -> Result<()> {
+        match self.ask(&PoolRequest::Shutdown).await? {
+            PoolReply::ShuttingDown => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends a notebook's kernel and closes its room. False if there is no such room.
+    pub async fn shutdown_notebook(&self, notebook_id: &str) -> Result<bool> {
+        match self.ask(&PoolRequest::ShutdownNotebook { notebook_id: notebook_id.into() }).await? {
+            PoolReply::NotebookShutdown { found } => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The record of an execution, also after its notebook was closed.
+    pub async fn get_execution_result(&self, execution_id: &str) -> Result<Value> {
+        match self.ask(&PoolRequest::GetExecutionResult { execution_id: execution_id.into() }).await? {
+            PoolReply::ExecutionResult { record } => Ok(record),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// A reply to another question.
+fn unexpected(reply: &PoolReply) -> ClientError {
+    let name = serde_json::to_value(reply).ok().and_then(|reply| reply["type"].as_str().map(str::to_owned));
+    ClientError::Protocol(format!("unexpected reply `{}`", name.unwrap_or_default()))
+}
