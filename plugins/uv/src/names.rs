@@ -1,0 +1,117 @@
+//! Package names: what a requirement is called, and what trust knows it as.
+//!
+//! For: telling whether a list names a package already, and for the trust allowlist.
+//! Promises: pure; a requirement that installs from somewhere else than the index never shares the
+//! identity of the index's package of that name.
+
+use runtimed_plugin_api::{PackageIdentity, PluginError, Result};
+
+/// Ecosystem of packages that come from the package index.
+const PYPI: &str = "pypi";
+/// Ecosystem of packages that come from a URL, a repository or a path; the name is that place.
+const PYPI_URL: &str = "pypi-url";
+
+/// Endings by which uv takes a bare word for a file.
+const ARCHIVES: [&str; 12] =
+    [".whl", ".zip", ".tar", ".tgz", ".tbz", ".txz", ".tlz", ".gz", ".bz2", ".xz", ".lzma", ".zst"];
+
+/// The normalized name in a requirement specifier: `Foo_Bar[x]>=1 ; python_version > "3"` is `foo-bar`.
+pub(crate) fn normalized(spec: &str) -> String {
+    let spec = spec.split(';').next().unwrap_or_default();
+    let spec = spec.rsplit("::").next().unwrap_or_default().trim();
+    let name = spec.split(|c: char| "@[<>=!~".contains(c) || c.is_whitespace()).next().unwrap_or_default();
+    let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-").to_lowercase()
+}
+
+/// Whether `list` names the package of `spec`.
+pub(crate) fn names(list: &[String], spec: &str) -> bool {
+    let name = normalized(spec);
+    list.iter().any(|item| normalized(item) == name)
+}
+
+/// What trust must allow before `spec` is installed.
+pub(crate) fn identity(spec: &str) -> PackageIdentity {
+    let (ecosystem, name) = match direct_reference(spec) {
+        Some(place) => (PYPI_URL, place.to_owned()),
+        None => (PYPI, normalized(spec)),
+    };
+    PackageIdentity { ecosystem: ecosystem.to_owned(), name }
+}
+
+/// The place a requirement installs from, unless that is the index: `name @ URL`, a bare URL, a path.
+fn direct_reference(spec: &str) -> Option<&str> {
+    // A marker is separated by a blank, because a URL may hold a semicolon.
+    let spec = spec.split(" ;").next().unwrap_or_default().trim();
+    if let Some((name, place)) = spec.split_once('@')
+        && !name.contains(['/', ':'])
+    {
+        return Some(place.trim());
+    }
+    let requirement = spec.split([';', '[']).next().unwrap_or_default().trim();
+    let path = requirement.starts_with('.') || requirement.contains(['/', '\\']);
+    let archive = ARCHIVES.iter().any(|suffix| requirement.to_lowercase().ends_with(suffix));
+    (path || archive).then_some(spec)
+}
+
+/// The packages without blanks around them and without empty entries.
+///
+/// # Errors
+/// `Invalid` for an entry that uv would read as an option of its own.
+pub(crate) fn checked(packages: &[String]) -> Result<Vec<String>> {
+    let packages = packages.iter().map(|package| package.trim()).filter(|package| !package.is_empty());
+    packages
+        .map(|package| match package.starts_with('-') {
+            true => Err(PluginError::invalid(format!("`{package}` is an option, not a package"))
+                .help("List package names only; indexes and other options belong in uv.toml.")),
+            false => Ok(package.to_owned()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_normalized() {
+        for (spec, name) in [
+            ("numpy", "numpy"),
+            ("Foo_Bar.baz>=1.2", "foo-bar-baz"),
+            ("scikit__learn ~= 1", "scikit-learn"),
+            ("pandas[excel,parquet]==2; python_version>'3.8'", "pandas"),
+            ("conda-forge::polars", "polars"),
+            ("pkg @ https://example.org/pkg.whl", "pkg"),
+            ("-_odd._", "odd"),
+            ("  ", ""),
+        ] {
+            assert_eq!(normalized(spec), name, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_direct_reference_has_an_identity_of_its_own() {
+        let of = |spec| {
+            let identity = identity(spec);
+            (identity.ecosystem, identity.name)
+        };
+        let pair = |ecosystem: &str, name: &str| (ecosystem.to_owned(), name.to_owned());
+        assert_eq!(of("NumPy>=2"), pair("pypi", "numpy"));
+        assert_eq!(of("numpy @ https://evil.example/n.whl"), pair("pypi-url", "https://evil.example/n.whl"));
+        assert_eq!(of("numpy@git+ssh://host/n"), pair("pypi-url", "git+ssh://host/n"));
+        assert_eq!(
+            of("https://host/a;b.whl ; sys_platform == 'x'"),
+            pair("pypi-url", "https://host/a;b.whl")
+        );
+        assert_eq!(of("git+https://user@host/r"), pair("pypi-url", "git+https://user@host/r"));
+        assert_eq!(of("./wheels/numpy"), pair("pypi-url", "./wheels/numpy"));
+        assert_eq!(of("numpy-2.0-py3-none-any.whl"), pair("pypi-url", "numpy-2.0-py3-none-any.whl"));
+    }
+
+    #[test]
+    fn options_are_not_packages() {
+        let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+        assert_eq!(checked(&list(&[" six ", "", "attrs"])).unwrap(), list(&["six", "attrs"]));
+        assert!(checked(&list(&["six", " --index-url=http://x"])).is_err());
+    }
+}

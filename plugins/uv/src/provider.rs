@@ -1,0 +1,330 @@
+//! The environment provider `uv`.
+//!
+//! For: pooled environments, environments of notebooks with dependencies of their own, and projects.
+//! Promises: an environment is returned as soon as a kernel can start in it; equal requests get equal
+//! keys.
+//! Never: pools, leases, trust decisions, or deleting a prefix; those are the host's.
+
+use std::path::{Path, PathBuf};
+
+use runtimed_plugin_api::{
+    EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
+    PackageIdentity, PluginError, Project, Result, Task, async_trait,
+};
+use serde_json::{Map, json};
+
+use crate::build::{self, Build};
+use crate::commands::{self, Source};
+use crate::key::{KeyParts, cache_key, hex_digits};
+use crate::tool::{Surroundings, Tool};
+use crate::{names, project};
+
+/// Key in settings, metadata and labels.
+const KIND: &str = "uv";
+
+/// What a kernel and its widgets need, and uv for installing from a cell. Not part of a key.
+const BASE: [&str; 4] = ["ipykernel", "ipywidgets", "anywidget", "uv"];
+
+/// What most notebooks import.
+const DATA: [&str; 5] = ["pandas", "polars", "matplotlib", "plotly", "altair"];
+
+/// What outputs need, unless the notebook asks for versions of its own.
+const TAIL: [&str; 2] = ["nbformat", "pyarrow>=14"];
+
+/// [`Environment::extra`] of a project: its file.
+const PROJECT_FILE: &str = "project_file";
+/// [`Environment::extra`] of a project: whether its index was out of reach.
+const OFFLINE: &str = "offline";
+
+/// Builds environments with uv.
+pub struct UvProvider {
+    host: Host,
+    tool: Tool,
+}
+
+impl UvProvider {
+    /// A provider that looks for uv in `surroundings`.
+    pub fn new(host: Host, surroundings: Surroundings) -> Self {
+        Self { tool: Tool::new(host.clone(), surroundings), host }
+    }
+
+    /// The user's choice of Python in the settings.
+    fn preferred_python(&self) -> Option<String> {
+        self.host.settings().values.pointer("/uv/python")?.as_str().map(str::to_owned)
+    }
+
+    async fn build(&self, uv: &Path, request: EnvRequest, prefix: &Path, task: &Task) -> Result<Environment> {
+        let parent = prefix.parent().unwrap_or(prefix);
+        make_folder(parent).await?;
+        let build = Build { host: &self.host, uv, cwd: parent, task };
+        let wish = blank_is_none(request.python).or_else(|| self.preferred_python());
+        let (python, python_version) = build.venv(prefix, wish.as_deref()).await?;
+        let prerelease = request.options.get("prerelease").and_then(|mode| mode.as_str());
+        let sources = [Source::Cache, Source::Index, Source::FreshIndex];
+        build.install(&python, &request.packages, prerelease, &sources).await?;
+        build.validate(&python).await?;
+        Ok(Environment {
+            kind: KIND.to_owned(),
+            prefix: prefix.to_owned(),
+            python,
+            python_version,
+            packages: request.packages,
+            extra: Map::new(),
+        })
+    }
+
+    /// A project keeps its environment itself; `prefix` only stands for it.
+    async fn prepare(&self, uv: &Path, project: &Project, prefix: &Path, task: &Task) -> Result<Environment> {
+        make_folder(prefix).await?;
+        let cwd = project.file.parent().unwrap_or(&project.file);
+        let build = Build { host: &self.host, uv, cwd, task };
+        let (python, offline) = build.project(&project.file).await?;
+        Ok(Environment {
+            kind: KIND.to_owned(),
+            prefix: prefix.to_owned(),
+            python,
+            python_version: None,
+            packages: project.dependencies.clone(),
+            extra: Map::from_iter([
+                (PROJECT_FILE.to_owned(), json!(project.file)),
+                (OFFLINE.to_owned(), json!(offline)),
+            ]),
+        })
+    }
+}
+
+#[async_trait]
+impl EnvProvider for UvProvider {
+    fn info(&self) -> EnvProviderInfo {
+        EnvProviderInfo {
+            kind: KIND.to_owned(),
+            label: "UV".to_owned(),
+            markers: vec![project::MARKER.to_owned()],
+            base_packages: owned(&BASE),
+            data_packages: owned(&DATA),
+            tail_packages: owned(&TAIL),
+            default_channels: Vec::new(),
+        }
+    }
+
+    async fn detect(&self, dir: &Path) -> Result<Option<Project>> {
+        let file = dir.join(project::MARKER);
+        match tokio::fs::read_to_string(&file).await {
+            Ok(text) => project::declared(&text, &file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(PluginError::invalid(format!("`{}` cannot be read: {error}", file.display()))),
+        }
+    }
+
+    async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> {
+        plan(request, self.preferred_python())
+    }
+
+    async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
+        task.report("starting", json!({ "env_hash": plan.key }));
+        let uv = self.tool.path(&task).await?;
+        let environment = match &plan.request.project {
+            Some(project) => self.prepare(&uv, project, prefix, &task).await?,
+            None => self.build(&uv, plan.request, prefix, &task).await?,
+        };
+        tracing::info!(
+            prefix = %environment.prefix.display(),
+            python = environment.python_version.as_deref().unwrap_or("the project's"),
+            "environment ready"
+        );
+        task.report("ready", json!({ "env_path": environment.prefix, "python_path": environment.python }));
+        Ok(environment)
+    }
+
+    async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {
+        if project_file(env).is_some() {
+            return Err(PluginError::unsupported("a project's packages come from its pyproject.toml")
+                .help("Add the packages there and restart the kernel."));
+        }
+        let packages = names::checked(packages)?;
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let uv = self.tool.path(&task).await?;
+        let cwd = env.prefix.parent().unwrap_or(&env.prefix);
+        let build = Build { host: &self.host, uv: &uv, cwd, task: &task };
+        build.install(&env.python, &packages, None, &[Source::Cache, Source::Index]).await
+    }
+
+    async fn optimize(&self, env: &Environment) -> Result<()> {
+        match project_file(env) {
+            Some(_) => Ok(()),
+            None => build::compile(&self.host, &env.python).await,
+        }
+    }
+
+    async fn verify(&self, env: &Environment) -> Result<Health> {
+        let exists = async |path: PathBuf| tokio::fs::try_exists(path).await.unwrap_or(false);
+        let broken = |reason: String| Ok(Health::Broken { reason });
+        if let Some(file) = project_file(env) {
+            return match exists(file.clone()).await {
+                true => Ok(Health::Usable),
+                false => broken(format!("the project file `{}` is gone", file.display())),
+            };
+        }
+        // Follows the link, so it also notices that the interpreter behind it was uninstalled.
+        if !exists(env.python.clone()).await {
+            return broken(format!("the interpreter `{}` is gone", env.python.display()));
+        }
+        if let Some(packages) = site_packages(env)
+            && !exists(packages.join("ipykernel/__init__.py")).await
+        {
+            return broken(format!("ipykernel is not installed in `{}`", env.prefix.display()));
+        }
+        Ok(Health::Usable)
+    }
+
+    async fn launch(&self, env: &Environment) -> Result<LaunchCommand> {
+        let Some(file) = project_file(env) else {
+            return Ok(LaunchCommand {
+                argv: vec![env.python.display().to_string()],
+                env: [("VIRTUAL_ENV".to_owned(), env.prefix.display().to_string())].into(),
+                path: vec![env.prefix.join("bin")],
+                cwd: None,
+            });
+        };
+        let uv = self.tool.path(&Task::silent()).await?;
+        let offline = env.extra.get(OFFLINE).and_then(|value| value.as_bool()).unwrap_or_default();
+        Ok(LaunchCommand {
+            argv: commands::project_python(&uv),
+            env: offline.then(|| ("UV_OFFLINE".to_owned(), "1".to_owned())).into_iter().collect(),
+            path: Vec::new(),
+            cwd: file.parent().map(Path::to_owned),
+        })
+    }
+
+    async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
+        let mut identities: Vec<_> =
+            declared(&names::checked(&request.packages)?).map(|package| names::identity(package)).collect();
+        identities.sort();
+        identities.dedup();
+        Ok(identities)
+    }
+}
+
+/// Decides what `request` means. `preferred` is the Python of the settings.
+fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
+    if let Some(project) = &request.project {
+        return Ok(EnvPlan { key: hex_digits(&format!("project:{}", project.file.display()), 16), request });
+    }
+    let packages = names::checked(&request.packages)?;
+    request.python = blank_is_none(request.python);
+    let mut deps: Vec<String> = declared(&packages).cloned().collect();
+    if request.env_id.is_some() {
+        // The key of a notebook's own environment has what the notebook declares and nothing else.
+        // The settings take no part either, so that a change there does not rebuild every notebook.
+        deps.retain(|dep| !TAIL.contains(&dep.as_str()));
+    } else {
+        deps.extend(unnamed(&TAIL, &deps));
+        request.python = request.python.or(blank_is_none(preferred));
+    }
+    let key = cache_key(&KeyParts {
+        deps: &deps,
+        python: request.python.as_deref(),
+        prerelease: request.options.get("prerelease").and_then(|mode| mode.as_str()),
+        env_id: request.env_id.as_deref(),
+    });
+    request.packages = unnamed(&BASE, &deps);
+    request.packages.append(&mut deps);
+    let tail = unnamed(&TAIL, &request.packages);
+    request.packages.extend(tail);
+    Ok(EnvPlan { key, request })
+}
+
+/// The packages that are not simply those every environment has.
+fn declared(packages: &[String]) -> impl Iterator<Item = &String> {
+    packages.iter().filter(|package| !BASE.contains(&package.as_str()))
+}
+
+/// The items whose package `list` does not name.
+fn unnamed(items: &[&str], list: &[String]) -> Vec<String> {
+    owned(items).into_iter().filter(|item| !names::names(list, item)).collect()
+}
+
+fn owned(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| (*item).to_owned()).collect()
+}
+
+fn blank_is_none(text: Option<String>) -> Option<String> {
+    text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+fn project_file(env: &Environment) -> Option<PathBuf> {
+    env.extra.get(PROJECT_FILE)?.as_str().map(PathBuf::from)
+}
+
+/// Where packages of `env` lie, if its Python version is known.
+fn site_packages(env: &Environment) -> Option<PathBuf> {
+    let mut parts = env.python_version.as_deref()?.split('.');
+    let (major, minor) = (parts.next()?, parts.next()?);
+    Some(env.prefix.join(format!("lib/python{major}.{minor}/site-packages")))
+}
+
+async fn make_folder(path: &Path) -> Result<()> {
+    tokio::fs::create_dir_all(path).await.map_err(|error| {
+        PluginError::internal(format!("could not create `{}`: {error}", path.display()))
+            .help("Make the folder writable or free some space, and try again.")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(packages: &[&str]) -> EnvRequest {
+        EnvRequest { packages: owned(packages), ..EnvRequest::default() }
+    }
+
+    #[test]
+    fn a_plan_adds_what_every_notebook_needs() {
+        let mut wanted = request(&["cowsay"]);
+        wanted.python = Some(" >=3.13 ".to_owned());
+        let plan = plan(wanted, Some("3.12".to_owned())).unwrap();
+        assert_eq!(plan.key, "62acbb1939191ac0");
+        assert_eq!(plan.request.python.as_deref(), Some(">=3.13"));
+        assert_eq!(
+            plan.request.packages,
+            ["ipykernel", "ipywidgets", "anywidget", "uv", "cowsay", "nbformat", "pyarrow>=14"]
+        );
+    }
+
+    #[test]
+    fn a_plan_respects_the_versions_a_notebook_names() {
+        let plan = plan(request(&["ipykernel", "PyArrow==15", "IPyKernel<7"]), None).unwrap();
+        assert_eq!(
+            plan.request.packages,
+            ["ipywidgets", "anywidget", "uv", "PyArrow==15", "IPyKernel<7", "nbformat"]
+        );
+    }
+
+    #[test]
+    fn a_plan_planned_again_is_the_same() {
+        for env_id in [None, Some("c398c4f5-41f2-4f22-8c58-b6d3635bf239".to_owned())] {
+            let wanted = EnvRequest { env_id, ..request(&DATA) };
+            let once = plan(wanted, None).unwrap();
+            assert_eq!(plan(once.request.clone(), None).unwrap(), once);
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_notebooks_own_environment() {
+        let env_id = Some("c398c4f5-41f2-4f22-8c58-b6d3635bf239".to_owned());
+        let bare = plan(EnvRequest { env_id: env_id.clone(), ..request(&DATA) }, Some("3.12".to_owned()));
+        assert_eq!(bare.unwrap().key, "686fca7ee44c0aa0");
+        let full = [&BASE[..], &DATA, &TAIL].concat();
+        assert_eq!(plan(EnvRequest { env_id, ..request(&full) }, None).unwrap().key, "686fca7ee44c0aa0");
+    }
+
+    #[test]
+    fn the_python_of_the_settings_counts_where_nothing_is_asked_for() {
+        let with = |preferred: Option<&str>| plan(request(&["six"]), preferred.map(str::to_owned)).unwrap();
+        assert_eq!(with(Some("3.12")).request.python.as_deref(), Some("3.12"));
+        assert_eq!(with(Some(" ")), with(None));
+        assert_ne!(with(Some("3.12")).key, with(None).key);
+    }
+}
