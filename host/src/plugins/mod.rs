@@ -1,0 +1,24 @@
+//! Plugins: found, checked, loaded, started, watched, stopped.
+//!
+//! For: the rest of the host, which asks [`Registry`] for capabilities and never knows a plugin's crate.
+//! Promises: whatever is wrong with a plugin becomes a row with a sentence and a remedy, never the end of
+//! the daemon; no lock is held while a plugin is called.
+//!
+//! Map: [`search`] finds, [`checks`] looks at files, [`order`] sorts by needs, [`load`] opens libraries,
+//! [`registry`] holds the lives, [`services`] is what plugins see of the host, [`processes`] runs theirs.
+
+mod checks;
+mod load;
+mod order;
+mod processes;
+mod registry;
+mod row;
+mod search;
+mod services;
+#[cfg(test)]
+mod tests;
+
+pub use registry::Registry;
+pub use row::{Row, Status};
+pub use search::{SearchPath, Source};
+pub use services::HostContext;
