@@ -72,7 +72,8 @@ impl Daemon {
         let home = tempfile::Builder::new().prefix("rt").tempdir().expect("a temporary home");
         let config = home.path().join(".config/nteract");
         std::fs::create_dir_all(&config).expect("a config folder");
-        let settings = r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
+        let settings =
+            r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
         std::fs::write(config.join("settings.json"), settings).expect("settings");
         let socket = home.path().join("s.sock");
         let child = Command::new(env!("CARGO_BIN_EXE_runtimed"))
@@ -125,7 +126,9 @@ impl Drop for Daemon {
         if self.child.try_wait().is_ok_and(|exit| exit.is_none()) {
             let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
             let start = Instant::now();
-            while start.elapsed() < Duration::from_secs(10) && self.child.try_wait().is_ok_and(|exit| exit.is_none()) {
+            while start.elapsed() < Duration::from_secs(10)
+                && self.child.try_wait().is_ok_and(|exit| exit.is_none())
+            {
                 std::thread::sleep(Duration::from_millis(10));
             }
             let _ = self.child.kill();

@@ -1,7 +1,7 @@
 //! Questions to the daemon as a whole, and its answers.
 //!
 //! For: the pool channel, which carries length-prefixed JSON, one reply for each request, in order.
-//! Promises: an encoded reply is never longer than a client reads ([`POOL_MAX`](crate::frame::POOL_MAX)).
+//! Promises: an encoded reply is never longer than a client reads ([`POOL_MAX`]).
 
 use std::collections::BTreeMap;
 

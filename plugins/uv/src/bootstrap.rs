@@ -66,7 +66,8 @@ impl From<BootstrapError> for PluginError {
         };
         error
             .help(
-                "Install uv so that it is on PATH, or name a reachable package index in UV_DEFAULT_INDEX. \
+                "Install uv so that it is on PATH, or name a reachable package index in UV_DEFAULT_INDEX \
+                 (and, where a proxy has a certificate of its own, its issuer in SSL_CERT_FILE). \
                  Nothing was left behind; the next attempt starts over.",
             )
             .detail(json!({ "error_kind": "setup_failed", "network": network }))

@@ -102,8 +102,16 @@ pub(crate) fn is_network(text: &str) -> bool {
 fn failed(message: &str, kind: &str, text: &str) -> PluginError {
     let network = is_network(text);
     let error = match network {
-        true => PluginError::unavailable(message)
-            .help("The package index could not be reached. Check network and proxy; what is in uv's cache works offline."),
+        true => PluginError::unavailable(message).help(match text.contains("certificate") {
+            true => {
+                "The package index showed a certificate that is not trusted here. Set SSL_CERT_FILE to a \
+                     bundle with its issuer where the daemon is started."
+            }
+            false => {
+                "The package index could not be reached. Check network and proxy; what is in uv's cache \
+                      works offline."
+            }
+        }),
         false => PluginError::internal(message),
     };
     error.detail(json!({ "error_kind": kind, "network": network }))
@@ -186,6 +194,10 @@ mod tests {
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert!(error.retryable);
         assert_eq!(error.detail, json!({ "error_kind": "setup_failed", "network": true }));
+        let error = install_failed(&exit(
+            "error: Failed to fetch: https://index/simple/\n  cause: invalid peer certificate: UnknownIssuer",
+        ));
+        assert!(error.retryable && error.help.unwrap().contains("SSL_CERT_FILE"));
     }
 
     #[test]

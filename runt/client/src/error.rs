@@ -5,6 +5,8 @@
 use std::io;
 use std::time::Duration;
 
+use runtimed_protocol::documents::DocumentError;
+
 /// Result of a call to the daemon.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 
@@ -32,6 +34,9 @@ pub enum ClientError {
     /// The daemon said something that makes no sense here.
     #[error("Protocol error: {0}")]
     Protocol(String),
+    /// A shared document cannot be read or changed.
+    #[error("Protocol error: {0}")]
+    Document(#[from] DocumentError),
     /// The daemon refused, and says why.
     #[error("Daemon returned error: {0}")]
     Daemon(String),

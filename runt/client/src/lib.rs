@@ -9,7 +9,9 @@ mod client;
 mod connection;
 mod endpoint;
 mod error;
+mod session;
 
 pub use client::{Client, Pong};
 pub use error::{ClientError, Result};
 pub use runtimed_protocol as protocol;
+pub use session::{Changes, Documents, NotebookSession};

@@ -1,0 +1,104 @@
+//! The command line of `runtimed`.
+//!
+//! For: `main.rs`.
+//! Promises: the options of the reference daemon keep their names and meaning.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// What `--version` and every handshake say.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The notebook runtime daemon.
+#[derive(Debug, Parser)]
+#[command(name = "runtimed", version = VERSION, about = "The notebook runtime daemon")]
+pub struct Cli {
+    /// What to log: error, warn, info, debug, trace, or a filter such as `warn,runtimed_host=debug`.
+    /// RUST_LOG wins.
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    pub log_level: String,
+
+    /// Keep everything in a place of its own for the git work tree of the current directory.
+    #[arg(long, global = true)]
+    pub dev: bool,
+
+    /// What to do; `run` if left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Options of `run`, which may stand before or after the word, or without it.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Subcommands.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground (the default).
+    Run,
+}
+
+/// Options of `runtimed run`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunOptions {
+    /// Listen on this socket instead of ~/.cache/runt/runtimed.sock.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Keep the environments of the pools here.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Keep blobs here.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub blob_store_dir: Option<PathBuf>,
+
+    /// 0 switches the uv pool off; otherwise the setting decides.
+    #[arg(long, global = true, value_name = "N")]
+    pub uv_pool_size: Option<usize>,
+
+    /// 0 switches the conda pool off; otherwise the setting decides.
+    #[arg(long, global = true, value_name = "N")]
+    pub conda_pool_size: Option<usize>,
+
+    /// 0 switches the pixi pool off; otherwise the setting decides.
+    #[arg(long, global = true, value_name = "N")]
+    pub pixi_pool_size: Option<usize>,
+
+    /// Read and write settings here.
+    #[arg(long, global = true, value_name = "PATH", hide = true)]
+    pub settings_json: Option<PathBuf>,
+
+    /// Look for plugins here before the usual places; may be given more than once.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub plugin_dir: Vec<PathBuf>,
+}
+
+impl RunOptions {
+    /// Kinds of environments whose pool is switched off here.
+    pub fn disabled_pools(&self) -> Vec<String> {
+        let sizes =
+            [("uv", self.uv_pool_size), ("conda", self.conda_pool_size), ("pixi", self.pixi_pool_size)];
+        sizes.into_iter().filter(|(_, size)| *size == Some(0)).map(|(kind, _)| kind.to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_may_be_left_out() {
+        for arguments in [
+            vec!["runtimed", "--log-level", "info", "run", "--socket", "/s", "--uv-pool-size", "0"],
+            vec!["runtimed", "--socket", "/s", "run", "--uv-pool-size", "0", "--log-level", "info"],
+            vec!["runtimed", "--socket", "/s", "--uv-pool-size", "0", "--log-level", "info"],
+        ] {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert_eq!(cli.log_level, "info");
+            assert_eq!(cli.run.socket.as_deref(), Some(std::path::Path::new("/s")));
+            assert_eq!(cli.run.disabled_pools(), ["uv"]);
+        }
+    }
+}

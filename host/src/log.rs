@@ -1,0 +1,184 @@
+//! The log: one file and stderr, the same lines on both.
+//!
+//! For: `tracing` events of the daemon, lines of plugins, start and end of the process, panics.
+//! Promises: a line is written whole or not at all; logging never fails and never panics.
+//! Never: rotates a file this process does not own: [`init`] wants the proof of the lock.
+//!
+//! A line: `YYYY-MM-DD HH:MM:SS LEVEL target: message`, local time, level right-aligned to 5.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::lock::DaemonLock;
+
+/// The file starts anew beyond this size (our choice: a few days of debug output).
+const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Where lines go. One per process, because panics must find it.
+static SINK: OnceLock<Arc<Sink>> = OnceLock::new();
+
+/// Starts the file at `path` anew (the old one becomes `.1`) and sends `tracing` and panics there.
+/// `filter` is `RUST_LOG` or `--log-level`; an unreadable one counts as `warn`.
+///
+/// # Errors
+/// When the file cannot be made.
+pub fn init(path: &Path, filter: &str, _owner: &DaemonLock) -> io::Result<()> {
+    let filter = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or(filter.to_owned());
+    let targets = filter.parse::<Targets>();
+    let unreadable = targets.is_err();
+    let targets = targets.unwrap_or_else(|_| Targets::new().with_default(Level::WARN));
+    let sink = Arc::new(Sink {
+        file: Mutex::new(LogFile::start(path)?),
+        stderr_color: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        targets: targets.clone(),
+    });
+    if SINK.set(Arc::clone(&sink)).is_err() {
+        return Ok(());
+    }
+    install_panic_hook();
+    tracing_subscriber::registry().with(Lines(sink).with_filter(targets)).try_init().ok();
+    if unreadable {
+        tracing::warn!("the log filter `{filter}` cannot be read; logging warnings and errors");
+    }
+    Ok(())
+}
+
+/// Whether a line of this level and target would be written.
+pub fn enabled(level: Level, target: &str) -> bool {
+    SINK.get().is_some_and(|sink| sink.targets.would_enable(target, &level))
+}
+
+/// Writes a line whose target is not known at compile time: a plugin's.
+pub fn line(level: Level, target: &str, message: &str) {
+    if let Some(sink) = SINK.get().filter(|sink| sink.targets.would_enable(target, &level)) {
+        sink.line(level, target, message);
+    }
+}
+
+/// Writes a line about the life of the process, whatever the filter says.
+pub fn lifecycle(tag: &str, message: &str) {
+    if let Some(sink) = SINK.get() {
+        sink.write(&format!("{} [{tag}] {message}\n", now()), None);
+    }
+}
+
+fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        lifecycle("PANIC", &format!("runtimed: {panic}\n{backtrace}"));
+    }));
+}
+
+fn now() -> impl fmt::Display {
+    jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+struct Sink {
+    file: Mutex<LogFile>,
+    stderr_color: bool,
+    targets: Targets,
+}
+
+impl Sink {
+    fn line(&self, level: Level, target: &str, message: &str) {
+        let now = now();
+        let plain = format!("{now} {level:>5} {target}: {message}\n");
+        let color = self.stderr_color.then(|| match level {
+            Level::ERROR => 31,
+            Level::WARN => 33,
+            Level::INFO => 32,
+            Level::DEBUG => 34,
+            Level::TRACE => 35,
+        });
+        let colored = color.map(|code| format!("{now} \x1b[{code}m{level:>5}\x1b[0m {target}: {message}\n"));
+        self.write(&plain, colored.as_deref());
+    }
+
+    /// Writes `text` to the file and to stderr, there as `colored` if given. Failures have no place to
+    /// be reported and are dropped.
+    fn write(&self, text: &str, colored: Option<&str>) {
+        io::stderr().lock().write_all(colored.unwrap_or(text).as_bytes()).ok();
+        let mut file = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        file.write(text.as_bytes()).ok();
+    }
+}
+
+/// The file with its size, so that it is rotated without asking the system at each line.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl LogFile {
+    fn start(path: &Path) -> io::Result<Self> {
+        match std::fs::rename(path, path.with_extension("log.1")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { path: path.to_path_buf(), file, bytes: 0 })
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.bytes > MAX_FILE_BYTES {
+            *self = Self::start(&self.path)?;
+        }
+        self.bytes += line.len() as u64;
+        self.file.write_all(line)
+    }
+}
+
+/// Turns `tracing` events into lines.
+struct Lines(Arc<Sink>);
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = Text::default();
+        event.record(&mut text);
+        let metadata = event.metadata();
+        self.0.line(*metadata.level(), metadata.target(), &(text.message + &text.fields));
+    }
+}
+
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let done = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+        done.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_generation_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runtimed.log");
+        for generation in ["first", "second", "third"] {
+            LogFile::start(&path).unwrap().write(generation.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "third");
+        assert_eq!(std::fs::read_to_string(dir.path().join("runtimed.log.1")).unwrap(), "second");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

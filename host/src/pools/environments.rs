@@ -1,0 +1,296 @@
+//! The environment service of the rooms.
+//!
+//! For: plugins, through `HostServices::environments`.
+//! Promises: nothing a notebook declares is built before it is trusted; an environment that is waited
+//! for shows its progress; a leased prefix stays until it is released.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use runtimed_plugin_api::{
+    EnvNeed, EnvProvider, Environment, Environments, ErrorCode, Lease, PluginError, Release, Result, Task,
+    TrustVerdict, async_trait,
+};
+use serde_json::{Map, Value, json};
+
+use super::keeper::{build_verified, write_record};
+use super::labels::{Choice, choose, section};
+use super::packages::{add_unnamed, bare_name};
+use super::pool::Pool;
+use super::record::{self, Record};
+use super::trust::{self, TrustStore};
+use super::{Pools, PoolsByKind};
+use crate::disk;
+use crate::settings::Settings;
+
+/// Implements [`Environments`] on top of the pools. Cheap to clone.
+#[derive(Clone)]
+pub struct EnvironmentService {
+    pools: Pools,
+    settings: Settings,
+    trust: TrustStore,
+    /// Environments built for declarations, by key.
+    inline_envs: PathBuf,
+    leases: Arc<Mutex<BTreeMap<String, Leased>>>,
+    /// One build at a time for each key, so that equal notebooks share instead of racing.
+    building: Arc<Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+/// What a lease stands for.
+#[derive(Clone)]
+struct Leased {
+    pool: Arc<Pool>,
+    environment: Environment,
+    /// Other notebooks may use it too.
+    shared: bool,
+}
+
+impl EnvironmentService {
+    /// The service for `pools`.
+    pub fn new(pools: Pools, settings: Settings, trust: TrustStore, inline_envs: PathBuf) -> Self {
+        Self { pools, settings, trust, inline_envs, leases: Arc::default(), building: Arc::default() }
+    }
+
+    /// Prefixes that are leased now.
+    pub fn leased(&self) -> Vec<PathBuf> {
+        self.leases().values().map(|leased| leased.environment.prefix.clone()).collect()
+    }
+
+    async fn pooled(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: &Task) -> Result<Lease> {
+        let ready = pool.take_or_wait(task).await.map_err(|mut error| {
+            error.message = format!("Failed to acquire prewarmed environment for {label}. {}", error.message);
+            error
+        })?;
+        // Given back if this call is dropped or fails from here on.
+        let mut taken = Taken { pool: Arc::clone(&pool), ready: Some(ready.clone()) };
+        let (prefix, owner) = (ready.environment.prefix.clone(), need.room.clone());
+        blocking(move || record::lease(&prefix, &owner)).await?;
+        let base: Vec<String> =
+            pool.provider.info().base_packages.iter().map(|name| bare_name(name)).collect();
+        let prewarmed: Vec<String> =
+            ready.packages.iter().filter(|package| !base.contains(&bare_name(package))).cloned().collect();
+        let config = json!({ "prewarmed_packages": prewarmed });
+        let lease = self.lease(pool, ready.environment, false, label, config).await?;
+        taken.ready = None;
+        Ok(Lease { prewarmed_packages: prewarmed, ..lease })
+    }
+
+    async fn inline(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: Task) -> Result<Lease> {
+        let empty = Map::new();
+        let section = section(&need.metadata, &pool.kind).unwrap_or(&empty);
+        let mut request = trust::request(section);
+        let dependencies = request.packages.clone();
+        let info = pool.provider.info();
+        let mut packages = info.base_packages;
+        packages.retain(|base| !dependencies.iter().any(|named| bare_name(named) == bare_name(base)));
+        packages.extend(dependencies.iter().cloned());
+        add_unnamed(&mut packages, &info.tail_packages);
+        request.packages = packages;
+        if request.channels.is_empty() {
+            request.channels = info.default_channels;
+        }
+        let channels = request.channels.clone();
+        let plan = pool.provider.plan(request.clone()).await?;
+        let prefix = self.inline_envs.join(folder_name(&plan.key)?);
+        let one_at_a_time = self.build_lock(&prefix);
+        let environment = {
+            let _building = one_at_a_time.lock().await;
+            match self.cached(&pool, &prefix).await? {
+                Some(environment) => {
+                    task.report("cache_hit", json!({ "env_path": prefix }));
+                    environment
+                }
+                None => self.build(&pool, request, &prefix, task.clone()).await?,
+            }
+        };
+        task.report("ready", json!({ "env_path": prefix, "python_path": environment.python }));
+        let touched = prefix.clone();
+        blocking(move || record::touch(&touched)).await?;
+        let mut config = json!({ format!("{}_deps", pool.kind): dependencies });
+        if !channels.is_empty() {
+            config[format!("{}_channels", pool.kind)] = json!(channels);
+        }
+        self.lease(pool, environment, true, label, config).await
+    }
+
+    /// The environment at `prefix`, if a former build left a whole one there.
+    async fn cached(&self, pool: &Pool, prefix: &Path) -> Result<Option<Environment>> {
+        let path = prefix.to_path_buf();
+        let found = blocking(move || Ok(Record::read(&path))).await?;
+        let Some(record) = found else { return Ok(None) };
+        let usable = pool.provider.verify(&record.environment).await? == runtimed_plugin_api::Health::Usable;
+        Ok(usable.then_some(record.environment))
+    }
+
+    async fn build(
+        &self,
+        pool: &Pool,
+        request: runtimed_plugin_api::EnvRequest,
+        prefix: &Path,
+        task: Task,
+    ) -> Result<Environment> {
+        let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
+        blocking(move || disk::remove_tree(&path, &within)).await?;
+        let packages = request.packages.clone();
+        // A dropped call leaves a folder without a record, which the next build removes.
+        let built = build_verified(pool, request, prefix, task).await;
+        match built {
+            Ok(environment) => {
+                Ok(write_record(Record { environment, packages, optimized: false }).await?.environment)
+            }
+            Err(error) => {
+                let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
+                blocking(move || disk::remove_tree(&path, &within)).await.ok();
+                Err(PluginError {
+                    message: format!("Failed to prepare inline environment: {}", error.message),
+                    ..error
+                })
+            }
+        }
+    }
+
+    async fn lease(
+        &self,
+        pool: Arc<Pool>,
+        environment: Environment,
+        shared: bool,
+        label: &str,
+        config: Value,
+    ) -> Result<Lease> {
+        let launch = pool.provider.launch(&environment).await?;
+        let id = uuid::Uuid::new_v4().to_string();
+        let mut launched_config = json!({
+            "venv_path": environment.prefix,
+            "python_path": environment.python,
+            "launch_id": uuid::Uuid::new_v4().to_string(),
+        });
+        if let (Value::Object(all), Value::Object(config)) = (&mut launched_config, config) {
+            all.extend(config);
+        }
+        let leased = Leased { pool, environment: environment.clone(), shared };
+        self.leases().insert(id.clone(), leased);
+        Ok(Lease {
+            id,
+            source: label.to_owned(),
+            environment,
+            launch,
+            launched_config,
+            prewarmed_packages: Vec::new(),
+        })
+    }
+
+    fn build_lock(&self, prefix: &Path) -> Arc<tokio::sync::Mutex<()>> {
+        let mut building = self.building.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        building.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(building.entry(prefix.to_path_buf()).or_default())
+    }
+
+    fn find(&self, lease: &str) -> Result<Leased> {
+        let unknown = || PluginError::not_found(format!("there is no environment lease `{lease}`"));
+        self.leases().get(lease).cloned().ok_or_else(unknown)
+    }
+
+    fn leases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Leased>> {
+        self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[async_trait]
+impl Environments for EnvironmentService {
+    async fn acquire(&self, need: EnvNeed, task: Task) -> Result<Lease> {
+        let pools = self.pools.by_kind().await?;
+        let kinds: Vec<String> = pools.keys().cloned().collect();
+        let settings = self.settings.view();
+        let default_kind = settings.values.get("default_python_env").and_then(Value::as_str).unwrap_or("uv");
+        let choice = choose(&need.source, &need.metadata, &kinds, default_kind)?;
+        let label = choice.label();
+        let missing = || PluginError::internal(format!("the pool for {label} is gone"));
+        let pool = pools.get(choice.kind()).cloned().ok_or_else(missing)?;
+        match choice {
+            Choice::Pooled(_) => self.pooled(pool, &need, &label, &task).await,
+            Choice::Inline(_) => {
+                let verdict = self.trust.verdict(&need.metadata, &providers(&pools)).await?;
+                if verdict.needs_approval {
+                    return Err(PluginError::new(
+                        ErrorCode::Denied,
+                        "The notebook declares packages that are not trusted yet. Nothing was installed.",
+                    )
+                    .help("Review the packages and approve them, then run again."));
+                }
+                self.inline(pool, &need, &label, task).await
+            }
+        }
+    }
+
+    async fn install(&self, lease: &str, packages: Vec<String>, task: Task) -> Result<()> {
+        let leased = self.find(lease)?;
+        if leased.shared {
+            // It stops being what its key says, so nobody new may get it.
+            let prefix = leased.environment.prefix.clone();
+            blocking(move || Record::forget(&prefix)).await?;
+        }
+        leased.pool.provider.install(&leased.environment, &packages, task).await
+    }
+
+    async fn release(&self, lease: &str, how: Release) -> Result<()> {
+        let leased = self.find(lease)?;
+        self.leases().remove(lease);
+        let prefix = &leased.environment.prefix;
+        match (leased.shared, how) {
+            // Kept for the next notebook that declares the same.
+            (true, _) => {}
+            (false, Release::Delete) => leased.pool.discard(prefix),
+            // The next start of the daemon collects it.
+            (false, Release::Keep) => {
+                leased.pool.release(prefix);
+            }
+        }
+        Ok(())
+    }
+
+    async fn trust(&self, need: EnvNeed) -> Result<TrustVerdict> {
+        let pools = self.pools.by_kind().await?;
+        self.trust.verdict(&need.metadata, &providers(&pools)).await
+    }
+
+    async fn approve(&self, need: EnvNeed) -> Result<TrustVerdict> {
+        let pools = self.pools.by_kind().await?;
+        let providers = providers(&pools);
+        self.trust.approve_all(&need.metadata, &providers).await?;
+        self.trust.verdict(&need.metadata, &providers).await
+    }
+}
+
+/// An environment on its way into a lease; goes back to its pool if it does not get there.
+struct Taken {
+    pool: Arc<Pool>,
+    ready: Option<super::Ready>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            self.pool.give_back(ready);
+        }
+    }
+}
+
+fn providers(pools: &PoolsByKind) -> Vec<Arc<dyn EnvProvider>> {
+    pools.values().map(|pool| Arc::clone(&pool.provider)).collect()
+}
+
+/// A key is a folder's name, so it must not be a path.
+fn folder_name(key: &str) -> Result<&str> {
+    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    plain.then_some(key).ok_or_else(|| PluginError::internal(format!("`{key}` cannot name an environment")))
+}
+
+/// Runs file work on the blocking pool.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let failed = |error: &dyn std::fmt::Display| PluginError::internal(format!("file error: {error}"));
+    done.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}

@@ -1,0 +1,86 @@
+//! A provider that makes folders instead of environments, for tests of the pools.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use runtimed_plugin_api::{
+    EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, LaunchCommand, PackageIdentity,
+    PluginError, Result, Task, async_trait,
+};
+
+/// Makes a folder with an empty interpreter.
+pub(super) struct FakeProvider {
+    kind: &'static str,
+    /// What the next builds fail with, first one first.
+    failures: Mutex<Vec<PluginError>>,
+    /// Builds so far.
+    pub(super) built: AtomicUsize,
+}
+
+impl FakeProvider {
+    pub(super) fn new(kind: &'static str) -> Self {
+        Self { kind, failures: Mutex::default(), built: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn failing(kind: &'static str, failures: Vec<PluginError>) -> Self {
+        Self { failures: Mutex::new(failures), ..Self::new(kind) }
+    }
+}
+
+#[async_trait]
+impl EnvProvider for FakeProvider {
+    fn info(&self) -> EnvProviderInfo {
+        EnvProviderInfo {
+            kind: self.kind.into(),
+            label: self.kind.to_uppercase(),
+            markers: Vec::new(),
+            base_packages: vec!["ipykernel".into()],
+            data_packages: vec!["pandas".into()],
+            tail_packages: vec!["nbformat".into()],
+            default_channels: Vec::new(),
+        }
+    }
+
+    async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> {
+        let key = crate::pools::packages::packages_hash(self.kind, &request.packages)[..16].to_owned();
+        Ok(EnvPlan { key, request })
+    }
+
+    async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
+        task.phase("creating_venv");
+        std::fs::create_dir(prefix).map_err(|error| PluginError::internal(error.to_string()))?;
+        let mut failures = self.failures.lock().unwrap();
+        if !failures.is_empty() {
+            return Err(failures.remove(0));
+        }
+        self.built.fetch_add(1, Ordering::SeqCst);
+        let python = prefix.join("python");
+        std::fs::write(&python, "").unwrap();
+        Ok(Environment {
+            kind: self.kind.into(),
+            prefix: prefix.to_path_buf(),
+            python,
+            python_version: None,
+            packages: plan.request.packages,
+            extra: serde_json::Map::new(),
+        })
+    }
+
+    async fn install(&self, _: &Environment, _: &[String], _: Task) -> Result<()> {
+        Ok(())
+    }
+
+    async fn verify(&self, _: &Environment) -> Result<Health> {
+        Ok(Health::Usable)
+    }
+
+    async fn launch(&self, env: &Environment) -> Result<LaunchCommand> {
+        Ok(LaunchCommand { argv: vec![env.python.display().to_string()], ..LaunchCommand::default() })
+    }
+
+    async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
+        let identity = |name: &String| PackageIdentity { ecosystem: "pypi".into(), name: name.clone() };
+        Ok(request.packages.iter().map(identity).collect())
+    }
+}

@@ -1,0 +1,215 @@
+//! Environments: pools that keep them ready, and the service that gives them to notebooks.
+//!
+//! For: rooms (through the environment service), the pool channel, the pool document.
+//! Promises: keyed by provider kind, whatever kinds plugins bring; a provider that fails, hangs or
+//! panics costs its own pool and nothing else.
+//!
+//! Map: `state` decides and is pure, `keeper` acts; `labels` decides which environment a notebook gets,
+//! `trust` whether it may, `environments` brings it about; `record` is what is on disk.
+
+mod environments;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod keeper;
+mod labels;
+mod packages;
+mod pool;
+mod record;
+mod state;
+mod trash;
+mod trust;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtimed_plugin_api::{EnvProvider, Result, Task};
+use runtimed_protocol::pool::{PoolStatus, TakenEnv};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+pub use environments::EnvironmentService;
+pub use pool::Pool;
+pub use state::Ready;
+pub use trust::TrustStore;
+
+use crate::settings::Settings;
+use crate::shutdown::Shutdown;
+use keeper::Keeper;
+use trash::Trash;
+
+/// Longest wait of a client that takes an environment (wire contract, section 5.3).
+const TAKE_LIMIT: Duration = Duration::from_secs(120);
+/// Pause before a keeper that panicked starts again, so that a panic in a loop costs little.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Whom a lease names when a client took the environment for itself.
+const CLIENT: &str = "client";
+
+/// The pools by provider kind.
+pub type PoolsByKind = BTreeMap<String, Arc<Pool>>;
+/// What clients see of all pools.
+type Published = watch::Sender<BTreeMap<String, PoolStatus>>;
+
+/// All pools. Cheap to clone.
+#[derive(Clone)]
+pub struct Pools(Arc<Shared>);
+
+struct Shared {
+    envs: PathBuf,
+    settings: Settings,
+    /// Kinds the command line switched off.
+    disabled: Vec<String>,
+    shutdown: Shutdown,
+    published: Published,
+    /// None until the plugins are loaded.
+    pools: watch::Sender<Option<Arc<PoolsByKind>>>,
+}
+
+impl Pools {
+    /// Pools that wait for their providers.
+    pub fn new(envs: PathBuf, settings: Settings, disabled: Vec<String>, shutdown: Shutdown) -> Self {
+        let (published, pools) = (watch::Sender::default(), watch::Sender::new(None));
+        Self(Arc::new(Shared { envs, settings, disabled, shutdown, published, pools }))
+    }
+
+    /// Makes a pool for each provider and keeps them full until the daemon stops. Run it once.
+    pub async fn run(&self, providers: Vec<Arc<dyn EnvProvider>>) {
+        let shared = &self.0;
+        let (trash, emptying) = Trash::new(shared.envs.clone());
+        let pools: PoolsByKind = providers
+            .into_iter()
+            .map(|provider| {
+                let pool = Pool::new(provider, shared.envs.clone(), shared.published.clone(), trash.clone());
+                (pool.kind.clone(), Arc::new(pool))
+            })
+            .collect();
+        drop(trash);
+        let mut keepers = JoinSet::new();
+        let mut running = BTreeMap::new();
+        let start = |keepers: &mut JoinSet<()>, keeper: Keeper, pause: Duration| {
+            let work = async move {
+                sleep(pause).await;
+                keeper.run().await;
+            };
+            keepers.spawn(work).id()
+        };
+        for pool in pools.values() {
+            let mut keeper = Keeper {
+                pool: Arc::clone(pool),
+                settings: shared.settings.watch(),
+                disabled: shared.disabled.contains(&pool.kind),
+                shutdown: shared.shutdown.clone(),
+            };
+            keeper.configure();
+            running.insert(start(&mut keepers, keeper.clone(), Duration::ZERO), keeper);
+        }
+        shared.pools.send_replace(Some(Arc::new(pools)));
+
+        let envs = shared.envs.clone();
+        let mut janitor = JoinSet::new();
+        janitor.spawn(async move {
+            tokio::task::spawn_blocking(move || trash::empty_at_start(&envs)).await.ok();
+            emptying.await;
+        });
+        while let Some(ended) = keepers.join_next_with_id().await {
+            let Err(error) = ended else { continue };
+            let Some(keeper) = running.remove(&error.id()).filter(|_| error.is_panic()) else { continue };
+            tracing::error!(
+                "the keeper of the {} pool panicked and is started again: {error}",
+                keeper.pool.kind
+            );
+            running.insert(start(&mut keepers, keeper.clone(), RESTART_PAUSE), keeper);
+        }
+        // Whatever is still to be deleted is found at the next start.
+        shared.shutdown.begun().await;
+        janitor.shutdown().await;
+    }
+
+    /// The pools, once the plugins are loaded.
+    ///
+    /// # Errors
+    /// `Cancelled` when the daemon stops before that.
+    pub async fn by_kind(&self) -> Result<Arc<PoolsByKind>> {
+        let mut pools = self.0.pools.subscribe();
+        tokio::select! {
+            biased;
+            loaded = pools.wait_for(Option::is_some) => match loaded.as_deref() {
+                Ok(Some(pools)) => Ok(Arc::clone(pools)),
+                _ => Err(pool::stopping()),
+            },
+            () = self.0.shutdown.begun() => Err(pool::stopping()),
+        }
+    }
+
+    /// Hears whenever the status of a pool changes.
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<String, PoolStatus>> {
+        self.0.published.subscribe()
+    }
+
+    /// What clients see, at this moment.
+    pub fn status(&self) -> BTreeMap<String, PoolStatus> {
+        self.loaded().iter().map(|(kind, pool)| (kind.clone(), pool.status())).collect()
+    }
+
+    /// Empties all pools and lets them fill again.
+    pub fn flush(&self) {
+        self.loaded().values().for_each(|pool| pool.flush());
+    }
+
+    /// Gives a client an environment of `kind` for its own use. None if that pool keeps none, or none
+    /// could be had in time.
+    pub async fn take(&self, kind: &str) -> Option<TakenEnv> {
+        let pools = self.by_kind().await.ok()?;
+        let pool = pools.get(kind).filter(|pool| pool.target() > 0)?;
+        let ready = timeout(TAKE_LIMIT, pool.take_or_wait(&Task::silent())).await.ok()?.ok()?;
+        let prefix = ready.environment.prefix.clone();
+        tokio::task::spawn_blocking(move || record::lease(&prefix, CLIENT)).await.ok();
+        Some(TakenEnv {
+            env_type: kind.to_owned(),
+            venv_path: ready.environment.prefix.to_string_lossy().into_owned(),
+            python_path: ready.environment.python.to_string_lossy().into_owned(),
+            prewarmed_packages: ready.packages,
+        })
+    }
+
+    /// Takes back what a client took. False if it was not taken from here, and then nothing is touched.
+    pub async fn give_back(&self, env: &TakenEnv) -> bool {
+        let prefix = PathBuf::from(&env.venv_path);
+        let Some(pool) = self.loaded().get(&env.env_type).cloned().filter(|pool| pool.has_leased(&prefix))
+        else {
+            return false;
+        };
+        let path = prefix.clone();
+        let record = tokio::task::spawn_blocking(move || record::Record::read(&path)).await.ok().flatten();
+        match record {
+            Some(record) => pool.give_back(Ready {
+                environment: record.environment,
+                packages: record.packages,
+                optimized: record.optimized,
+                since: tokio::time::Instant::now(),
+            }),
+            None => pool.discard(&prefix),
+        }
+        true
+    }
+
+    /// Prefixes that were handed out.
+    pub fn leased(&self) -> Vec<PathBuf> {
+        self.loaded().values().flat_map(|pool| pool.leased()).collect()
+    }
+
+    /// Where the pools keep their environments.
+    pub fn envs(&self) -> &Path {
+        &self.0.envs
+    }
+
+    fn loaded(&self) -> Arc<PoolsByKind> {
+        self.0.pools.borrow().clone().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Which packages a pooled environment holds.
+//!
+//! For: building pools, and telling at start whether an environment found on disk is still wanted.
+//! Promises: pure; the hash is the one other daemons of this protocol write into their markers.
+
+use runtimed_plugin_api::EnvProviderInfo;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::settings;
+
+/// The list of a pool: what the provider needs, what the user wants everywhere, then the provider's data
+/// and tail packages that are not named yet.
+pub fn pool_packages(info: &EnvProviderInfo, values: &Map<String, Value>) -> Vec<String> {
+    let mut packages = info.base_packages.clone();
+    packages.extend(settings::default_packages(values, &info.kind));
+    if settings::flag(values, "install_default_data_packages") {
+        add_unnamed(&mut packages, &info.data_packages);
+    }
+    add_unnamed(&mut packages, &info.tail_packages);
+    packages
+}
+
+/// Appends those of `more` that no package in `packages` names yet.
+pub fn add_unnamed(packages: &mut Vec<String>, more: &[String]) {
+    for package in more {
+        if !packages.iter().any(|named| bare_name(named) == bare_name(package)) {
+            packages.push(package.clone());
+        }
+    }
+}
+
+/// The name in a requirement: no channel, no version, lower case, `-` for `_`.
+pub fn bare_name(requirement: &str) -> String {
+    let name = requirement.rsplit("::").next().unwrap_or(requirement);
+    let end = name.find(|c: char| "><=!~[;@".contains(c) || c.is_whitespace()).unwrap_or(name.len());
+    name.get(..end).unwrap_or(name).to_lowercase().replace('_', "-")
+}
+
+/// Names a package list, whatever its order, on this platform.
+pub fn packages_hash(kind: &str, packages: &[String]) -> String {
+    let mut sorted: Vec<&str> = packages.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    let mut hash = Sha256::new();
+    for line in ["v1", kind, std::env::consts::OS, std::env::consts::ARCH].iter().chain(&sorted) {
+        hash.update(line);
+        hash.update("\n");
+    }
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn info() -> EnvProviderInfo {
+        let list = |names: &str| names.split(' ').map(str::to_owned).collect();
+        EnvProviderInfo {
+            kind: "uv".into(),
+            label: "UV".into(),
+            markers: Vec::new(),
+            base_packages: list("ipykernel ipywidgets anywidget uv"),
+            data_packages: list("pandas polars matplotlib plotly altair"),
+            tail_packages: list("nbformat pyarrow>=14"),
+            default_channels: Vec::new(),
+        }
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn the_hash_of_the_default_list_is_the_known_one() {
+        let values = json!({"install_default_data_packages": true});
+        let packages = pool_packages(&info(), values.as_object().unwrap());
+        let known = "a80fce9f399f6e25023ce7cebc69c71b705e8ca79fcb6d71ad66166609e57036";
+        assert_eq!(packages_hash("uv", &packages), known);
+    }
+
+    #[test]
+    fn what_the_user_names_is_not_added_again() {
+        let values = json!({"install_default_data_packages": true,
+            "uv": {"default_packages": ["Pandas==2.1", "PyArrow", "conda-forge::my_pkg"]}});
+        let packages = pool_packages(&info(), values.as_object().unwrap());
+        let tail = [
+            "uv",
+            "Pandas==2.1",
+            "PyArrow",
+            "conda-forge::my_pkg",
+            "polars",
+            "matplotlib",
+            "plotly",
+            "altair",
+            "nbformat",
+        ];
+        assert_eq!(packages[3..], tail);
+        assert_eq!(bare_name("conda-forge::my_pkg [x]"), "my-pkg");
+    }
+
+    #[test]
+    fn data_packages_can_be_switched_off() {
+        let values = json!({"install_default_data_packages": false});
+        let packages = pool_packages(&info(), values.as_object().unwrap());
+        assert_eq!(packages, ["ipykernel", "ipywidgets", "anywidget", "uv", "nbformat", "pyarrow>=14"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! One pool: its state, shared between the keeper that fills it and the rooms that empty it.
+//!
+//! For: `keeper.rs`, `environments.rs` and the pool channel.
+//! Promises: an environment that is handed out can start a kernel as far as the disk can tell; the lock
+//! is held for single decisions only.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use runtimed_plugin_api::{EnvProvider, PluginError, Progress, Result, Task};
+use runtimed_protocol::pool::PoolStatus;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::Published;
+use super::record;
+use super::state::{Next, PoolState, Ready};
+use super::trash::Trash;
+
+/// The pool of one provider kind.
+pub struct Pool {
+    /// Key in settings and labels.
+    pub kind: String,
+    /// Builds its environments.
+    pub provider: Arc<dyn EnvProvider>,
+    /// Where its environments are.
+    pub(super) envs: PathBuf,
+    state: Mutex<PoolState>,
+    /// Wakes the keeper.
+    wake: Notify,
+    /// What the running build is at, for those who wait for it.
+    progress: watch::Sender<Option<Progress>>,
+    published: Published,
+    trash: Trash,
+}
+
+impl Pool {
+    /// An empty pool that keeps nothing yet.
+    pub(super) fn new(
+        provider: Arc<dyn EnvProvider>,
+        envs: PathBuf,
+        published: Published,
+        trash: Trash,
+    ) -> Self {
+        Self {
+            kind: provider.info().kind,
+            provider,
+            envs,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            progress: watch::Sender::new(None),
+            published,
+            trash,
+        }
+    }
+
+    /// Hands out a ready environment, if there is one.
+    pub fn take(&self) -> Option<Ready> {
+        loop {
+            let ready = self.change(PoolState::take)?;
+            if record::is_usable(&ready.environment) {
+                return Some(ready);
+            }
+            tracing::warn!("`{}` is broken and is rebuilt", ready.environment.prefix.display());
+            self.discard(&ready.environment.prefix);
+        }
+    }
+
+    /// Hands out an environment, waiting for the next one if none is ready. Progress goes to `task`.
+    ///
+    /// # Errors
+    /// Of the first build that fails while we wait. Cancel-safe.
+    pub async fn take_or_wait(&self, task: &Task) -> Result<Ready> {
+        if let Some(ready) = self.take() {
+            return Ok(ready);
+        }
+        let (mut changes, mut progress) = (self.published.subscribe(), self.progress.subscribe());
+        let failed_before = self.state().failures().0;
+        let _waiting = Waiting::begin(self);
+        loop {
+            if let Some(ready) = self.take() {
+                return Ok(ready);
+            }
+            let (failed, error) = {
+                let state = self.state();
+                let (failed, failure) = state.failures();
+                (failed, failure.map(|failure| failure.error.clone()))
+            };
+            if let Some(error) = error.filter(|_| failed > failed_before) {
+                return Err(error);
+            }
+            let step = progress.borrow_and_update().clone();
+            if let Some(step) = step {
+                task.sink().progress(step);
+            }
+            tokio::select! {
+                changed = changes.changed() => changed.map_err(|_| stopping())?,
+                changed = progress.changed() => changed.map_err(|_| stopping())?,
+            }
+        }
+    }
+
+    /// Takes back an environment that nobody has used.
+    pub fn give_back(&self, ready: Ready) {
+        if let Err(error) = record::end_lease(&ready.environment.prefix) {
+            tracing::warn!("could not end the lease of `{}`: {error}", ready.environment.prefix.display());
+        }
+        if let Some(surplus) = self.change(|state| state.give_back(ready)) {
+            self.trash.put(surplus);
+        }
+    }
+
+    /// Its owner is done with the environment at `prefix`. Returns whether it was taken from here.
+    pub fn release(&self, prefix: &Path) -> bool {
+        self.change(|state| state.release(prefix))
+    }
+
+    /// Deletes an environment that was taken from here.
+    pub fn discard(&self, prefix: &Path) {
+        self.release(prefix);
+        self.trash.put(prefix.to_path_buf());
+    }
+
+    /// Empties the pool and lets it fill again.
+    pub fn flush(&self) {
+        self.change(PoolState::flush).into_iter().for_each(|prefix| self.trash.put(prefix));
+    }
+
+    /// What clients see, at this moment.
+    pub fn status(&self) -> PoolStatus {
+        self.state().status(Instant::now())
+    }
+
+    /// How many environments it keeps ready.
+    pub fn target(&self) -> usize {
+        self.state().target()
+    }
+
+    /// Prefixes that were taken and not released.
+    pub fn leased(&self) -> Vec<PathBuf> {
+        self.state().leased().cloned().collect()
+    }
+
+    /// Whether the environment at `prefix` was taken from here.
+    pub fn has_leased(&self, prefix: &Path) -> bool {
+        self.state().leased().any(|leased| leased == prefix)
+    }
+
+    /// What a fresh environment of this pool holds.
+    pub fn packages(&self) -> Vec<String> {
+        self.state().packages().to_vec()
+    }
+
+    /// What the keeper should do now.
+    pub(super) fn next(&self) -> Next {
+        self.state().next(Instant::now())
+    }
+
+    /// Resolves once somebody changed the pool.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Shows the progress of the running build to those who wait.
+    pub(super) fn show(&self, progress: Option<Progress>) {
+        self.progress.send_replace(progress);
+    }
+
+    /// Changes the state on behalf of the keeper, who is not woken by it; deletes what is left over.
+    pub(super) fn keep(&self, change: impl FnOnce(&mut PoolState) -> Vec<PathBuf>) {
+        let left_over = change(&mut self.state());
+        self.publish();
+        left_over.into_iter().for_each(|prefix| self.trash.put(prefix));
+    }
+
+    /// Changes the state on behalf of anybody else.
+    fn change<T>(&self, change: impl FnOnce(&mut PoolState) -> T) -> T {
+        let result = change(&mut self.state());
+        self.publish();
+        self.wake.notify_one();
+        result
+    }
+
+    fn publish(&self) {
+        let status = self.status();
+        self.published.send_if_modified(|all| all.insert(self.kind.clone(), status.clone()) != Some(status));
+    }
+
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A taker that waits. Dropping it gives its claim up.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn begin(pool: &'a Pool) -> Self {
+        pool.change(PoolState::wait_started);
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.change(PoolState::wait_ended);
+    }
+}
+
+/// The error of whoever waits while the daemon stops.
+pub(super) fn stopping() -> PluginError {
+    PluginError::new(runtimed_plugin_api::ErrorCode::Cancelled, "The daemon is stopping.")
+}

@@ -1,0 +1,177 @@
+//! What a built environment says about itself on disk.
+//!
+//! For: finding environments again after a restart.
+//! Promises: the record is written last, so an environment without one is a torn build; marker files of
+//! the reference daemon are kept beside it.
+//! Blocks: call it from the blocking pool.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use runtimed_plugin_api::Environment;
+use serde::{Deserialize, Serialize};
+
+use super::packages::packages_hash;
+use crate::disk;
+
+/// Our record.
+const RECORD_FILE: &str = "environment.json";
+/// Marks an environment that somebody has taken; the next daemon does not hand it out again.
+const LEASE_FILE: &str = "lease.json";
+/// Marker: validation passed.
+const READY_FILE: &str = ".runt-pool-ready";
+/// Marker: warm-up finished.
+const WARMED_FILE: &str = ".warmed";
+/// Marker: hash of the package list, no line end.
+const PACKAGES_FILE: &str = ".runt-pool-packages.sha256";
+/// Marker: decimal Unix seconds.
+const LAST_USED_FILE: &str = ".last-used";
+/// Environments are the user's own.
+const FILE_MODE: u32 = 0o600;
+
+/// The record of an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The environment, as its provider made it.
+    pub environment: Environment,
+    /// The package list it was built from, before the provider's additions.
+    pub packages: Vec<String>,
+    /// Whether the provider has optimized it.
+    #[serde(default)]
+    pub optimized: bool,
+}
+
+/// Who has an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// Id of the room, or `client`.
+    pub owner: String,
+    /// RFC 3339, UTC.
+    pub taken_at: String,
+}
+
+impl Record {
+    /// Writes the record and the markers.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&self) -> io::Result<()> {
+        let prefix = &self.environment.prefix;
+        std::fs::write(prefix.join(PACKAGES_FILE), packages_hash(&self.environment.kind, &self.packages))?;
+        std::fs::write(prefix.join(READY_FILE), "")?;
+        if self.optimized {
+            std::fs::write(prefix.join(WARMED_FILE), "")?;
+        }
+        disk::replace(&prefix.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE)
+    }
+
+    /// The record of the environment at `prefix`, if it is whole and can still be used.
+    pub fn read(prefix: &Path) -> Option<Self> {
+        let record: Self = serde_json::from_slice(&std::fs::read(prefix.join(RECORD_FILE)).ok()?).ok()?;
+        (record.environment.prefix == prefix && is_usable(&record.environment)).then_some(record)
+    }
+
+    /// Makes the environment one that is not found again, before it is changed or given away for good.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn forget(prefix: &Path) -> io::Result<()> {
+        remove_if_there(&prefix.join(RECORD_FILE))
+    }
+}
+
+/// Whether interpreter and readiness marker are there.
+pub fn is_usable(environment: &Environment) -> bool {
+    environment.python.exists()
+        && (environment.prefix.join(READY_FILE).exists() || environment.prefix.join(WARMED_FILE).exists())
+}
+
+/// Notes that `owner` has taken the environment at `prefix`.
+///
+/// # Errors
+/// Those of the file system.
+pub fn lease(prefix: &Path, owner: &str) -> io::Result<()> {
+    let lease = LeaseRecord { owner: owner.to_owned(), taken_at: jiff::Timestamp::now().to_string() };
+    disk::replace(&prefix.join(LEASE_FILE), &serde_json::to_vec(&lease)?, FILE_MODE)
+}
+
+/// Whether somebody has taken the environment at `prefix`.
+pub fn is_leased(prefix: &Path) -> bool {
+    prefix.join(LEASE_FILE).exists()
+}
+
+/// Notes that nobody has the environment at `prefix` any more.
+///
+/// # Errors
+/// Those of the file system.
+pub fn end_lease(prefix: &Path) -> io::Result<()> {
+    remove_if_there(&prefix.join(LEASE_FILE))
+}
+
+/// Notes that the environment was used now.
+///
+/// # Errors
+/// Those of the file system.
+pub fn touch(prefix: &Path) -> io::Result<()> {
+    std::fs::write(prefix.join(LAST_USED_FILE), jiff::Timestamp::now().as_second().to_string())
+}
+
+/// The folders of pooled environments of `kind` in `envs`.
+pub fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
+    let start = pool_folder(kind);
+    let entries = std::fs::read_dir(envs).into_iter().flatten().flatten();
+    let ours =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&start)));
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// What the folder names of pooled environments of `kind` start with.
+pub fn pool_folder(kind: &str) -> String {
+    format!("runtimed-{kind}-")
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_found_again_until_it_is_forgotten_or_the_interpreter_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = dir.path().join("runtimed-uv-1");
+        std::fs::create_dir_all(prefix.join("bin")).unwrap();
+        let python = prefix.join("bin/python");
+        std::fs::write(&python, "").unwrap();
+        let environment = Environment {
+            kind: "uv".into(),
+            prefix: prefix.clone(),
+            python: python.clone(),
+            python_version: Some("3.13.1".into()),
+            packages: vec!["ipykernel".into()],
+            extra: serde_json::Map::new(),
+        };
+        assert_eq!(Record::read(&prefix), None);
+        let record = Record { environment, packages: vec!["ipykernel".into()], optimized: false };
+        record.write().unwrap();
+        assert_eq!(Record::read(&prefix), Some(record));
+        assert_eq!(pooled(dir.path(), "uv"), [prefix.clone()]);
+        assert!(pooled(dir.path(), "conda").is_empty());
+
+        lease(&prefix, "room").unwrap();
+        assert!(is_leased(&prefix));
+        end_lease(&prefix).unwrap();
+        end_lease(&prefix).unwrap();
+        assert!(!is_leased(&prefix));
+
+        std::fs::remove_file(python).unwrap();
+        assert_eq!(Record::read(&prefix), None);
+        Record::forget(&prefix).unwrap();
+        Record::forget(&prefix).unwrap();
+    }
+}

@@ -1,0 +1,282 @@
+//! `settings.json`: the settings as a file the user may edit.
+//!
+//! For: `Settings`, whose changes it writes, and editors, whose changes it reads.
+//! Promises: written atomically; a change by temp file and rename is noticed every time; a file that is
+//! not valid JSON is backed up, reported and left alone until it is valid again.
+//! Never: reacts to its own writes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use runtimed_protocol::documents::SettingsDoc;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Settings, schema};
+use crate::disk;
+use crate::shutdown::Shutdown;
+
+/// Quiet time after which an edit counts as finished (environments contract, section 10.5).
+const DEBOUNCE: Duration = Duration::from_millis(500);
+/// Settings name nobody's secrets, but they are the user's own.
+const FILE_MODE: u32 = 0o600;
+/// The name editors look for the schema under, relative to the file.
+const SCHEMA_FILE: &str = "settings.schema.json";
+
+/// Keeps the file and the document equal. Run it once.
+pub struct Mirror {
+    settings: Settings,
+    path: PathBuf,
+    /// What the file said when it was last read or written; edits are told from it.
+    seen: Map<String, Value>,
+}
+
+impl Mirror {
+    pub(super) fn new(settings: Settings, path: PathBuf) -> Self {
+        let seen = read(&path).ok().flatten().unwrap_or_default();
+        Self { settings, path, seen }
+    }
+
+    /// Mirrors until the daemon stops; the last state is on disk then.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut changes = self.settings.watch();
+        let (edited, mut edits) = watch::channel(());
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory).ok();
+        }
+        let _watcher = match watch_file(&self.path, edited.clone()) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!("edits of `{}` are not noticed until a restart: {error}", self.path.display());
+                None
+            }
+        };
+        self = self
+            .on_disk(|mirror| {
+                mirror.write_schema();
+                mirror.read_in();
+                mirror.write_out();
+            })
+            .await;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.begun() => break,
+                Ok(()) = edits.changed() => {
+                    while timeout(DEBOUNCE, edits.changed()).await.is_ok() {}
+                    self = self.on_disk(Self::read_in).await;
+                }
+                Ok(()) = changes.changed() => self = self.on_disk(Self::write_out).await,
+            }
+        }
+        self.on_disk(Self::write_out).await;
+    }
+
+    /// Runs `work` on the blocking pool.
+    async fn on_disk(mut self, work: impl FnOnce(&mut Self) + Send + 'static) -> Self {
+        let (settings, path) = (self.settings.clone(), self.path.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            work(&mut self);
+            self
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!("mirroring the settings failed: {error}");
+            Self::new(settings, path)
+        })
+    }
+
+    /// Applies what was edited in the file since it was last seen.
+    fn read_in(&mut self) {
+        match read(&self.path) {
+            Ok(Some(now)) => {
+                self.settings.apply(&schema::edits(&self.seen, &now));
+                self.seen = now;
+                if self.settings.problem().is_some() {
+                    tracing::info!("`{}` is valid again", self.path.display());
+                    self.settings.set_problem(None);
+                }
+            }
+            Ok(None) => self.seen = Map::new(),
+            Err(error) => {
+                let problem = unreadable(&self.path, &error);
+                if self.settings.problem().as_ref() != Some(&problem) {
+                    self.settings.set_problem(Some(problem));
+                }
+            }
+        }
+    }
+
+    /// Writes the settings unless the file says them already or cannot be read.
+    fn write_out(&mut self) {
+        self.read_in();
+        if self.settings.problem().is_some() {
+            return;
+        }
+        let view = self.settings.view();
+        let mut file = Map::new();
+        let values = view.values.as_object().cloned().unwrap_or_default();
+        // Unknown keys keep the order the user gave them.
+        let known = schema::complete(&Map::new());
+        let (ours, others): (Vec<_>, Vec<_>) =
+            values.into_iter().partition(|(name, _)| known.contains_key(name));
+        file.extend(ours);
+        file.extend(
+            self.seen.keys().filter_map(|name| others.iter().find(|(other, _)| other == name)).cloned(),
+        );
+        file.extend(others);
+        file.insert("$schema".into(), Value::from(format!("./{SCHEMA_FILE}")));
+        if file == self.seen {
+            return;
+        }
+        let written = serde_json::to_string_pretty(&file).map_err(io::Error::from);
+        let written =
+            written.and_then(|text| disk::replace(&self.path, format!("{text}\n").as_bytes(), FILE_MODE));
+        match written {
+            Ok(()) => self.seen = file,
+            Err(error) => tracing::error!(
+                "could not write `{}`: {error}. The change is in use and will be written with the next one.",
+                self.path.display()
+            ),
+        }
+    }
+
+    fn write_schema(&self) {
+        let path = self.path.with_file_name(SCHEMA_FILE);
+        let Ok(text) = serde_json::to_string_pretty(&schema::json_schema()) else { return };
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return;
+        }
+        if let Err(error) = disk::replace(&path, text.as_bytes(), FILE_MODE) {
+            tracing::warn!("could not write `{}`: {error}", path.display());
+        }
+    }
+}
+
+/// What to start from, and what is wrong with the file. An unreadable file is backed up.
+pub(super) fn read_at_start(path: &Path, base: &Path) -> (Map<String, Value>, Option<String>) {
+    match read(path) {
+        Ok(Some(raw)) => (raw, None),
+        Ok(None) => (read_legacy(&base.join("settings.automerge")).unwrap_or_default(), None),
+        Err(error) => {
+            let backup = path.with_extension("json.invalid");
+            let kept = match std::fs::copy(path, &backup) {
+                Ok(_) => format!(" A copy is in `{}`.", backup.display()),
+                Err(_) => String::new(),
+            };
+            let legacy = read_legacy(&base.join("settings.automerge")).unwrap_or_default();
+            (legacy, Some(unreadable(path, &error) + &kept))
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!(
+        "`{}` cannot be read as JSON: {error}. The settings in use stay, and the file is not touched. \
+         Correct it; it is read again by itself.",
+        path.display()
+    )
+}
+
+/// The object in the file; none if there is no file.
+fn read(path: &Path) -> io::Result<Option<Map<String, Value>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a daemon of early 2026 kept as an Automerge document.
+fn read_legacy(path: &Path) -> Option<Map<String, Value>> {
+    let mut raw = SettingsDoc::load(&std::fs::read(path).ok()?, "runtimed:settings").ok()?.settings();
+    if !raw.contains_key("onboarding_completed")
+        && (raw.contains_key("theme") || raw.contains_key("default_runtime"))
+    {
+        raw.insert("onboarding_completed".into(), Value::from(true));
+    }
+    Some(raw)
+}
+
+/// Watches the directory, since editors replace files; also that of the target if the file is a link.
+fn watch_file(path: &Path, edited: watch::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let names = [path.file_name().map(ToOwned::to_owned), target.file_name().map(ToOwned::to_owned)];
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let Ok(event) = event else { return };
+        let ours = |path: &PathBuf| names.contains(&path.file_name().map(ToOwned::to_owned));
+        if !event.kind.is_access() && event.paths.iter().any(ours) {
+            edited.send_replace(());
+        }
+    })?;
+    let directories = [path.parent(), target.parent().filter(|parent| Some(*parent) != path.parent())];
+    for directory in directories.into_iter().flatten() {
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirror(path: &Path) -> Mirror {
+        Settings::open(path, path.parent().unwrap()).1
+    }
+
+    #[test]
+    fn defaults_are_written_out_and_unknown_keys_stay_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.json");
+        std::fs::write(&path, r#"{"zebra": 1, "theme": "dark", "apple": {"b": 2, "a": 1}}"#).unwrap();
+        mirror(&path).write_out();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\n  \"theme\": \"dark\",\n  \"color_theme\""), "{text}");
+        assert!(text.find("zebra") < text.find("apple"), "{text}");
+        assert!(text.ends_with("\"$schema\": \"./settings.schema.json\"\n}\n"), "{text}");
+    }
+
+    #[test]
+    fn an_invalid_file_is_backed_up_reported_and_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.json");
+        std::fs::write(&path, "{\"theme\": ").unwrap();
+        let mut mirror = mirror(&path);
+        let settings = mirror.settings.clone();
+        assert!(settings.problem().is_some());
+        settings.apply(serde_json::json!({"theme": "light"}).as_object().unwrap());
+        mirror.write_out();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"theme\": ");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("settings.json.invalid")).unwrap(),
+            "{\"theme\": "
+        );
+
+        std::fs::write(&path, "{\"uv_pool_size\": 5}").unwrap();
+        mirror.read_in();
+        mirror.write_out();
+        assert_eq!(settings.problem(), None);
+        assert_eq!(
+            (&settings.view().values["theme"], &settings.view().values["uv_pool_size"]),
+            (&"light".into(), &5.into())
+        );
+        assert_eq!(read(&path).unwrap().unwrap()["theme"], "light");
+    }
+
+    #[test]
+    fn an_edit_made_before_our_write_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.json");
+        let mut mirror = mirror(&path);
+        mirror.write_out();
+        let text =
+            std::fs::read_to_string(&path).unwrap().replace("\"uv_pool_size\": 2", "\"uv_pool_size\": 7");
+        std::fs::write(&path, text).unwrap();
+        mirror.settings.apply(serde_json::json!({"theme": "dark"}).as_object().unwrap());
+        mirror.write_out();
+        let file = read(&path).unwrap().unwrap();
+        assert_eq!((&file["uv_pool_size"], &file["theme"]), (&7.into(), &"dark".into()));
+    }
+}

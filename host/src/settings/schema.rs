@@ -1,0 +1,334 @@
+//! The keys the daemon knows, their types and defaults.
+//!
+//! For: reading settings that a user, another program or another version wrote.
+//! Promises: pure; field by field: one bad value costs its default and nothing else; keys that are not
+//! listed here pass through untouched, whoever they belong to.
+
+use serde_json::{Map, Value, json};
+
+/// `keep_alive_secs` for the legacy value `null`, "for ever": a week, its maximum.
+const KEEP_ALIVE_FOREVER: i64 = 604_800;
+
+/// A known key. A dot means one nested level.
+struct Key {
+    path: &'static str,
+    kind: Kind,
+}
+
+/// What a key may hold, with its default.
+enum Kind {
+    Choice(&'static [&'static str]),
+    Text(&'static str),
+    Flag(bool),
+    Integer(i64),
+    Optional,
+    PoolSize(&'static str),
+    Strings,
+}
+
+const fn key(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind }
+}
+
+/// Every known key in the order of the file.
+const KEYS: &[Key] = &[
+    key("theme", Kind::Choice(&["system", "light", "dark"])),
+    key("color_theme", Kind::Choice(&["classic", "cream"])),
+    key("editor.code_font_family", Kind::Text("")),
+    key("editor.markdown_font_family", Kind::Text("")),
+    key("editor.line_numbers", Kind::Flag(false)),
+    key("default_runtime", Kind::Text("python")),
+    key("default_python_env", Kind::Text("uv")),
+    key("uv.default_packages", Kind::Strings),
+    key("conda.default_packages", Kind::Strings),
+    key("pixi.default_packages", Kind::Strings),
+    key("keep_alive_secs", Kind::Integer(30)),
+    key("onboarding_completed", Kind::Flag(false)),
+    key("uv_pool_size", Kind::PoolSize("uv")),
+    key("conda_pool_size", Kind::PoolSize("conda")),
+    key("pixi_pool_size", Kind::PoolSize("pixi")),
+    key("install_default_data_packages", Kind::Flag(true)),
+    key("disable_nteract_launcher", Kind::Flag(false)),
+    key("enable_comments", Kind::Flag(false)),
+    key("disable_auto_format", Kind::Flag(false)),
+    key("redact_env_values_in_outputs", Kind::Flag(true)),
+    key("import_shell_environment", Kind::Flag(true)),
+    // Kept for nteract's own programs. This daemon never phones home.
+    key("install_id", Kind::Text("")),
+    key("telemetry_enabled", Kind::Flag(true)),
+    key("telemetry_consent_recorded", Kind::Flag(false)),
+    key("telemetry_last_daemon_ping_at", Kind::Optional),
+    key("telemetry_last_app_ping_at", Kind::Optional),
+    key("telemetry_last_mcp_ping_at", Kind::Optional),
+];
+
+/// All settings with defaults filled in: known keys first, in the order of the file, then the others.
+pub fn complete(raw: &Map<String, Value>) -> Map<String, Value> {
+    let raw = &migrate(raw);
+    let mut out = Map::new();
+    for key in KEYS {
+        let given = find(raw, key.path).and_then(|value| key.kind.accept(value));
+        if let Some(value) = given.or_else(|| key.kind.default(raw)) {
+            insert(&mut out, key.path, value);
+        }
+    }
+    merge_unknown(&mut out, raw);
+    out
+}
+
+/// What an edit of the file changes: the keys of `now` that differ from `before` and are well typed.
+/// Keys that are gone from the file leave the setting alone.
+pub fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<String, Value> {
+    let mut out = Map::new();
+    for (name, value) in now.iter().filter(|(name, value)| before.get(*name) != Some(*value)) {
+        if name == "$schema" {
+            continue;
+        }
+        let nested: Vec<&Key> = keys_of(name).collect();
+        match (nested.as_slice(), value) {
+            ([], value) => {
+                out.insert(name.clone(), value.clone());
+            }
+            ([key], value) if key.path == name => {
+                if let Some(value) = key.kind.accept(value).filter(|_| !value.is_null()) {
+                    out.insert(name.clone(), value);
+                }
+            }
+            (_, Value::Object(section)) => {
+                let known = |inner: &str| nested.iter().find(|key| key.path == format!("{name}.{inner}"));
+                let section: Map<_, _> = section
+                    .iter()
+                    .filter_map(|(inner, value)| match known(inner) {
+                        Some(key) => Some((inner.clone(), key.kind.accept(value)?)),
+                        None => Some((inner.clone(), value.clone())),
+                    })
+                    .collect();
+                out.insert(name.clone(), Value::Object(section));
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// How many environments of `kind` to keep ready, before the limits of the pool itself.
+pub fn pool_size(settings: &Map<String, Value>, kind: &str) -> i64 {
+    let selected = settings.get("default_python_env").and_then(Value::as_str).unwrap_or("uv");
+    let default = if selected.eq_ignore_ascii_case(kind) { 2 } else { 1 };
+    settings.get(&format!("{kind}_pool_size")).and_then(Value::as_i64).unwrap_or(default)
+}
+
+/// The packages the user wants in every environment of `kind`.
+pub fn default_packages(settings: &Map<String, Value>, kind: &str) -> Vec<String> {
+    let packages = find(settings, &format!("{kind}.default_packages")).map(strings).unwrap_or_default();
+    packages.into_iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+}
+
+/// A flag, or false if there is no such flag.
+pub fn flag(settings: &Map<String, Value>, name: &str) -> bool {
+    settings.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A JSON Schema of the known keys, for editors.
+pub fn json_schema() -> Value {
+    let mut properties = json!({ "$schema": { "type": "string" } });
+    for key in KEYS {
+        let schema = key.kind.json_schema();
+        match key.path.split_once('.') {
+            None => properties[key.path] = schema,
+            Some((section, name)) => {
+                properties[section]["type"] = json!("object");
+                properties[section]["properties"][name] = schema;
+            }
+        }
+    }
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "runtimed settings",
+        "type": "object",
+        "properties": properties,
+    })
+}
+
+impl Kind {
+    /// The value as this kind holds it, or none if it is of another type. Flags and numbers written as
+    /// strings are understood, since some clients write them so.
+    fn accept(&self, value: &Value) -> Option<Value> {
+        match self {
+            Self::Choice(choices) => value.as_str().filter(|text| choices.contains(text)).map(Value::from),
+            Self::Text(_) => value.as_str().map(Value::from),
+            Self::Flag(_) => match value {
+                Value::Bool(flag) => Some(Value::from(*flag)),
+                Value::String(text) => text.parse::<bool>().ok().map(Value::from),
+                _ => None,
+            },
+            Self::Integer(_) if value.is_null() => Some(Value::from(KEEP_ALIVE_FOREVER)),
+            Self::Integer(_) | Self::PoolSize(_) | Self::Optional => match value {
+                Value::Number(number) => number.as_i64().map(Value::from),
+                Value::String(text) => text.parse::<i64>().ok().map(Value::from),
+                _ => None,
+            },
+            Self::Strings => value.is_array().then(|| Value::Array(strings(value))),
+        }
+    }
+
+    fn default(&self, raw: &Map<String, Value>) -> Option<Value> {
+        Some(match self {
+            Self::Choice(choices) => Value::from(choices.first().copied().unwrap_or_default()),
+            Self::Text(text) => Value::from(*text),
+            Self::Flag(flag) => Value::from(*flag),
+            Self::Integer(number) => Value::from(*number),
+            Self::PoolSize(kind) => {
+                let selected = raw.get("default_python_env").cloned();
+                let only: Map<_, _> =
+                    selected.map(|value| ("default_python_env".into(), value)).into_iter().collect();
+                Value::from(pool_size(&only, kind))
+            }
+            Self::Strings => Value::Array(Vec::new()),
+            Self::Optional => return None,
+        })
+    }
+
+    fn json_schema(&self) -> Value {
+        match self {
+            Self::Choice(choices) => json!({ "enum": choices }),
+            Self::Text(_) => json!({ "type": "string" }),
+            Self::Flag(_) => json!({ "type": "boolean" }),
+            Self::Integer(_) => json!({ "type": ["integer", "null"] }),
+            Self::Optional => json!({ "type": "integer" }),
+            Self::PoolSize(_) => json!({ "type": "integer", "minimum": 0, "maximum": 20 }),
+            Self::Strings => json!({ "type": "array", "items": { "type": "string" } }),
+        }
+    }
+}
+
+/// Moves the flat package lists of old versions into their sections, unless those have packages.
+fn migrate(raw: &Map<String, Value>) -> Map<String, Value> {
+    let mut out = raw.clone();
+    out.remove("$schema");
+    for kind in ["uv", "conda"] {
+        let Some(Value::String(flat)) = out.remove(&format!("default_{kind}_packages")) else { continue };
+        if default_packages(&out, kind).is_empty() {
+            let packages: Vec<Value> =
+                flat.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Value::from).collect();
+            insert(&mut out, &format!("{kind}.default_packages"), Value::Array(packages));
+        }
+    }
+    out
+}
+
+fn merge_unknown(out: &mut Map<String, Value>, raw: &Map<String, Value>) {
+    for (name, value) in raw {
+        match (keys_of(name).next(), value) {
+            (None, value) => {
+                out.insert(name.clone(), value.clone());
+            }
+            (Some(_), Value::Object(section)) => {
+                let Some(Value::Object(known)) = out.get_mut(name) else { continue };
+                for (inner, value) in section {
+                    known.entry(inner.clone()).or_insert_with(|| value.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The known keys that are `name` or lie in the section `name`.
+fn keys_of<'a>(name: &'a str) -> impl Iterator<Item = &'static Key> + 'a {
+    KEYS.iter().filter(move |key| key.path.split('.').next() == Some(name))
+}
+
+fn find<'a>(map: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        None => map.get(path),
+        Some((section, name)) => map.get(section)?.get(name),
+    }
+}
+
+fn insert(map: &mut Map<String, Value>, path: &str, value: Value) {
+    let Some((section, name)) = path.split_once('.') else {
+        map.insert(path.to_owned(), value);
+        return;
+    };
+    let section = map.entry(section).or_insert_with(|| Value::Object(Map::new()));
+    if !section.is_object() {
+        *section = Value::Object(Map::new());
+    }
+    if let Value::Object(section) = section {
+        section.insert(name.to_owned(), value);
+    }
+}
+
+fn strings(value: &Value) -> Vec<Value> {
+    value.as_array().into_iter().flatten().filter(|item| item.is_string()).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn nothing_gives_the_file_of_a_fresh_install() {
+        let expected = r#"{"theme":"system","color_theme":"classic","editor":{"code_font_family":"","markdown_font_family":"","line_numbers":false},"default_runtime":"python","default_python_env":"uv","uv":{"default_packages":[]},"conda":{"default_packages":[]},"pixi":{"default_packages":[]},"keep_alive_secs":30,"onboarding_completed":false,"uv_pool_size":2,"conda_pool_size":1,"pixi_pool_size":1,"install_default_data_packages":true,"disable_nteract_launcher":false,"enable_comments":false,"disable_auto_format":false,"redact_env_values_in_outputs":true,"import_shell_environment":true,"install_id":"","telemetry_enabled":true,"telemetry_consent_recorded":false}"#;
+        assert_eq!(serde_json::to_string(&complete(&Map::new())).unwrap(), expected);
+    }
+
+    #[test]
+    fn each_bad_value_costs_its_own_default_only() {
+        let raw = map(json!({"theme": "plaid", "pixi_pool_size": "x", "keep_alive_secs": null, "uv": 5,
+            "conda": {"default_packages": ["a", 1, "b"]}, "color_theme": "cream", "enable_comments": "true"}));
+        let settings = complete(&raw);
+        assert_eq!(settings["theme"], "system");
+        assert_eq!(settings["pixi_pool_size"], 1);
+        assert_eq!(settings["keep_alive_secs"], 604_800);
+        assert_eq!(settings["uv"], json!({"default_packages": []}));
+        assert_eq!(settings["conda"], json!({"default_packages": ["a", "b"]}));
+        assert_eq!(settings["color_theme"], "cream");
+        assert_eq!(settings["enable_comments"], true);
+    }
+
+    #[test]
+    fn the_selected_manager_keeps_two_environments() {
+        let settings = complete(&map(json!({"default_python_env": "conda"})));
+        assert_eq!((&settings["uv_pool_size"], &settings["conda_pool_size"]), (&json!(1), &json!(2)));
+        assert_eq!(pool_size(&map(json!({"default_python_env": "venv"})), "venv"), 2);
+        assert_eq!(pool_size(&map(json!({"venv_pool_size": 0})), "venv"), 0);
+    }
+
+    #[test]
+    fn unknown_keys_and_sections_pass_through() {
+        let raw = map(
+            json!({"venv": {"default_packages": ["six"], "x": 1}, "uv": {"mirror": "m"}, "$schema": "s"}),
+        );
+        let settings = complete(&raw);
+        assert_eq!(settings["venv"]["x"], 1);
+        assert_eq!(settings["uv"], json!({"default_packages": [], "mirror": "m"}));
+        assert_eq!(default_packages(&settings, "venv"), ["six"]);
+        assert!(!settings.contains_key("$schema"));
+    }
+
+    #[test]
+    fn flat_lists_of_old_versions_move_into_their_section() {
+        let settings =
+            complete(&map(json!({"default_uv_packages": "numpy, ,six", "default_conda_packages": "x",
+            "conda": {"default_packages": ["kept"]}})));
+        assert_eq!(default_packages(&settings, "uv"), ["numpy", "six"]);
+        assert_eq!(default_packages(&settings, "conda"), ["kept"]);
+        assert!(!settings.contains_key("default_uv_packages"));
+    }
+
+    #[test]
+    fn an_edit_applies_what_changed_and_is_well_typed() {
+        let before = map(json!({"theme": "dark", "uv_pool_size": 2, "keep_alive_secs": 30, "gone": 1}));
+        let now =
+            map(json!({"theme": "dark", "uv_pool_size": 3, "keep_alive_secs": null, "default_runtime": 7,
+            "uv": {"default_packages": []}, "mine": {"a": 1}}));
+        let expected = json!({"uv_pool_size": 3, "uv": {"default_packages": []}, "mine": {"a": 1}});
+        assert_eq!(Value::Object(edits(&before, &now)), expected);
+    }
+}

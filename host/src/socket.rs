@@ -1,0 +1,123 @@
+//! The unix socket clients connect to.
+//!
+//! For: `daemon.rs`, which holds the lock when it binds: a socket file found here is a dead one's.
+//! Promises: mode 0600; removed when dropped, if it is still ours.
+//! Never: replaces anything that is not a socket; serves another user.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// Only the user may connect.
+const SOCKET_MODE: u32 = 0o600;
+/// Only the user may look into the daemon's directory.
+const DIRECTORY_MODE: u32 = 0o700;
+/// A second socket that old daemons made; it would only mislead.
+const OBSOLETE_SOCKET: &str = "runtimed-sync.sock";
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the file we made, so that a successor's is left alone.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    /// Binds `path`. Its directory becomes private if it is `base`, the daemon's own.
+    ///
+    /// # Errors
+    /// When something that is not a socket is there, or the system refuses.
+    pub fn bind(path: &Path, base: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+            if directory == base {
+                make_private(directory)?;
+            }
+            remove_socket(&directory.join(OBSOLETE_SOCKET)).ok();
+        }
+        remove_socket(path)?;
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Self { listener, path: path.to_path_buf(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Waits for the next connection of the user this daemon runs for; others are dropped.
+    ///
+    /// # Errors
+    /// Those of `accept`; most pass with time (too many open files).
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == rustix::process::geteuid().as_raw() => return Ok(stream),
+                Ok(peer) => tracing::warn!("refused a connection of user {}", peer.uid()),
+                Err(error) => tracing::warn!("refused a connection of an unknown user: {error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if ours {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Makes `directory` readable by its owner alone.
+///
+/// # Errors
+/// When it is not ours.
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(DIRECTORY_MODE))
+}
+
+fn remove_socket(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "`{}` is not a socket. It was left as it is. Move it away, or choose another path with --socket.",
+                path.display()
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_ours_is_removed_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let socket = Socket::bind(&path, dir.path()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_way_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        std::fs::write(&path, "precious").unwrap();
+        let error = Socket::bind(&path, dir.path()).unwrap_err();
+        assert!(error.to_string().contains("is not a socket"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+}
