@@ -1,2 +1,4 @@
 //! placeholder
 mod outputs;
+mod notebook_file;
+mod records;
