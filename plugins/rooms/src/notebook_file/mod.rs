@@ -17,7 +17,7 @@ mod write;
 use runtimed_protocol::documents::output::Output;
 use serde_json::{Map as JsonMap, Value as Json};
 
-pub(crate) use self::parse::{ParseError, Parsed, parse};
+pub(crate) use self::parse::parse;
 pub(crate) use self::template::Template;
 pub(crate) use self::write::{WriteError, needed_blobs, write};
 

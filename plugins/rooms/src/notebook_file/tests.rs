@@ -11,7 +11,8 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::{FileCell, Notebook, Parsed, Template, WriteError, needed_blobs, parse, write};
+use super::parse::Parsed;
+use super::{FileCell, Notebook, Template, WriteError, needed_blobs, parse, write};
 
 const BEFORE: &[u8] = include_bytes!("../../tests/data/notebooks/import45_before.ipynb");
 const AFTER: &[u8] = include_bytes!("../../tests/data/notebooks/import45_after.ipynb");
