@@ -5,6 +5,7 @@
 //! a message does not grow with the outputs that are there; `clear_output` is honored.
 //! Never: does I/O, reads a clock or draws ids of its own.
 
+mod boundary;
 mod collector;
 mod content;
 pub(crate) mod display;

@@ -5,6 +5,8 @@
 
 use serde_json::{Value as Json, json};
 
+use super::boundary;
+
 /// Bytes of each side. Source: the reference daemon.
 const SIDE_BYTES: usize = 8 * 1024;
 /// Lines of each side. Source: the reference daemon.
@@ -22,7 +24,7 @@ pub(crate) fn stream_preview(text: &str) -> Json {
 }
 
 fn head(text: &str) -> &str {
-    let text = text.get(..text.floor_char_boundary(SIDE_BYTES)).unwrap_or(text);
+    let text = text.get(..boundary::floor(text, SIDE_BYTES)).unwrap_or(text);
     match text.match_indices('\n').nth(SIDE_LINES - 1) {
         Some((at, _)) => text.get(..=at).unwrap_or(text),
         None => text,
@@ -30,7 +32,7 @@ fn head(text: &str) -> &str {
 }
 
 fn tail(text: &str) -> &str {
-    let from = text.ceil_char_boundary(text.len().saturating_sub(SIDE_BYTES));
+    let from = boundary::ceil(text, text.len().saturating_sub(SIDE_BYTES));
     let text = text.get(from..).unwrap_or_default();
     let lines = text.strip_suffix('\n').unwrap_or(text);
     match lines.rmatch_indices('\n').nth(SIDE_LINES - 1) {

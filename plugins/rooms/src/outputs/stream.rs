@@ -15,6 +15,7 @@ mod terminal;
 use runtimed_protocol::documents::output::Output;
 
 use self::terminal::Terminal;
+use super::boundary;
 use super::edits::Edits;
 use super::mime::{INLINE_STREAM_BYTES, INLINE_TEXT_BYTES, NewBlob, PLAIN, text_ref};
 use super::preview::stream_preview;
@@ -117,7 +118,7 @@ impl Stream {
         parts.push(self.tail);
         let mut parts = parts.into_iter();
         while text.len() > PART_BYTES {
-            let rest = text.split_off(text.floor_char_boundary(PART_BYTES));
+            let rest = text.split_off(boundary::floor(&text, PART_BYTES));
             let part = parts.next().unwrap_or_else(|| Part::new(edits, new_id));
             part.put(&self.name, std::mem::replace(&mut text, rest), INLINE_STREAM_BYTES, edits);
         }
@@ -140,7 +141,7 @@ impl Stream {
         let settled = self.terminal.settled();
         let mut start = self.sealed.last().map_or(0, |sealed| sealed.end);
         while settled.len() - start > TAIL_BYTES {
-            let end = settled.floor_char_boundary(start + PART_BYTES);
+            let end = boundary::floor(settled, start + PART_BYTES);
             let part = std::mem::replace(&mut self.tail, Part::new(edits, new_id));
             self.sealed.push(Sealed { part, end, changed: true });
             start = end;

@@ -446,7 +446,7 @@ mod tests {
             let mut terminal = Terminal::new();
             let mut rest = text.as_str();
             for cut in cuts {
-                let (chunk, later) = rest.split_at(rest.floor_char_boundary(cut));
+                let (chunk, later) = rest.split_at(crate::outputs::boundary::floor(rest, cut));
                 terminal.feed(chunk);
                 let before = read(&terminal);
                 terminal.settle();
