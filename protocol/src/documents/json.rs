@@ -6,9 +6,11 @@
 //! than [`MAX_DEPTH`].
 //! Never: makes a Text. A JSON string is a scalar.
 
+use std::collections::HashMap;
+
 use automerge::transaction::Transactable;
 use automerge::{
-    AutomergeError, ObjId, ObjType, Prop, ReadDoc, ScalarValue, ScalarValueRef, Value, ValueRef,
+    AutomergeError, ObjId, ObjType, Prop, ReadDoc, ScalarValue, ScalarValueRef, Value, ValueRef, hydrate,
 };
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
@@ -87,12 +89,9 @@ pub fn put(
     property: impl Into<Prop>,
     value: &Json,
 ) -> Result<(), AutomergeError> {
-    match object_kind(value) {
-        Some(kind) => {
-            let object = document.put_object(parent, property, kind)?;
-            fill(document, &object, value)
-        }
-        None => document.put(parent, property, scalar(value)),
+    match hydrated(value) {
+        hydrate::Value::Scalar(scalar) => document.put(parent, property, scalar),
+        object => document.batch_create_object(parent, property, &object, false).map(drop),
     }
 }
 
@@ -204,32 +203,22 @@ fn insert(
     index: usize,
     value: &Json,
 ) -> Result<(), AutomergeError> {
-    match object_kind(value) {
-        Some(kind) => {
-            let object = document.insert_object(list, index, kind)?;
-            fill(document, &object, value)
-        }
-        None => document.insert(list, index, scalar(value)),
+    match hydrated(value) {
+        hydrate::Value::Scalar(scalar) => document.insert(list, index, scalar),
+        object => document.batch_create_object(list, index, &object, true).map(drop),
     }
 }
 
-fn fill(document: &mut impl Transactable, object: &ObjId, value: &Json) -> Result<(), AutomergeError> {
+/// `value` in the shape that automerge writes in one go.
+pub(super) fn hydrated(value: &Json) -> hydrate::Value {
     match value {
         Json::Object(map) => {
-            map.iter().try_for_each(|(key, value)| put(document, object, key.as_str(), value))
+            let entries: HashMap<String, hydrate::Value> =
+                map.iter().map(|(key, value)| (key.clone(), hydrated(value))).collect();
+            hydrate::Value::Map(entries.into())
         }
-        Json::Array(items) => {
-            items.iter().enumerate().try_for_each(|(index, item)| insert(document, object, index, item))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn object_kind(value: &Json) -> Option<ObjType> {
-    match value {
-        Json::Object(_) => Some(ObjType::Map),
-        Json::Array(_) => Some(ObjType::List),
-        _ => None,
+        Json::Array(items) => hydrate::Value::List(items.iter().map(hydrated).collect::<Vec<_>>().into()),
+        _ => hydrate::Value::Scalar(scalar(value)),
     }
 }
 
@@ -285,5 +274,83 @@ fn read_scalar(scalar: &ScalarValueRef<'_>) -> Option<Json> {
         | ScalarValueRef::Counter(_)
         | ScalarValueRef::Timestamp(_)
         | ScalarValueRef::Unknown { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use automerge::{AutoCommit, ROOT};
+    use proptest::prelude::*;
+
+    fn values() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            any::<u64>().prop_map(Json::from),
+            any::<f64>().prop_filter("JSON has no infinity", |n| n.is_finite()).prop_map(Json::from),
+            ".{0,8}".prop_map(Json::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Json::from),
+                proptest::collection::btree_map("[a-d]{0,2}", inner, 0..5)
+                    .prop_map(|map| Json::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_read(value in values()) {
+            let mut document = AutoCommit::new();
+            put(&mut document, &ROOT, "key", &value).unwrap();
+            prop_assert_eq!(get(&document, &ROOT, "key"), Some(value.clone()));
+            let again = AutoCommit::load(&document.save()).unwrap();
+            prop_assert_eq!(get(&again, &ROOT, "key"), Some(value));
+        }
+
+        #[test]
+        fn any_value_becomes_any_other_and_the_second_time_nothing_is_written(a in values(), b in values()) {
+            let mut document = AutoCommit::new();
+            put(&mut document, &ROOT, "key", &a).unwrap();
+            update(&mut document, &ROOT, "key", &b).unwrap();
+            prop_assert_eq!(get(&document, &ROOT, "key"), Some(b.clone()));
+            let heads = document.get_heads();
+            update(&mut document, &ROOT, "key", &b).unwrap();
+            prop_assert_eq!(document.get_heads(), heads);
+        }
+
+        #[test]
+        fn lists_of_strings_become_each_other(a in proptest::collection::vec("[ab]", 0..6), b in proptest::collection::vec("[ab]", 0..6)) {
+            let mut document = AutoCommit::new();
+            update_strings(&mut document, &ROOT, "key", &a).unwrap();
+            let list = get_object(&document, &ROOT, "key", ObjType::List);
+            update_strings(&mut document, &ROOT, "key", &b).unwrap();
+            prop_assert_eq!(get_strings(&document, &ROOT, "key"), b);
+            prop_assert_eq!(get_object(&document, &ROOT, "key", ObjType::List), list);
+        }
+    }
+
+    #[test]
+    fn a_bottomless_document_does_not_exhaust_the_stack() {
+        let mut document = AutoCommit::new();
+        let mut parent = ROOT;
+        for _ in 0..5_000 {
+            parent = document.put_object(&parent, "a", ObjType::Map).unwrap();
+        }
+        assert!(read(&document, &ROOT).is_object());
+    }
+
+    #[test]
+    fn what_is_not_json_reads_as_nothing() {
+        let mut document = AutoCommit::new();
+        document.put(ROOT, "bytes", vec![1u8]).unwrap();
+        document.put(ROOT, "count", ScalarValue::counter(1)).unwrap();
+        document.put(ROOT, "nan", f64::NAN).unwrap();
+        let text = document.put_object(ROOT, "text", ObjType::Text).unwrap();
+        document.splice_text(&text, 0, 0, "hi").unwrap();
+        assert_eq!(read(&document, &ROOT), serde_json::json!({"nan": null, "text": "hi"}));
     }
 }

@@ -8,7 +8,7 @@
 use automerge::legacy;
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
-use serde_json::Map as JsonMap;
+use serde_json::{Map as JsonMap, Value as Json};
 
 use super::{Document, DocumentError, Result, genesis, json, load, put_changed, root_map};
 
@@ -147,14 +147,16 @@ fn is_initial(operation: &legacy::Op, metadata: &ObjId) -> bool {
 }
 
 /// Cell metadata, `runt` and its sections were JSON text in very old documents. Read, never written.
-fn map_or_legacy_text(
-    document: &AutoCommit,
-    parent: &ObjId,
-    key: &str,
-) -> JsonMap<String, serde_json::Value> {
-    match json::get(document, parent, key) {
-        Some(serde_json::Value::Object(map)) => map,
-        Some(serde_json::Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
+fn into_map_or_legacy_text(value: Json) -> JsonMap<String, Json> {
+    match value {
+        Json::String(text) => serde_json::from_str(&text).unwrap_or_default(),
+        value => into_map(value),
+    }
+}
+
+fn into_map(value: Json) -> JsonMap<String, Json> {
+    match value {
+        Json::Object(map) => map,
         _ => JsonMap::new(),
     }
 }

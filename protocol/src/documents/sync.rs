@@ -17,8 +17,10 @@ use super::Document;
 
 mod actors;
 mod incoming;
+#[cfg(test)]
+mod tests;
 
-pub use incoming::Incoming;
+pub use incoming::{Incoming, read_changes};
 
 /// Why a message was refused. The connection it came from ends.
 #[derive(Debug, thiserror::Error)]
@@ -141,9 +143,15 @@ impl SyncPeer {
         Some(message.encode())
     }
 
-    /// Whether the peer's last message said that it has all of `document`.
+    /// Whether the peer has answered and has all of `document`, or will have as soon as it reads what
+    /// was sent. (A peer that finds its heads equal to ours need not say so.)
     pub fn is_caught_up(&self, document: &mut impl Document) -> bool {
-        self.state.their_heads.as_ref() == Some(&document.heads())
+        let State { their_heads, shared_heads, sent_hashes, .. } = &self.state;
+        let Some(theirs) = their_heads else { return false };
+        let has = |head: &ChangeHash| {
+            theirs.contains(head) || shared_heads.contains(head) || sent_hashes.contains(head)
+        };
+        document.heads().iter().all(has)
     }
 
     /// The heads in the peer's last message; none before the first.

@@ -5,7 +5,7 @@ use automerge::{ReadDoc, ScalarValue};
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::{
-    Document, NewCell, NotebookDoc, Place, Result, ensure_map, json, map_or_legacy_text, put_changed,
+    Document, NewCell, NotebookDoc, Place, Result, ensure_map, into_map_or_legacy_text, json, put_changed,
     root_map,
 };
 
@@ -151,7 +151,8 @@ impl NotebookDoc {
     /// `metadata.runt`: what the runtime needs to know about the notebook.
     pub fn runt(&self) -> JsonMap<String, Json> {
         let Ok(metadata) = root_map(&self.document, "metadata") else { return JsonMap::new() };
-        let mut runt = map_or_legacy_text(&self.document, &metadata, "runt");
+        let mut runt =
+            json::get(&self.document, &metadata, "runt").map(into_map_or_legacy_text).unwrap_or_default();
         LEGACY_TRUST.iter().for_each(|key| drop(runt.remove(*key)));
         for value in runt.values_mut() {
             // A section may be JSON text, a plain value is not.

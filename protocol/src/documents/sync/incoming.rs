@@ -20,13 +20,8 @@ impl Incoming {
     pub fn decode(bytes: &[u8]) -> Result<Self, SyncError> {
         let message = Message::decode(bytes).map_err(undecodable)?;
         let mut changes = Vec::new();
-        for mut bytes in message.changes.iter() {
-            while !bytes.is_empty() {
-                let chunk = Chunk::first(bytes)
-                    .ok_or_else(|| SyncError::Undecodable("a chunk is cut short".to_owned()))?;
-                chunk.read(&mut changes)?;
-                bytes = bytes.get(chunk.bytes.len()..).unwrap_or_default();
-            }
+        for bytes in message.changes.iter() {
+            changes.extend(read_changes(bytes)?);
         }
         Ok(Self { message, changes })
     }
@@ -40,6 +35,21 @@ impl Incoming {
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
+}
+
+/// Reads changes that were written one behind the other, each as its `raw_bytes`, or whole saved
+/// documents. Checksums are compared.
+///
+/// # Errors
+/// `Undecodable` when the bytes are anything else, or cut short.
+pub fn read_changes(mut bytes: &[u8]) -> Result<Vec<Change>, SyncError> {
+    let mut changes = Vec::new();
+    while !bytes.is_empty() {
+        let chunk = Chunk::first(bytes).ok_or_else(|| undecodable("a chunk is cut short"))?;
+        chunk.read(&mut changes)?;
+        bytes = bytes.get(chunk.bytes.len()..).unwrap_or_default();
+    }
+    Ok(changes)
 }
 
 fn undecodable(error: impl std::fmt::Display) -> SyncError {

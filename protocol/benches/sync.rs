@@ -1,0 +1,188 @@
+//! What one sync frame costs a server, and whether that grows with the history.
+//!
+//! `cargo bench -p runtimed-protocol --bench sync`
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails may panic")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use automerge::sync::{Message, State, SyncDoc};
+use automerge::transaction::Transactable;
+use automerge::{ActorId, AutoCommit, ObjId, ObjType, ROOT};
+use criterion::{Bencher, BenchmarkId, Criterion, criterion_group, criterion_main};
+use runtimed_protocol::documents::notebook::{NewCell, Place};
+use runtimed_protocol::documents::sync::Incoming;
+use runtimed_protocol::documents::{Document, NotebookDoc, SyncPeer, automerge, json};
+
+/// Cells in the notebook. Automerge walks the operations of the object that a change touches, so what
+/// one cell has seen is its own topic; the edits go round all cells here.
+const CELLS: usize = 1_000;
+
+/// A server and a client that agree on a notebook with a history.
+struct Pair {
+    server: NotebookDoc,
+    peer: SyncPeer,
+    /// The state of a server built on automerge alone.
+    stock: State,
+    client: AutoCommit,
+    client_state: State,
+    texts: Vec<ObjId>,
+    edits: usize,
+}
+
+impl Pair {
+    fn new(changes: usize) -> Self {
+        let mut server = NotebookDoc::new("n", "runtimed").unwrap();
+        let cells: Vec<NewCell> = (0..CELLS)
+            .map(|index| NewCell {
+                id: index.to_string(),
+                cell_type: "code".to_owned(),
+                ..NewCell::default()
+            })
+            .collect();
+        server.insert_cells(Place::End, &cells).unwrap();
+        server.commit();
+        let mut client =
+            AutoCommit::load(&server.save()).unwrap().with_actor(ActorId::from(&b"local:a/b"[..]));
+        let parent = json::get_object(&client, &ROOT, "cells", ObjType::Map).unwrap();
+        let text = |cell: &NewCell| {
+            let cell = json::get_object(&client, &parent, cell.id.as_str(), ObjType::Map).unwrap();
+            json::get_object(&client, &cell, "source", ObjType::Text).unwrap()
+        };
+        let texts: Vec<ObjId> = cells.iter().map(text).collect();
+        for edit in 0..changes {
+            client.splice_text(&texts[edit % texts.len()], 0, 0, "x").unwrap();
+            client.commit();
+        }
+        server.apply(client.get_changes(&[])).unwrap();
+        let agreed = State { shared_heads: server.heads(), ..State::default() };
+        let peer = SyncPeer::new();
+        Self { server, peer, stock: agreed.clone(), client, client_state: agreed, texts, edits: 0 }
+    }
+
+    /// The client types a character; the frame it sends.
+    fn edit(&mut self) -> Vec<u8> {
+        self.edits += 1;
+        self.client.splice_text(&self.texts[self.edits % self.texts.len()], 0, 0, "x").unwrap();
+        self.client.sync().generate_sync_message(&mut self.client_state).unwrap().encode()
+    }
+
+    fn answer(&mut self, frame: Option<Vec<u8>>) {
+        if let Some(frame) = frame {
+            let message = Message::decode(&frame).unwrap();
+            self.client.sync().receive_sync_message(&mut self.client_state, message).unwrap();
+        }
+    }
+
+    fn ours(&mut self) -> (Duration, Duration) {
+        let frame = self.edit();
+        let start = Instant::now();
+        let incoming = Incoming::decode(&frame).unwrap();
+        black_box(self.peer.receive_from(&mut self.server, incoming, "local:a").unwrap());
+        let received = start.elapsed();
+        let reply = self.peer.generate(&mut self.server);
+        let total = start.elapsed();
+        self.answer(reply);
+        (received, total - received)
+    }
+
+    fn stock(&mut self) -> (Duration, Duration) {
+        let frame = self.edit();
+        let start = Instant::now();
+        let message = Message::decode(&frame).unwrap();
+        let server = self.server.automerge_mut();
+        server.sync().receive_sync_message(&mut self.stock, message).unwrap();
+        let received = start.elapsed();
+        let reply = server.sync().generate_sync_message(&mut self.stock).map(Message::encode);
+        let total = start.elapsed();
+        self.answer(reply);
+        (received, total - received)
+    }
+
+    /// The server writes; the frame for the client.
+    fn broadcast(&mut self) -> Duration {
+        self.edits += 1;
+        self.server.set_execution_id("0", &self.edits.to_string()).unwrap();
+        self.server.commit();
+        let start = Instant::now();
+        let frame = self.peer.generate(&mut self.server);
+        let took = start.elapsed();
+        self.answer(frame);
+        let reply = self.client.sync().generate_sync_message(&mut self.client_state).unwrap().encode();
+        self.peer.receive(&mut self.server, Incoming::decode(&reply).unwrap()).unwrap();
+        took
+    }
+}
+
+/// One exchange; how long the measured part of it took.
+type Step = fn(&mut Pair) -> Duration;
+
+/// Measures `step`, starting over before the history has grown by a tenth or by 1,000 changes.
+fn measure(bench: &mut Bencher<'_>, changes: usize, step: Step) {
+    let mut pair: Option<Pair> = None;
+    bench.iter_custom(|count| {
+        let mut spent = Duration::ZERO;
+        for _ in 0..count {
+            let fresh = pair.take().filter(|pair| pair.edits < 1_000.max(changes / 10));
+            let current = pair.insert(fresh.unwrap_or_else(|| {
+                let mut pair = Pair::new(changes);
+                // The first exchanges settle capabilities and shared heads.
+                for _ in 0..3 {
+                    pair.ours();
+                    pair.stock();
+                }
+                pair
+            }));
+            spent += step(current);
+        }
+        spent
+    });
+}
+
+fn frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    group.sample_size(10);
+    for changes in [100, 100_000] {
+        let steps: [(&str, Step); 5] = [
+            ("receive", |pair| pair.ours().0),
+            ("reply", |pair| pair.ours().1),
+            ("broadcast", Pair::broadcast),
+            ("receive, automerge alone", |pair| pair.stock().0),
+            ("reply, automerge alone", |pair| pair.stock().1),
+        ];
+        for (name, step) in steps {
+            group.bench_function(BenchmarkId::new(name, changes), |bench| measure(bench, changes, step));
+        }
+    }
+    group.finish();
+}
+
+fn load(criterion: &mut Criterion) {
+    let cells: Vec<NewCell> = (0..5_000)
+        .map(|index| NewCell {
+            id: format!("cell-{index}"),
+            cell_type: "code".to_owned(),
+            source: format!("x = {index}\nprint(x)\nfor i in range(x):\n    print(i)\n"),
+            ..NewCell::default()
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(10);
+    group.bench_function("author 5,000 cells", |bench| {
+        bench.iter(|| {
+            let mut notebook = NotebookDoc::new("n", "runtimed").unwrap();
+            notebook.insert_cells(Place::End, &cells).unwrap();
+            notebook.commit();
+            notebook
+        });
+    });
+    let mut notebook = NotebookDoc::new("n", "runtimed").unwrap();
+    notebook.insert_cells(Place::End, &cells).unwrap();
+    group.bench_function("save 5,000 cells", |bench| bench.iter(|| notebook.save()));
+    group.bench_function("read 5,000 cells", |bench| bench.iter(|| notebook.cells()));
+    group.finish();
+}
+
+criterion_group!(benches, load, frames);
+criterion_main!(benches);
