@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use runtimed_plugin_api::manifest::{Activate, Manifest};
+use runtimed_plugin_api::manifest::{Activate, Carrier, Manifest};
 use runtimed_plugin_api::{BlobStore, ENV_PROVIDER, EnvProvider, KernelBackend, Plugin, PluginError, Rooms};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::timeout;
@@ -376,6 +376,8 @@ fn row(found: &Found, status: Status) -> Row {
         id: found.id(),
         name: String::new(),
         version: String::new(),
+        abi: String::new(),
+        carrier: String::new(),
         capabilities: Vec::new(),
         source: found.source,
         folder: found.folder.clone(),
@@ -387,6 +389,11 @@ fn row(found: &Found, status: Status) -> Row {
     if let Ok(manifest) = &found.manifest {
         row.name = manifest.name.clone();
         row.version = manifest.version.to_string();
+        row.abi = format!("{}.{}", manifest.abi.major, manifest.abi.min_minor);
+        row.carrier = match manifest.run.carrier {
+            Carrier::InProcess => "in-process".to_owned(),
+            Carrier::Child => "child".to_owned(),
+        };
         row.capabilities =
             manifest.provides.iter().map(|it| format!("{}:{}", it.capability, it.name)).collect();
     }

@@ -15,6 +15,10 @@ pub struct Row {
     pub name: String,
     /// Version; empty without a manifest.
     pub version: String,
+    /// ABI it was built for, `1.0`; empty without a manifest.
+    pub abi: String,
+    /// How it is run, `in-process` or `child`; empty without a manifest.
+    pub carrier: String,
     /// Capabilities with their kinds, such as `env-provider.v1:uv`.
     pub capabilities: Vec<String>,
     /// Where it was found.
