@@ -11,6 +11,7 @@ pub mod disk;
 pub mod lock;
 pub mod log;
 pub mod paths;
+pub mod plugins;
 pub mod pools;
 pub mod settings;
 pub mod shutdown;
