@@ -10,3 +10,5 @@ mod store;
 mod sweep;
 
 pub use plugin::BlobsPlugin;
+
+runtimed_plugin_api::export_plugin!(BlobsPlugin, id = "blobs");

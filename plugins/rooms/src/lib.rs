@@ -1,2 +1,19 @@
-//! placeholder
+//! Open notebooks for runtimed: their documents, peers, queues, outputs and files.
+//!
+//! Map: [`rooms`] takes connections and questions from the host; `directory` knows which room is which;
+//! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
+//! `notebook_file` reads and writes `.ipynb`; `disk` and `records` are the files.
+
+mod directory;
+mod disk;
+mod ids;
+mod notebook_file;
 mod outputs;
+mod paths;
+mod plugin;
+mod records;
+mod room;
+mod rooms;
+
+pub use plugin::RoomsPlugin;
+pub use rooms::OpenNotebooks;

@@ -32,7 +32,8 @@ impl Collector {
         Self::default()
     }
 
-    /// Goes on where the document stopped, after a restart. `outputs` with their seq, in order.
+    /// Goes on where the document stopped, after a restart. `outputs` with their seq, in order. A stream
+    /// that comes last and sits in the manifest is continued; of one in a blob, the rest is a new output.
     pub(crate) fn resume(outputs: &[(u64, Output)]) -> Self {
         let next_seq = outputs.iter().map(|(seq, _)| seq + 1).max().unwrap_or(0);
         let stream = match outputs.last() {

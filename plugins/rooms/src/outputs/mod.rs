@@ -18,5 +18,6 @@ mod stream;
 
 pub(crate) use self::collector::Collector;
 pub(crate) use self::display::DisplayUpdate;
-pub(crate) use self::edits::{Drained, OutputChange};
+pub(crate) use self::edits::OutputChange;
 pub(crate) use self::mime::NewBlob;
+pub(crate) use self::stream::stream_output;

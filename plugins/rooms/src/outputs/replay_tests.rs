@@ -6,7 +6,8 @@ use std::path::Path;
 use runtimed_protocol::documents::output::{ContentRef, Output};
 use serde_json::{Value as Json, json};
 
-use super::{Collector, DisplayUpdate, Drained, OutputChange};
+use super::edits::Drained;
+use super::{Collector, DisplayUpdate, OutputChange};
 
 /// Recordings whose manifests differ from the reference daemon's on purpose: the manifests instead of
 /// those recorded (without ids), and why.

@@ -16,7 +16,7 @@ use runtimed_protocol::documents::output::Output;
 
 use self::terminal::Terminal;
 use super::edits::Edits;
-use super::mime::{INLINE_STREAM_BYTES, INLINE_TEXT_BYTES, PLAIN, text_ref};
+use super::mime::{INLINE_STREAM_BYTES, INLINE_TEXT_BYTES, NewBlob, PLAIN, text_ref};
 use super::preview::stream_preview;
 
 /// A tail longer than this is sealed. Every publication adds the tail to the history of the runtime
@@ -200,18 +200,32 @@ impl Part {
     }
 
     fn put(&self, name: &str, text: String, inline_below: usize, edits: &mut Edits) {
-        let preview = (text.len() >= inline_below).then(|| stream_preview(&text));
-        let text = text_ref(text, PLAIN, inline_below, &mut edits.blobs);
-        let output = Output::Stream {
-            output_id: self.output_id.clone(),
-            name: name.to_owned(),
-            text,
-            llm_preview: preview,
-        };
+        let output = output(self.output_id.clone(), name.to_owned(), text, inline_below, &mut edits.blobs);
         edits.put(self.seq, output);
     }
 
     fn remove(self, edits: &mut Edits) {
         edits.remove(&self.output_id);
     }
+}
+
+/// The output for the complete text of a stream.
+pub(crate) fn stream_output(
+    output_id: String,
+    name: String,
+    text: String,
+    blobs: &mut Vec<NewBlob>,
+) -> Output {
+    output(output_id, name, text, INLINE_STREAM_BYTES, blobs)
+}
+
+fn output(
+    output_id: String,
+    name: String,
+    text: String,
+    inline_below: usize,
+    blobs: &mut Vec<NewBlob>,
+) -> Output {
+    let llm_preview = (text.len() >= inline_below).then(|| stream_preview(&text));
+    Output::Stream { output_id, name, text: text_ref(text, PLAIN, inline_below, blobs), llm_preview }
 }

@@ -1,0 +1,62 @@
+//! The kinds of kernel this backend can start.
+//!
+//! For: how a kind is started and interrupted.
+//! Never: claims a kind that is not wired up. Installed kernelspecs are not read yet.
+
+use std::path::Path;
+
+use runtimed_plugin_api::{KernelKind, PluginError, Result};
+
+/// How a kernel is told to stop what it is doing (`interrupt_mode` of a kernelspec).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InterruptMode {
+    /// SIGINT to its process group.
+    Signal,
+    /// `interrupt_request` on the control channel.
+    #[cfg_attr(not(test), expect(dead_code, reason = "installed kernelspecs will bring the first"))]
+    Message,
+}
+
+/// One kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// What a launch asks for.
+    pub(crate) name: &'static str,
+    /// Name in the connection file.
+    pub(crate) kernel_name: &'static str,
+    pub(crate) interrupt: InterruptMode,
+}
+
+/// IPython kernels, started with the interpreter of an environment.
+pub(crate) const PYTHON: Kind =
+    Kind { name: "python", kernel_name: "python3", interrupt: InterruptMode::Signal };
+
+impl Kind {
+    /// The kind called `name`.
+    ///
+    /// # Errors
+    /// `Unsupported` names what there is.
+    pub(crate) fn find(name: &str) -> Result<Self> {
+        if name == PYTHON.name {
+            return Ok(PYTHON);
+        }
+        Err(PluginError::unsupported(format!(
+            "kernels of kind `{name}` cannot be started here, only `python`"
+        ))
+        .help("Nothing was started. Choose a Python kernel for this notebook."))
+    }
+
+    /// What follows the interpreter's own arguments.
+    pub(crate) fn arguments(&self, connection_file: &Path) -> Vec<std::ffi::OsString> {
+        // Frozen modules have no source, so debuggers cannot stop in them; ipykernel warns about it.
+        let mut arguments: Vec<_> =
+            ["-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f"].map(Into::into).into();
+        arguments.push(connection_file.into());
+        arguments
+    }
+
+    /// As the host sees it.
+    pub(crate) fn describe(&self) -> KernelKind {
+        KernelKind { name: self.name.into(), language: "python".into(), display_name: "Python 3".into() }
+    }
+}

@@ -1,0 +1,58 @@
+//! The few Jupyter messages this backend itself sends and understands.
+//!
+//! For: the start handshake, interrupt by message and shutdown.
+//! Never: anything about executions; those are the room's.
+
+use bytes::Bytes;
+use runtimed_plugin_api::JupyterMessage;
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+/// A request with a fresh `msg_id`, and that id.
+pub(crate) fn request(
+    session: &str,
+    message_type: &str,
+    content: serde_json::Value,
+) -> (String, JupyterMessage) {
+    let id = Uuid::new_v4().to_string();
+    let header = json!({
+        "msg_id": id,
+        "msg_type": message_type,
+        "session": session,
+        "username": "runtimed",
+        "version": "5.3",
+        "date": jiff::Timestamp::now().to_string(),
+    });
+    let empty = Bytes::from_static(b"{}");
+    let message = JupyterMessage {
+        header: header.to_string().into(),
+        parent_header: empty.clone(),
+        metadata: empty,
+        content: content.to_string().into(),
+        buffers: Vec::new(),
+    };
+    (id, message)
+}
+
+/// The parts of a header we look at. Missing parts read as empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Header {
+    pub(crate) msg_id: String,
+    pub(crate) msg_type: String,
+}
+
+impl Header {
+    /// The header in `json`; what is no header reads as an empty one.
+    pub(crate) fn parse(json: &[u8]) -> Self {
+        serde_json::from_slice(json).unwrap_or_default()
+    }
+}
+
+/// Content of a `status` message.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Status {
+    pub(crate) execution_state: String,
+}

@@ -1,0 +1,300 @@
+//! Real ipykernels through the capability, on the static carrier.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
+
+mod support;
+
+use std::time::Duration;
+
+use runtimed_plugin_api::{Channel, ErrorCode, LaunchCommand, Plugin};
+use runtimed_plugin_jupyter::JupyterPlugin;
+use serde_json::json;
+use support::{Message, Recorder, World, execute, host, kernel_python, request};
+
+/// All stream text of one name, in order.
+fn stream(messages: &[Message], name: &str) -> String {
+    let streams = messages.iter().filter(|m| m.kind == "stream" && m.content["name"] == name);
+    streams.map(|message| message.content["text"].as_str().unwrap()).collect()
+}
+
+fn result(messages: &[Message]) -> Option<&str> {
+    let result = messages.iter().find(|message| message.kind == "execute_result")?;
+    result.content["data"]["text/plain"].as_str()
+}
+
+/// Whether the process `pid` is there and no zombie.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Waits until `gone`. The system tells nobody but the parent when a process ends, so this looks again.
+async fn until_gone(still_there: impl Fn() -> bool) {
+    while still_there() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_runs_code_and_ends_when_asked() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let info = kernel.info();
+    assert_eq!(info.reply["language_info"]["name"], "python");
+    let pid = info.pid.unwrap();
+
+    let (messages, reply) = recorder.run(&*kernel, "import os; print('hello'); os.getpid()").await;
+    assert_eq!((stream(&messages, "stdout").as_str(), &reply["status"]), ("hello\n", &json!("ok")));
+    assert_eq!(result(&messages), Some(pid.to_string().as_str()));
+    assert_eq!(reply["execution_count"], 1, "the handshake took no number");
+
+    let (messages, reply) = recorder.run(&*kernel, "1/0").await;
+    assert_eq!(reply["ename"], "ZeroDivisionError");
+    assert!(messages.iter().any(|message| message.kind == "error"));
+
+    let report = kernel.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!((report.code, report.signal, report.requested), (Some(0), None, true), "{report:?}");
+    assert_eq!(recorder.exit().await, report);
+    assert_eq!(kernel.shutdown(Duration::ZERO).await.unwrap(), report, "asking again is harmless");
+    let refused = kernel.send(Channel::Shell, request("late", "kernel_info_request", &json!({})));
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Unavailable);
+    assert!(!is_running(pid));
+    assert_eq!(world.folders(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_environment_is_the_one_that_was_asked_for() {
+    let world = World::new().await;
+    let Some(python) = kernel_python() else { return };
+    let mut spec = world.spec(python);
+    spec.command.env.insert("VIRTUAL_ENV".into(), "/some/env".into());
+    spec.command.path.push("/some/env/bin".into());
+    let (mut recorder, events) = Recorder::new();
+    let kernel = world.backend.launch(spec, events).await.unwrap();
+    let code = "import os, sys; e = os.environ\n\
+        (e['COLUMNS'], e['LINES'], e['VIRTUAL_ENV'], e['PATH'].split(':')[0], os.getcwd(), os.getsid(0) == os.getpid())";
+    let (messages, _) = recorder.run(&*kernel, code).await;
+    let cwd = world.base.path().canonicalize().unwrap();
+    let expected = format!("('128', '100', '/some/env', '/some/env/bin', '{}', True)", cwd.display());
+    assert_eq!(result(&messages), Some(expected.as_str()));
+    drop(kernel);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn two_hundred_thousand_lines_arrive_complete_and_in_order() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let (messages, _) = recorder.run(&*kernel, "for i in range(200_000): print(i)").await;
+    let text = stream(&messages, "stdout");
+    assert!(text.lines().enumerate().all(|(number, line)| line == number.to_string()));
+    assert_eq!(text.lines().count(), 200_000);
+    drop(kernel);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_displays_arrive_complete_and_in_order() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let code = "from IPython.display import display\nfor i in range(10_000): display(i)";
+    let (messages, _) = recorder.run(&*kernel, code).await;
+    let shown = messages.iter().filter(|message| message.kind == "display_data");
+    let shown: Vec<_> =
+        shown.map(|message| message.content["data"]["text/plain"].as_str().unwrap()).collect();
+    let expected: Vec<_> = (0..10_000).map(|number| number.to_string()).collect();
+    assert_eq!(shown, expected);
+    drop(kernel);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_interrupt_stops_a_cell_and_the_command_it_runs() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let id = execute(
+        &*kernel,
+        "import subprocess\nprint('running', flush=True)\nsubprocess.run(['sleep', '600'])",
+    );
+    recorder.until(|message| message.kind == "stream").await;
+    kernel.interrupt().await.unwrap();
+    let (_, reply) = recorder.answer(&id).await;
+    assert_eq!(reply["ename"], "KeyboardInterrupt");
+    let (messages, _) = recorder.run(&*kernel, "'still here'").await;
+    assert_eq!(result(&messages), Some("'still here'"));
+    drop(kernel);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn code_can_ask_for_input() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let id = execute(&*kernel, "input('name? ')");
+    let prompt = recorder.until(|message| message.kind == "input_request").await;
+    assert_eq!((prompt.channel, &prompt.content["prompt"]), (Channel::Stdin, &json!("name? ")));
+    kernel.send(Channel::Stdin, request("answer", "input_reply", &json!({ "value": "Ana" }))).unwrap();
+    let (messages, _) = recorder.answer(&id).await;
+    assert_eq!(result(&messages), Some("'Ana'"));
+    drop(kernel);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_repeated_runs_once() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let content = json!({ "code": "n = globals().get('n', 0) + 1" });
+    let twice = request("the-same-id", "execute_request", &content);
+    kernel.send(Channel::Shell, twice.clone()).unwrap();
+    kernel.send(Channel::Shell, twice).unwrap();
+    let (messages, _) = recorder.run(&*kernel, "n").await;
+    assert_eq!(result(&messages), Some("1"));
+    assert_eq!(kernel.send(Channel::Shell, "rubbish".into()).unwrap_err().code, ErrorCode::Invalid);
+    drop(kernel);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_kernel_that_dies_says_how_after_its_last_words() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let code = "import os\nprint('last words', flush=True)\nos.kill(os.getpid(), 9)";
+    execute(&*kernel, code);
+    recorder.until(|message| message.kind == "stream").await;
+    let report = recorder.exit().await;
+    assert_eq!((report.code, report.signal, report.requested), (None, Some(9), false));
+    assert!(!report.out_of_memory);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_kernel_that_will_not_stop_is_ended_with_its_children() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let code = "import signal, subprocess, time\n\
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+        child = subprocess.Popen(['sleep', '600'], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))\n\
+        print(child.pid, flush=True)\n\
+        while True:\n    try: time.sleep(600)\n    except BaseException: pass";
+    execute(&*kernel, code);
+    let message = recorder.until(|message| message.kind == "stream").await;
+    let child: u32 = message.content["text"].as_str().unwrap().trim().parse().unwrap();
+    assert!(is_running(child));
+    let report = kernel.shutdown(Duration::from_millis(500)).await.unwrap();
+    assert_eq!((report.signal, report.requested), (Some(9), true));
+    until_gone(|| is_running(child)).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn dropping_the_handle_ends_the_kernel_and_its_folder() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let pid = kernel.info().pid.unwrap();
+    assert_eq!(world.folders(), 1);
+    drop(kernel);
+    assert!(recorder.exit().await.requested);
+    assert!(!is_running(pid));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_launch_that_is_dropped_leaves_nothing() {
+    let world = World::new().await;
+    let Some(python) = kernel_python() else { return };
+    // Writes its process id, then never opens a socket.
+    let script = "import os, sys, time; open('pid.tmp', 'w').write(str(os.getpid())); os.rename('pid.tmp', 'pid'); time.sleep(600)";
+    let mut spec = world.spec(python);
+    spec.command.argv.extend(["-c".into(), script.into()]);
+    let (_recorder, events) = Recorder::new();
+    let file = world.base.path().join("pid");
+    let launch = world.backend.launch(spec, events);
+    tokio::select! {
+        _ = launch => unreachable!("it never answers"),
+        () = until_gone(|| !file.exists()) => {}
+    }
+    let pid = std::fs::read_to_string(file).unwrap().parse().unwrap();
+    until_gone(|| is_running(pid)).await;
+    assert_eq!(world.folders(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_launch_that_fails_says_why() {
+    let world = World::new().await;
+    let Some(python) = kernel_python() else { return };
+    let launch = async |change: &dyn Fn(&mut runtimed_plugin_api::LaunchSpec)| {
+        let mut spec = world.spec(python.clone());
+        change(&mut spec);
+        world.backend.launch(spec, Recorder::new().1).await.err().unwrap()
+    };
+
+    let error = launch(&|spec| {
+        let script = "import sys; sys.stderr.write('No module named ipykernel_launcher\\n'); sys.exit(3)";
+        spec.command.argv.extend(["-c".into(), script.into()]);
+    });
+    let error = error.await;
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    assert_eq!(
+        error.message,
+        "Kernel process exited: exit code 3\nstderr tail:\nNo module named ipykernel_launcher"
+    );
+    let error = launch(&|spec| spec.command.argv = vec!["/no/such/python".into()]).await;
+    assert_eq!(error.code, ErrorCode::NotFound);
+    assert!(error.message.contains("/no/such/python"), "{error}");
+    let error = launch(&|spec| spec.cwd = "/no/such/folder".into()).await;
+    assert!(error.message.contains("/no/such/folder"), "{error}");
+    let error = launch(&|spec| spec.command = LaunchCommand::default()).await;
+    assert_eq!(error.code, ErrorCode::Invalid);
+    let error = launch(&|spec| spec.kind = "fortran".into()).await;
+    assert_eq!(error.code, ErrorCode::Unsupported);
+    assert_eq!(world.folders(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn stopping_the_plugin_ends_every_kernel() {
+    let world = World::new().await;
+    let Some((first, _)) = world.launch().await else { return };
+    let Some((second, _)) = world.launch().await else { return };
+    let pids = [first.info().pid.unwrap(), second.info().pid.unwrap()];
+    assert_eq!(world.folders(), 2);
+    world.end().await;
+    assert_eq!(pids.map(is_running), [false, false]);
+}
+
+/// The daemon's part is played by this test in a process of its own, which is killed.
+#[tokio::test]
+async fn a_kernel_does_not_outlive_a_killed_daemon() {
+    const BASE: &str = "RUNTIMED_TEST_DAEMON_BASE";
+    let Some(python) = kernel_python() else { return };
+    if let Some(base) = std::env::var_os(BASE) {
+        let world = World::at(tempfile::Builder::new().disable_cleanup(true).tempdir_in(base).unwrap()).await;
+        let (kernel, _recorder) = world.launch().await.unwrap();
+        println!("base {}", world.base.path().display());
+        println!("kernel {}", kernel.info().pid.unwrap());
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    }
+    let base = tempfile::tempdir().unwrap();
+    let daemon = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_kernel_does_not_outlive_a_killed_daemon", "--nocapture"])
+        .env(BASE, base.path())
+        .env("RUNTIMED_TEST_KERNEL_PYTHON", python)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&daemon.stdout);
+    let field = |name: &str| {
+        said.lines().find_map(|line| line.strip_prefix(name)).expect("the daemon started").to_owned()
+    };
+    let (folder, pid) = (field("base "), field("kernel ").parse().unwrap());
+    until_gone(|| is_running(pid)).await;
+    assert_eq!(std::fs::read_dir(format!("{folder}/run/kernels")).unwrap().count(), 1);
+
+    // The next daemon with the same base clears up.
+    let next = JupyterPlugin::create(host(folder.clone().into())).unwrap();
+    next.start().await.unwrap();
+    next.stop(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(std::fs::read_dir(format!("{folder}/run/kernels")).unwrap().count(), 0);
+}

@@ -1,0 +1,257 @@
+//! Which rooms there are, and which file belongs to which.
+//!
+//! For: finding the one room of a notebook, opening it if need be, and moving it to another file.
+//! Promises: one room per id and one per file, however many ask at once; no lock is held while anything is
+//! awaited.
+//! Never: looks into a room.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runtimed_plugin_api::{BlobStore, Host, PluginError};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::disk::{self, Author};
+use crate::ids::Ids;
+use crate::paths;
+use crate::room::core::{Content, Opening, RoomCore};
+use crate::room::save::{SaveFailure, SavePlan, Written};
+use crate::room::task::{Inbox, RoomTask, Start};
+
+/// The rooms of this daemon.
+pub(crate) struct Directory {
+    pub(crate) host: Host,
+    /// Names this life of the daemon in the actors of its changes.
+    incarnation: String,
+    /// A std mutex: held for look-ups only, never across an await.
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    rooms: BTreeMap<Uuid, Entry>,
+    /// Canonical path -> room.
+    files: BTreeMap<PathBuf, Uuid>,
+    /// Every room task; they end by themselves once they are told to.
+    tasks: JoinSet<()>,
+    /// No room opens any more: the daemon is about to exit.
+    closed: bool,
+}
+
+struct Entry {
+    inbox: Inbox,
+    path: Option<PathBuf>,
+}
+
+/// Which room somebody wants.
+pub(crate) enum Wish {
+    /// The one with this id, if it is there.
+    Existing(Uuid),
+    /// The one with this id or this file, or else one that begins so.
+    OrOpen(Fresh),
+}
+
+/// How a room that is not there yet begins.
+pub(crate) struct Fresh {
+    pub(crate) id: Option<Uuid>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) working_dir: Option<PathBuf>,
+    pub(crate) environment_mode: Option<String>,
+    pub(crate) ephemeral: bool,
+    pub(crate) content: Content,
+}
+
+/// A room that was found or opened.
+pub(crate) struct Found {
+    pub(crate) inbox: Inbox,
+    /// Its file, if it has one.
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Directory {
+    /// No rooms yet.
+    pub(crate) fn new(host: Host) -> Self {
+        let incarnation = format!("{:.8}", Uuid::new_v4().simple());
+        Self { host, incarnation, index: Mutex::default() }
+    }
+
+    /// The room somebody wants.
+    ///
+    /// # Errors
+    /// It is not there, or could not be opened; nothing was created then.
+    pub(crate) fn find(self: &Arc<Self>, wish: Wish) -> Result<Found, PluginError> {
+        let mut index = self.index();
+        let fresh = match wish {
+            Wish::Existing(id) => {
+                return index.rooms.get(&id).filter(|entry| entry.is_alive()).map(Entry::found).ok_or_else(
+                    || {
+                        PluginError::not_found(format!(
+                            "Notebook {id} is no longer available (not found or evicted)"
+                        ))
+                    },
+                );
+            }
+            Wish::OrOpen(fresh) => fresh,
+        };
+        let known = fresh.path.as_ref().and_then(|path| index.files.get(path).copied()).or(fresh.id);
+        if let Some(entry) = known.and_then(|id| index.rooms.get(&id)).filter(|entry| entry.is_alive()) {
+            return Ok(entry.found());
+        }
+        if index.closed {
+            return Err(PluginError::unavailable("The daemon is shutting down"));
+        }
+        self.open(&mut index, fresh)
+    }
+
+    /// Every room.
+    pub(crate) fn all(&self) -> Vec<Inbox> {
+        self.index().rooms.values().map(|entry| entry.inbox.clone()).collect()
+    }
+
+    /// The room with this id, or the room of this file.
+    pub(crate) fn named(&self, name: &str) -> Option<Inbox> {
+        let index = self.index();
+        let id = match name.parse() {
+            Ok(id) => id,
+            Err(_) => *index.files.get(Path::new(name))?,
+        };
+        index.rooms.get(&id).map(|entry| entry.inbox.clone())
+    }
+
+    /// Lets no more rooms open.
+    pub(crate) fn close(&self) {
+        self.index().closed = true;
+    }
+
+    /// Forgets a room that has ended.
+    pub(crate) fn forget(&self, id: Uuid) {
+        let mut index = self.index();
+        index.rooms.remove(&id);
+        index.files.retain(|_, room| *room != id);
+    }
+
+    /// Carries out a save. A room that saves under another name gets that file for its own.
+    ///
+    /// # Errors
+    /// See [`SaveFailure`]; the room keeps the file it had.
+    pub(crate) async fn save(
+        &self,
+        plan: SavePlan,
+        blobs: Option<Arc<dyn BlobStore>>,
+    ) -> Result<Written, SaveFailure> {
+        let room = plan.room;
+        let before = self.index().rooms.get(&room).and_then(|entry| entry.path.clone());
+        if plan.bound {
+            let path = plan.path.clone();
+            return disk::save(plan, path, None, blobs).await;
+        }
+        let wanted = plan.path.clone();
+        let target = tokio::task::spawn_blocking(move || paths::save_target(&wanted))
+            .await
+            .map_err(|error| SaveFailure::Io(format!("internal error: {error}")))?;
+        self.claim(&target, room)?;
+        let result = disk::save(plan, target.clone(), before.clone(), blobs).await;
+        let mut index = self.index();
+        let given_up = if result.is_ok() { before.as_ref() } else { Some(&target) };
+        if let Some(given_up) = given_up.filter(|path| result.is_ok() != (**path == target)) {
+            index.files.remove(given_up);
+        }
+        if result.is_ok()
+            && let Some(entry) = index.rooms.get_mut(&room)
+        {
+            entry.path = Some(target);
+        }
+        result
+    }
+
+    fn claim(&self, path: &Path, room: Uuid) -> Result<(), SaveFailure> {
+        let mut index = self.index();
+        match index.files.get(path) {
+            Some(other) if *other != room && index.rooms.contains_key(other) => {
+                Err(SaveFailure::OpenElsewhere { uuid: other.to_string(), path: path.to_owned() })
+            }
+            _ => {
+                index.files.insert(path.to_owned(), room);
+                Ok(())
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, index: &mut Index, fresh: Fresh) -> Result<Found, PluginError> {
+        let id = fresh.id.unwrap_or_else(Uuid::new_v4);
+        let settings = self.host.settings().values;
+        let author = Author {
+            room: id,
+            actor: format!("runtimed:{}", self.incarnation),
+            runtime: default_runtime(&settings),
+            package_manager: default_manager(&settings),
+        };
+        let opening = Opening {
+            id,
+            path: fresh.path.clone(),
+            working_dir: fresh.working_dir,
+            environment_mode: fresh.environment_mode,
+            ephemeral: fresh.ephemeral,
+            content: fresh.content,
+            home: home(),
+            default_runtime: author.runtime.clone(),
+            incarnation: self.incarnation.clone(),
+        };
+        let (core, effects) = RoomCore::open(opening, Ids::random())
+            .map_err(|error| PluginError::internal(format!("Failed to create notebook: {error}")))?;
+        let (own_inbox, inbox) = mpsc::unbounded_channel();
+        index.rooms.insert(id, Entry { inbox: own_inbox.clone(), path: fresh.path.clone() });
+        if let Some(path) = &fresh.path {
+            index.files.insert(path.clone(), id);
+        }
+        // Tasks that have ended are of no more interest.
+        while index.tasks.try_join_next().is_some() {}
+        index.tasks.spawn(RoomTask::run(Start {
+            core,
+            effects,
+            inbox,
+            own_inbox: own_inbox.clone(),
+            author,
+            host: self.host.clone(),
+            directory: self.clone(),
+        }));
+        Ok(Found { inbox: own_inbox, path: fresh.path })
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // A panic while it was held left at worst a room that is listed and gone, which is looked for.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn is_alive(&self) -> bool {
+        !self.inbox.is_closed()
+    }
+
+    fn found(&self) -> Found {
+        Found { inbox: self.inbox.clone(), path: self.path.clone() }
+    }
+}
+
+/// What new notebooks run, from the settings.
+pub(crate) fn default_runtime(settings: &serde_json::Value) -> String {
+    match settings.get("default_runtime").and_then(serde_json::Value::as_str) {
+        Some("deno") => "deno".to_owned(),
+        _ => "python".to_owned(),
+    }
+}
+
+/// Which package manager new notebooks use, from the settings.
+pub(crate) fn default_manager(settings: &serde_json::Value) -> String {
+    let manager = settings.get("default_python_env").and_then(serde_json::Value::as_str);
+    manager.filter(|manager| !manager.is_empty()).unwrap_or("uv").to_owned()
+}
+
+/// Where kernels run that have no other place.
+fn home() -> PathBuf {
+    std::env::home_dir().filter(|home| home.is_absolute()).unwrap_or_else(|| PathBuf::from("/"))
+}

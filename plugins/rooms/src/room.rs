@@ -1,0 +1,29 @@
+//! One open notebook.
+//!
+//! For: everything that happens between "open" and "forgotten".
+//! Shape: [`core`] is the state and decides; the files beside it are its parts, one concept each;
+//! [`task`] is the shell that feeds it events and carries out its effects.
+
+mod autosave;
+pub(crate) mod core;
+pub(crate) mod event;
+mod executions;
+mod inspect;
+mod kernel;
+mod kernel_message;
+mod kernel_said;
+mod lane;
+mod launch;
+pub(crate) mod load;
+mod moment;
+pub(crate) mod peers;
+mod presence;
+mod publication;
+mod questions;
+mod queue;
+mod requests;
+pub(crate) mod save;
+mod session;
+mod sync;
+pub(crate) mod task;
+mod uploads;

@@ -1,0 +1,430 @@
+//! The room itself: what it holds, and how an event goes through it.
+//!
+//! For: one place to see the whole state of an open notebook.
+//! Promises: the same events at the same moments give the same effects; whatever an event changes reaches
+//! every client in one message per document.
+//! Never: does I/O, reads a clock, draws on randomness of its own, or waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use runtimed_plugin_api::{RoomInfo, RoomSummary};
+use runtimed_protocol::documents;
+use runtimed_protocol::documents::runtime_state::KernelState;
+use runtimed_protocol::documents::{CommentsDoc, CommsDoc, NotebookDoc, RuntimeStateDoc};
+use runtimed_protocol::presence::Presence;
+use runtimed_protocol::session_control::InitialLoad;
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+use super::event::{Effect, Event};
+use super::kernel::{Kernel, Stage};
+use super::moment::{Moment, earliest};
+use super::peers::{Peer, Scope};
+use super::presence::{Board, To};
+use super::publication::Publication;
+use super::queue::Queue;
+use super::requests::{Question, Task};
+use super::save::Saving;
+use super::sync::Documents;
+use crate::ids::{ExecutionId, Ids, JobId, PeerId};
+
+/// Without a new visitor, a launch that failed is not tried again for this long. Source: the reference
+/// daemon; it keeps a broken environment from being built over and over.
+const RETRY_LAUNCH: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What a room is opened for.
+pub(crate) struct Opening {
+    /// UUID of the room.
+    pub(crate) id: Uuid,
+    /// The notebook's file, existing or not.
+    pub(crate) path: Option<PathBuf>,
+    /// Working directory of the kernel, instead of the file's folder.
+    pub(crate) working_dir: Option<PathBuf>,
+    /// `auto`, `project` or `notebook`.
+    pub(crate) environment_mode: Option<String>,
+    /// Keep nothing on disk.
+    pub(crate) ephemeral: bool,
+    /// What it begins with.
+    pub(crate) content: Content,
+    /// Where kernels run whose notebook has neither a file nor a working directory.
+    pub(crate) home: PathBuf,
+    /// What runs where nothing says otherwise: `python`, `deno`.
+    pub(crate) default_runtime: String,
+    /// Names this life of the daemon in the actors of its changes: no actor writes in two lives.
+    pub(crate) incarnation: String,
+}
+
+/// What a room begins with.
+pub(crate) enum Content {
+    /// One empty code cell and the metadata of its runtime.
+    Seed { runtime: String, package_manager: String, dependencies: Vec<String> },
+    /// What is in the file.
+    File,
+}
+
+/// Everything an open notebook is. Lives in its room task and nowhere else.
+pub(crate) struct RoomCore {
+    pub(super) id: Uuid,
+    pub(super) ids: Ids,
+    /// The moment of the event that is being handled.
+    pub(super) now: Moment,
+    /// What the event that is being handled wants done.
+    pub(super) effects: Vec<Effect>,
+
+    pub(super) documents: Documents,
+    pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) presence: Board,
+    pub(super) load: InitialLoad,
+    pub(super) had_peers: bool,
+
+    pub(super) queue: Queue,
+    /// Every execution this room ever had, to refuse an id that comes twice.
+    pub(super) executions: BTreeSet<ExecutionId>,
+    pub(super) kernel: Kernel,
+    pub(super) publication: Publication,
+    /// When the kernel ends if nobody comes.
+    pub(super) keep_alive: Option<(Moment, std::time::Duration)>,
+    /// When the reply of an execution that is otherwise done is given up.
+    pub(super) reply_overdue: Option<Moment>,
+    pub(super) launch_failed_at: Option<Moment>,
+
+    pub(super) saving: Saving,
+    /// Connections whose last request was answered, so that the next can begin.
+    pub(super) free_lanes: Vec<PeerId>,
+    /// What clients asked the kernel.
+    pub(super) questions: BTreeMap<String, Question>,
+    /// Slow work, and whom to tell about its end.
+    pub(super) tasks: BTreeMap<JobId, Task>,
+
+    pub(super) working_dir: Option<PathBuf>,
+    pub(super) environment_mode: Option<String>,
+    /// Ends once everything is done.
+    pub(super) closing: bool,
+    /// The execution each cell showed before its present one.
+    pub(super) previous: BTreeMap<String, String>,
+    ephemeral: bool,
+    home: PathBuf,
+    default_runtime: String,
+    comments_ref: (String, Json),
+}
+
+impl RoomCore {
+    /// A room, and what it wants done first.
+    ///
+    /// # Errors
+    /// A document could not be made.
+    pub(crate) fn open(opening: Opening, mut ids: Ids) -> documents::Result<(Self, Vec<Effect>)> {
+        let id = opening.id.to_string();
+        let actor = |name: &str| format!("runtimed{name}:{}", opening.incarnation);
+        let (comments_id, comments_ref) = comments_identity(&id, opening.path.as_deref());
+
+        let mut notebook = NotebookDoc::new(&id, &actor(""))?;
+        if opening.ephemeral {
+            notebook.set_ephemeral(true)?;
+        }
+        let mut declares = false;
+        let reads_file = matches!(opening.content, Content::File);
+        if let Content::Seed { runtime, package_manager, dependencies } = &opening.content
+            && notebook.is_pristine()
+        {
+            let cell_id = ids.uuid().to_string();
+            notebook.seed(&documents::notebook::Seed {
+                runtime,
+                package_manager,
+                dependencies,
+                env_id: &id,
+                cell_id: &cell_id,
+            })?;
+            declares = !dependencies.is_empty();
+        }
+        let mut runtime = RuntimeStateDoc::new(&actor(":state"))?;
+        runtime.set_identity(&format!("runtime:{id}"))?;
+        runtime.set_path(opening.path.as_deref().and_then(Path::to_str))?;
+        let comms = CommsDoc::new(&actor(":comms"))?;
+        let comments = CommentsDoc::new(&comments_id, &comments_ref, &actor(":comments"))?;
+
+        let mut core = Self {
+            id: opening.id,
+            ids,
+            now: Moment::default(),
+            effects: Vec::new(),
+            documents: Documents::new(notebook, runtime, comms, comments),
+            peers: BTreeMap::new(),
+            presence: Board::default(),
+            load: if reads_file { InitialLoad::Streaming } else { InitialLoad::NotNeeded },
+            had_peers: false,
+            queue: Queue::default(),
+            executions: BTreeSet::new(),
+            kernel: Kernel::default(),
+            publication: Publication::default(),
+            keep_alive: None,
+            reply_overdue: None,
+            launch_failed_at: None,
+            saving: Saving::new(opening.path.clone()),
+            free_lanes: Vec::new(),
+            questions: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            working_dir: opening.working_dir,
+            environment_mode: opening.environment_mode,
+            closing: false,
+            previous: BTreeMap::new(),
+            ephemeral: opening.ephemeral,
+            home: opening.home,
+            default_runtime: opening.default_runtime,
+            comments_ref: (comments_id, comments_ref),
+        };
+        let cwd = core.kernel_dir();
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        core.documents.runtime.set_workstation(cpus, cwd.to_str())?;
+        match opening.path {
+            Some(path) if reads_file => core.effects.push(Effect::Load { path }),
+            // Being asked for is being approved.
+            _ if declares => core.trust(None, true),
+            _ => {}
+        }
+        let _ = core.documents.take_changed();
+        let effects = std::mem::take(&mut core.effects);
+        Ok((core, effects))
+    }
+
+    /// Lets the room live through an event. `now` never goes back.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Joined { peer, identity } => self.peer_joined(peer, identity),
+            Event::Left { peer, keep_alive } => self.peer_left(peer, keep_alive),
+            Event::Frame { peer, frame_type, payload } => self.frame(peer, frame_type, payload),
+            Event::Congested { peer } => self.set_stale(peer, true),
+            Event::Writable { peer } => self.set_stale(peer, false),
+            Event::Loaded(result) => self.loaded(result),
+            Event::Environment { launch, result } => self.environment_came(launch, result),
+            Event::Progress { launch, progress } => self.environment_progressed(launch, &progress),
+            Event::KernelStarted { launch, result } => self.kernel_came(launch, result),
+            Event::KernelSaid { launch, messages } => self.kernel_said(launch, messages),
+            Event::KernelExited { launch, report } => self.kernel_died(launch, &report),
+            Event::KernelStopped { launch } => self.kernel_stopped(launch),
+            Event::BlobsStored { job } => self.blobs_stored(job),
+            Event::BlobPut { job, result } => self.blob_put(job, result),
+            Event::Trust { job, result } => self.trust_answered(job, result),
+            Event::Installed { job, result } => self.installed(job, result),
+            Event::Saved { job, result } => self.saved(job, result),
+            Event::Tick => self.tick(),
+            Event::Closing => {
+                self.closing = true;
+                self.close();
+            }
+        }
+        self.unblock_requests();
+        self.start_requests();
+        self.publish_outputs();
+        self.feed_kernel();
+        self.publish_documents();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Event::Tick`] must come at the latest.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        let peers = self.peers.values().map(|peer| Some(peer.deadline()));
+        let questions = self.questions.values().map(|question| Some(question.until));
+        let own = [
+            self.kernel.deadline(),
+            self.publication.deadline(),
+            self.saving.deadline(),
+            self.keep_alive.map(|(at, _)| at),
+            self.reply_overdue,
+        ];
+        earliest(peers.chain(questions).chain(own))
+    }
+
+    /// Facts for the bootstrap reply of a connection.
+    pub(crate) fn info(&self, peer: PeerId) -> Option<RoomInfo> {
+        let peer = self.peers.get(&peer)?;
+        Some(RoomInfo {
+            notebook_id: self.id.to_string(),
+            cell_count: self.documents.notebook.cell_count() as u64,
+            needs_trust_approval: self.documents.runtime.kernel_state() == KernelState::AwaitingTrust,
+            ephemeral: self.ephemeral,
+            notebook_path: self.saving.path().map(ToOwned::to_owned),
+            actor_label: peer.identity.label(),
+            connection_scope: peer.identity.scope.name().to_owned(),
+            comments_doc_id: self.comments_ref.0.clone(),
+            comments_notebook_ref: self.comments_ref.1.clone(),
+        })
+    }
+
+    /// The room in a list of rooms.
+    pub(crate) fn summary(&self) -> RoomSummary {
+        let lifecycle = self.documents.runtime.kernel_state();
+        let status = match &lifecycle {
+            KernelState::NotStarted => "not_started",
+            KernelState::AwaitingTrust => "awaiting_trust",
+            KernelState::AwaitingEnvBuild => "awaiting_env_build",
+            KernelState::Resolving
+            | KernelState::PreparingEnv
+            | KernelState::Launching
+            | KernelState::Connecting => "starting",
+            KernelState::Running(documents::runtime_state::Activity::Busy) => "busy",
+            KernelState::Running(_) => "idle",
+            KernelState::Error { .. } => "error",
+            KernelState::Shutdown => "shutdown",
+        };
+        let has_kernel = self.kernel.is_coming_or_up();
+        let state = match (self.peers.is_empty(), has_kernel) {
+            (false, _) => "active",
+            (true, true) => "idle",
+            (true, false) => "inactive",
+        };
+        RoomSummary {
+            notebook_id: self.id.to_string(),
+            active_peers: self.peers.len() as u64,
+            had_peers: self.had_peers,
+            has_kernel,
+            kernel_type: self.kernel.kind().map(str::to_owned),
+            env_source: self
+                .kernel
+                .environment
+                .as_ref()
+                .filter(|_| has_kernel)
+                .map(|it| it.lease.source.clone()),
+            kernel_status: Some(status.to_owned()),
+            ephemeral: self.ephemeral,
+            notebook_path: self.saving.path().map(ToOwned::to_owned),
+            state: state.to_owned(),
+        }
+    }
+
+    /// The prefix of the environment the room uses.
+    pub(crate) fn environment_prefix(&self) -> Option<&Path> {
+        self.kernel.environment.as_ref().map(|it| it.lease.environment.prefix.as_path())
+    }
+
+    /// Whether nothing is left to be done before the room may end: no kernel, no unsaved file.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self.kernel.stage, Stage::Down) && self.saving.is_at_rest()
+    }
+
+    /// Whether nothing of the room is kept on disk.
+    pub(super) fn is_ephemeral(&self) -> bool {
+        self.ephemeral
+    }
+
+    /// Whether a launch that failed may be tried again without anybody asking for it.
+    pub(super) fn may_retry_launch(&self) -> bool {
+        self.launch_failed_at.is_none_or(|at| at + RETRY_LAUNCH <= self.now)
+    }
+
+    /// Where the kernel runs.
+    pub(super) fn kernel_dir(&self) -> PathBuf {
+        let of_file = || self.saving.path().and_then(Path::parent).filter(|folder| folder.is_absolute());
+        self.working_dir.as_deref().or_else(of_file).unwrap_or(&self.home).to_owned()
+    }
+
+    /// The kind of kernel the notebook asks for in its metadata.
+    pub(super) fn notebook_kind(&self) -> String {
+        kind_of(&self.documents.notebook.metadata()).unwrap_or(&self.default_runtime).to_owned()
+    }
+
+    /// Sends a frame to one client.
+    pub(super) fn send(&mut self, peer: PeerId, frame_type: u8, payload: impl Into<Bytes>) {
+        self.effects.push(Effect::Send { peer, frame_type, payload: payload.into() });
+    }
+
+    /// Sends a presence message.
+    pub(super) fn tell(&mut self, to: To, message: &Presence) {
+        let Ok(payload) = message.encode().map(Bytes::from) else { return };
+        for &peer in self.peers.keys() {
+            let hears = match to {
+                To::All => true,
+                To::AllBut(other) => other != peer,
+                To::Only(one) => one == peer,
+            };
+            if hears {
+                self.effects.push(Effect::Send {
+                    peer,
+                    frame_type: runtimed_protocol::frame::FrameType::PRESENCE,
+                    payload: payload.clone(),
+                });
+            }
+        }
+    }
+
+    /// What a client may do; nothing once it is gone.
+    pub(super) fn scope(&self, peer: PeerId) -> Option<Scope> {
+        self.peers.get(&peer).map(|peer| peer.identity.scope)
+    }
+
+    fn tick(&mut self) {
+        self.announce_due();
+        self.give_up_overdue_reply();
+        self.expire_questions();
+        self.expire_peers();
+        self.end_kept_alive_kernel();
+        self.autosave();
+    }
+}
+
+/// A write that failed changes nothing but the log: a peer has overwritten a part of the document that
+/// everybody needs, and ending the room over it would only lose the rest.
+pub(super) fn kept<T>(result: documents::Result<T>) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!(%error, "a document refused a write")).ok()
+}
+
+/// Name and subject of the comments on a notebook.
+fn comments_identity(room: &str, path: Option<&Path>) -> (String, Json) {
+    use sha2::Digest;
+
+    match path.and_then(Path::to_str) {
+        Some(path) => {
+            let hash = hex::encode(sha2::Sha256::digest(path));
+            let subject = json!({"kind": "local_path", "canonical_path": path});
+            (format!("comments:local-path:{hash}"), subject)
+        }
+        None => (format!("comments:local-room:{room}"), json!({"kind": "local_room", "room_id": room})),
+    }
+}
+
+/// The kind of kernel that metadata asks for, if they do.
+fn kind_of(metadata: &serde_json::Map<String, Json>) -> Option<&'static str> {
+    let text = |section: &str, key: &str| metadata.get(section)?.get(key)?.as_str().map(str::to_lowercase);
+    let by_name = |name: String| match name {
+        name if name.contains("deno") => Some("deno"),
+        name if name.contains("python") => Some("python"),
+        _ => None,
+    };
+    let by_language = |language: String| match language.as_str() {
+        "typescript" | "javascript" => Some("deno"),
+        "python" => Some("python"),
+        _ => None,
+    };
+    let by_section = || {
+        let runt = metadata.get("runt")?;
+        match (runt.get("deno"), runt.get("uv").or(runt.get("conda")).or(runt.get("pixi"))) {
+            (Some(_), _) => Some("deno"),
+            (None, Some(_)) => Some("python"),
+            (None, None) => None,
+        }
+    };
+    text("kernelspec", "name")
+        .and_then(by_name)
+        .or_else(|| text("kernelspec", "language").and_then(by_language))
+        .or_else(|| text("language_info", "name").and_then(by_language))
+        .or_else(by_section)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notebook_says_what_it_runs() {
+        let kind = |metadata: Json| kind_of(metadata.as_object().unwrap());
+        assert_eq!(kind(json!({"kernelspec": {"name": "python3"}})), Some("python"));
+        assert_eq!(kind(json!({"kernelspec": {"name": "Deno"}, "runt": {"uv": {}}})), Some("deno"));
+        assert_eq!(kind(json!({"kernelspec": {"name": "x", "language": "typescript"}})), Some("deno"));
+        assert_eq!(kind(json!({"language_info": {"name": "python"}})), Some("python"));
+        assert_eq!(kind(json!({"runt": {"conda": {}}})), Some("python"));
+        assert_eq!(kind(json!({"kernelspec": {"name": "ir", "language": "R"}})), None);
+    }
+}

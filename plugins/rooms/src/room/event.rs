@@ -1,0 +1,102 @@
+//! What happens to a room, and what it wants done.
+//!
+//! For: the boundary between the core, which decides, and the shell, which acts.
+//! Promises: plain data both ways; the end of every slow effect comes back as an event.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtimed_plugin_api::{
+    Channel, Digest, EnvNeed, ExitReport, JupyterMessage, LaunchSpec, Lease, PluginError, Progress, Release,
+    TrustVerdict,
+};
+
+use super::kernel_message::KernelRequest;
+use super::load::Loaded;
+use super::peers::Identity;
+use super::save::{SaveFailure, SavePlan, Written};
+use crate::ids::{JobId, LaunchId, PeerId};
+use crate::outputs::NewBlob;
+use crate::records::ExecutionRecord;
+
+/// Something that happened.
+pub(crate) enum Event {
+    /// A connection was made.
+    Joined { peer: PeerId, identity: Identity },
+    /// A connection is gone. `keep_alive` is how long the kernel stays without any.
+    Left { peer: PeerId, keep_alive: Duration },
+    /// A client sent a frame.
+    Frame { peer: PeerId, frame_type: u8, payload: Bytes },
+    /// What was sent to a client is more than it takes at the moment.
+    Congested { peer: PeerId },
+    /// A client takes more again.
+    Writable { peer: PeerId },
+    /// The notebook's file was read, or why not.
+    Loaded(Result<Box<Loaded>, String>),
+    /// An environment was found, or not.
+    Environment { launch: LaunchId, result: Result<Lease, PluginError> },
+    /// An environment is being built.
+    Progress { launch: LaunchId, progress: Progress },
+    /// A kernel is up, or failed to start.
+    KernelStarted { launch: LaunchId, result: Result<(), PluginError> },
+    /// A kernel said something: as many messages as had come in.
+    KernelSaid { launch: LaunchId, messages: Vec<(Channel, JupyterMessage)> },
+    /// A kernel's process is gone.
+    KernelExited { launch: LaunchId, report: ExitReport },
+    /// The end of [`Effect::Stop`].
+    KernelStopped { launch: LaunchId },
+    /// The end of [`Effect::StoreBlobs`].
+    BlobsStored { job: JobId },
+    /// The end of [`Effect::PutBlob`].
+    BlobPut { job: JobId, result: Result<Digest, PluginError> },
+    /// The end of [`Effect::Trust`].
+    Trust { job: JobId, result: Result<TrustVerdict, PluginError> },
+    /// The end of [`Effect::Install`].
+    Installed { job: JobId, result: Result<(), PluginError> },
+    /// The end of [`Effect::Save`].
+    Saved { job: JobId, result: Result<Written, SaveFailure> },
+    /// The moment that [`super::core::RoomCore::deadline`] named has come.
+    Tick,
+    /// Somebody asked for the kernel to end and the file to be written; the room is about to close.
+    Closing,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Send a frame to a client.
+    Send { peer: PeerId, frame_type: u8, payload: Bytes },
+    /// End a connection after what was sent.
+    Close { peer: PeerId },
+    /// Read the notebook's file.
+    Load { path: PathBuf },
+    /// Find or build an environment.
+    Acquire { launch: LaunchId, need: EnvNeed },
+    /// Give an environment back.
+    Release { lease: String, how: Release },
+    /// Start a kernel.
+    Launch { launch: LaunchId, spec: Box<LaunchSpec> },
+    /// Give up acquiring an environment for, or starting, a kernel.
+    CancelLaunch { launch: LaunchId },
+    /// Send a message to the kernel.
+    Say { launch: LaunchId, request: KernelRequest },
+    /// Interrupt the kernel.
+    Interrupt { launch: LaunchId },
+    /// End the kernel, or collect what is left of one that died.
+    Stop { launch: LaunchId },
+    /// Store what outputs are about to name.
+    StoreBlobs { job: JobId, blobs: Vec<NewBlob> },
+    /// Store a client's upload.
+    PutBlob { job: JobId, bytes: Bytes, media_type: String },
+    /// Ask whether what the notebook declares is trusted, or approve it.
+    Trust { job: JobId, need: EnvNeed, approve: bool },
+    /// Install packages into the environment.
+    Install { job: JobId, lease: String, packages: Vec<String> },
+    /// Write the notebook's file.
+    Save { job: JobId, plan: Box<SavePlan> },
+    /// Keep the record of an execution that ended.
+    Record(Box<ExecutionRecord>),
+    /// The room is of no more use: forget it.
+    Dissolve,
+}

@@ -1,0 +1,228 @@
+//! What the kernel says, and what the room makes of it.
+//!
+//! For: routing messages to the execution, the question or the widget they belong to.
+//! Promises: only what answers a request of ours counts; a burst of messages is one change; an execution
+//! ends when the kernel is idle after it and has answered its request.
+//! Never: fails on what a kernel says; what makes no sense is skipped.
+
+use std::time::Duration;
+
+use runtimed_plugin_api::{Channel, JupyterMessage};
+use runtimed_protocol::broadcast::Broadcast;
+use runtimed_protocol::documents::Output;
+use runtimed_protocol::documents::runtime_state::{Activity, KernelState};
+use runtimed_protocol::frame::FrameType;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::core::{RoomCore, kept};
+use super::event::Effect;
+use super::kernel_message::Header;
+use super::publication::{Batch, resumed};
+use crate::ids::{JobId, LaunchId};
+use crate::outputs::{DisplayUpdate, OutputChange};
+
+/// A kernel that is idle after an execution has this long to answer the request, before the execution
+/// ends without. Reply and idle travel on two sockets; more than a second between them means that no
+/// reply will come.
+const REPLY_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+impl RoomCore {
+    /// A kernel said something.
+    pub(super) fn kernel_said(&mut self, launch: LaunchId, messages: Vec<(Channel, JupyterMessage)>) {
+        if self.kernel.live() != Some(launch) {
+            return;
+        }
+        for (channel, message) in messages {
+            let parent = Header::read(&message.parent_header).msg_id;
+            let msg_type = Header::read(&message.header).msg_type;
+            match channel {
+                Channel::Iopub => self.broadcast_came(&parent, &msg_type, &message),
+                Channel::Shell => self.reply_came(&parent, &msg_type, &message),
+                Channel::Stdin | Channel::Control => {}
+            }
+        }
+    }
+
+    /// Makes a batch of what has been collected, if it is time, and shows it as soon as its blobs are
+    /// stored.
+    pub(super) fn publish_outputs(&mut self) {
+        if !self.publication.is_due(self.now) {
+            return;
+        }
+        let ids = &mut self.ids;
+        let (batch, blobs) = self.publication.make_batch(self.now, &mut || ids.uuid().to_string());
+        if blobs.is_empty() {
+            return self.show(batch);
+        }
+        let job = self.ids.job();
+        self.publication.storing = Some((job, batch));
+        self.effects.push(Effect::StoreBlobs { job, blobs });
+    }
+
+    /// The blobs of the batch are stored; or could not be, which was logged: a missing picture must not
+    /// hide the rest.
+    pub(super) fn blobs_stored(&mut self, job: JobId) {
+        if let Some((_, batch)) = self.publication.storing.take_if(|(storing, _)| *storing == job) {
+            self.show(batch);
+        }
+    }
+
+    /// Ends an execution whose reply never came.
+    pub(super) fn give_up_overdue_reply(&mut self) {
+        if self.reply_overdue.take_if(|at| *at <= self.now).is_some() {
+            let ended = self.queue.reply_overdue();
+            self.settle(ended);
+        }
+    }
+
+    /// The kernel is gone: nothing more can come from it.
+    pub(super) fn outputs_of_kernel_end(&mut self) {
+        self.reply_overdue = None;
+    }
+
+    /// Widgets live in the kernel; a new one knows none of them.
+    pub(super) fn forget_widgets(&mut self) {
+        for comm in self.documents.runtime.comm_ids() {
+            kept(self.documents.runtime.remove_comm(&comm));
+        }
+        for comm in self.documents.comms.comm_ids() {
+            kept(self.documents.comms.close(&comm));
+        }
+    }
+
+    fn broadcast_came(&mut self, parent: &str, msg_type: &str, message: &JupyterMessage) {
+        match msg_type {
+            "status" => {
+                if is_idle(&message.content) {
+                    let ended = self.queue.idle(parent);
+                    self.settle(ended);
+                    self.reply_overdue = self.queue.awaits_reply().then(|| self.now + REPLY_AFTER_IDLE);
+                }
+            }
+            "update_display_data" => {
+                if let Some(update) = DisplayUpdate::parse(&message.content) {
+                    let collectors = self.publication.collectors.values_mut();
+                    collectors.for_each(|collector| collector.update_display(&update));
+                    self.publication.next.updates.push(update);
+                }
+            }
+            "comm_msg" => self.widget_message(message),
+            _ => self.collect(parent, msg_type, &message.content),
+        }
+    }
+
+    fn reply_came(&mut self, parent: &str, msg_type: &str, message: &JupyterMessage) {
+        if msg_type != "execute_reply" {
+            return self.answer_question(parent, &message.content);
+        }
+        self.collect(parent, msg_type, &message.content);
+        let ended = self.queue.replied(parent, is_ok(&message.content));
+        self.settle(ended);
+        if !self.queue.awaits_reply() {
+            self.reply_overdue = None;
+        }
+    }
+
+    /// Adds to the outputs of the execution that `parent` names, if it is one of ours.
+    fn collect(&mut self, parent: &str, msg_type: &str, content: &[u8]) {
+        let ids = &mut self.ids;
+        let mut new_id = || ids.uuid().to_string();
+        if !self.publication.collectors.contains_key(parent) {
+            // A thread goes on printing after its cell is done.
+            if !self.executions.contains(parent) {
+                return;
+            }
+            let collector = resumed(self.documents.runtime.outputs(parent));
+            self.publication.collectors.insert(parent.into(), collector);
+        }
+        let Some(collector) = self.publication.collectors.get_mut(parent) else { return };
+        collector.take(msg_type, content, &mut new_id);
+        if msg_type == "execute_input"
+            && let Some(count) = collector.execution_count()
+        {
+            self.publication.next.counts.push((parent.into(), count));
+        }
+        if collector.failed() {
+            self.queue.failed(parent);
+        }
+    }
+
+    /// Puts a batch into the documents.
+    fn show(&mut self, batch: Batch) {
+        let Batch { updates, counts, outputs, ended, kernel } = batch;
+        let mut saved_content = !ended.is_empty() || !outputs.is_empty();
+        for update in updates {
+            saved_content |= self.update_displays(&update);
+        }
+        let runtime = &mut self.documents.runtime;
+        for (id, count) in counts {
+            kept(runtime.set_execution_count(&id, count));
+        }
+        for (id, change) in outputs {
+            kept(match change {
+                OutputChange::Put { seq, output, .. } => runtime.put_output(&id, seq, &output),
+                OutputChange::Remove { output_id } => runtime.remove_output(&id, &output_id),
+            });
+        }
+        for (id, outcome) in &ended {
+            kept(runtime.finish_execution(id, *outcome));
+        }
+        if !ended.is_empty() {
+            // All in one change: a client that waits for the end waits for silence after it, too.
+            self.show_queue();
+            if self.queue.executing().is_none() && self.kernel.up().is_some() {
+                kept(self.documents.runtime.set_kernel_state(&KernelState::Running(Activity::Idle)));
+            }
+            self.record(ended.iter().map(|(id, _)| id));
+        }
+        if let Some(state) = kernel {
+            self.write_kernel(state);
+        }
+        if saved_content {
+            self.saving.changed(self.now);
+        }
+    }
+
+    /// Shows an update in every output that is in the document. Says whether there was one.
+    fn update_displays(&mut self, update: &DisplayUpdate) -> bool {
+        let runtime = &mut self.documents.runtime;
+        let places = runtime.displays(&update.display_id);
+        for (execution, output_id) in &places {
+            let manifest = runtime.output(execution, output_id);
+            if let Some(mut output) = manifest.as_ref().and_then(Output::from_json)
+                && update.apply(&mut output)
+            {
+                // The place is the one it has.
+                kept(runtime.put_output(execution, 0, &output));
+            }
+        }
+        !places.is_empty()
+    }
+
+    /// Passes a widget's own message on to every client.
+    fn widget_message(&mut self, message: &JupyterMessage) {
+        let Ok(content) = serde_json::from_slice::<Json>(&message.content) else { return };
+        if content.pointer("/data/method").and_then(Json::as_str) != Some("custom") {
+            return;
+        }
+        let buffers = message.buffers.iter().map(|buffer| buffer.to_vec()).collect();
+        let broadcast = Broadcast::Comm { msg_type: "comm_msg".to_owned(), content, buffers };
+        let Ok(payload) = serde_json::to_vec(&broadcast).map(bytes::Bytes::from) else { return };
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.send(peer, FrameType::BROADCAST, payload.clone()));
+    }
+}
+
+fn is_idle(content: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        execution_state: &'a str,
+    }
+    serde_json::from_slice::<Content<'_>>(content).is_ok_and(|content| content.execution_state == "idle")
+}
+
+fn is_ok(content: &[u8]) -> bool {
+    let content: Json = serde_json::from_slice(content).unwrap_or_default();
+    content.get("status").and_then(Json::as_str) == Some("ok")
+}

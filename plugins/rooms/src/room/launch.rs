@@ -1,0 +1,387 @@
+//! How a kernel comes and goes.
+//!
+//! For: moving [`Kernel`] from stage to stage and showing clients where it is.
+//! Promises: clients that wait for an execution never see `Error` or `Shutdown` while one is unfinished;
+//! whoever asked for a kernel reads the answer before the document says that it runs.
+//! Never: starts or stops a process; that is an effect.
+
+use std::time::Duration;
+
+use runtimed_plugin_api::{
+    EnvNeed, ErrorCode, ExitReport, LaunchCommand, LaunchSpec, Lease, PluginError, Progress, Release,
+};
+use runtimed_protocol::documents::runtime_state::{Activity, KernelInfo, KernelState};
+use runtimed_protocol::presence::{KernelPresence, PresenceData};
+use runtimed_protocol::response::{KernelFacts, NotebookResponse as Response};
+use serde_json::{Value as Json, json};
+
+use super::core::{RoomCore, kept};
+use super::event::Effect;
+use super::kernel::{Environment, Launch, Stage, Stopping, Up, Wanted};
+use super::presence::To;
+use super::requests::Ticket;
+use crate::ids::LaunchId;
+
+/// The kind of kernel that runs in a Python environment; all others bring their own.
+const PYTHON: &str = "python";
+
+/// Between the answer to a launch request and the document saying that the kernel runs. Without it the
+/// client's `restart()` finds the kernel idle already, and waits 30 s for it to become so.
+/// Long enough for a client to have read the answer, too short for a user to notice.
+const ANSWER_FIRST: Duration = Duration::from_millis(20);
+
+impl RoomCore {
+    /// Brings a kernel up because somebody came, unless there is a reason not to.
+    pub(super) fn launch_for_visitors(&mut self) {
+        let idle = matches!(self.kernel.stage, Stage::Down);
+        let stopped = matches!(
+            self.documents.runtime.kernel_state(),
+            KernelState::AwaitingTrust | KernelState::AwaitingEnvBuild
+        );
+        if idle && !stopped && self.may_retry_launch() {
+            self.launch(self.wanted("", ""), None);
+        }
+    }
+
+    /// What a launch request with these fields wants; empty fields mean: as the notebook says.
+    pub(super) fn wanted(&self, kind: &str, source: &str) -> Wanted {
+        let kind = match kind {
+            "" | "auto" => self.notebook_kind(),
+            kind => kind.to_owned(),
+        };
+        Wanted { kind, source: source.to_owned() }
+    }
+
+    /// Launches a kernel, or joins the launch in progress, and answers `ticket` when it is up.
+    pub(super) fn launch(&mut self, wanted: Wanted, ticket: Option<Ticket>) {
+        match &mut self.kernel.stage {
+            Stage::Up(_) => {
+                let response = Response::KernelAlreadyRunning(self.kernel_facts());
+                self.answer(ticket, response);
+            }
+            Stage::Announcing(..) => {
+                let response = Response::KernelAlreadyRunning(self.kernel_facts());
+                self.answer(ticket, response);
+            }
+            Stage::Acquiring(launch) | Stage::Starting(launch) => {
+                launch.waiting.extend(ticket.map(|ticket| (ticket, false)));
+            }
+            Stage::Stopping(stopping) => {
+                let (_, waiting) = stopping.next.get_or_insert_with(|| (wanted, Vec::new()));
+                let first = waiting.is_empty();
+                waiting.extend(ticket.map(|ticket| (ticket, first)));
+            }
+            Stage::Down => {
+                self.begin_launch(wanted, ticket.map(|ticket| (ticket, true)).into_iter().collect())
+            }
+        }
+    }
+
+    /// Ends the kernel, or the launch of one. Every execution ends first.
+    pub(super) fn shut_down_kernel(&mut self, ticket: Option<Ticket>) {
+        let ended = self.queue.kernel_lost();
+        self.settle(ended);
+        match std::mem::take(&mut self.kernel.stage) {
+            Stage::Down => {
+                let response =
+                    if self.kernel.existed { Response::KernelShuttingDown } else { Response::NoKernel };
+                if self.kernel.existed {
+                    self.show_kernel(KernelState::Shutdown);
+                }
+                self.answer(ticket, response);
+            }
+            Stage::Acquiring(launch) | Stage::Starting(launch) => {
+                self.effects.push(Effect::CancelLaunch { launch: launch.id });
+                self.show_kernel(KernelState::Shutdown);
+                kept(self.documents.runtime.set_env_progress(None));
+                for (waiting, _) in launch.waiting {
+                    self.answer(Some(waiting), Response::error("Kernel launch was cancelled by shutdown"));
+                }
+                self.answer(ticket, Response::KernelShuttingDown);
+            }
+            Stage::Announcing(up, _) | Stage::Up(up) => {
+                self.fail_questions();
+                self.outputs_of_kernel_end();
+                self.show_kernel(KernelState::Shutdown);
+                self.effects.push(Effect::Stop { launch: up.id });
+                let waiting = ticket.into_iter().collect();
+                self.kernel.stage = Stage::Stopping(Stopping { id: up.id, waiting, next: None });
+            }
+            Stage::Stopping(mut stopping) => {
+                stopping.waiting.extend(ticket);
+                self.kernel.stage = Stage::Stopping(stopping);
+            }
+        }
+    }
+
+    /// The environment is there, or could not be had.
+    pub(super) fn environment_came(&mut self, id: LaunchId, result: Result<Lease, PluginError>) {
+        let launch = match std::mem::take(&mut self.kernel.stage) {
+            Stage::Acquiring(launch) if launch.id == id => launch,
+            other => {
+                self.kernel.stage = other;
+                // Cancelled meanwhile: nobody wants it any more.
+                if let Ok(lease) = result {
+                    self.effects.push(Effect::Release { lease: lease.id, how: Release::Keep });
+                }
+                return;
+            }
+        };
+        kept(self.documents.runtime.set_env_progress(None));
+        match result {
+            Ok(lease) => {
+                let need = self.need(&launch.wanted.source);
+                kept(self.documents.runtime.set_prewarmed_packages(&lease.prewarmed_packages));
+                self.kernel.environment = Some(Environment { need, lease });
+                self.start_process(launch);
+            }
+            Err(error) if error.code == ErrorCode::Denied => {
+                self.launch_failed(launch, KernelState::AwaitingTrust, &error);
+            }
+            Err(error) => {
+                let state = error_state(&error, "environment_prepare_failed");
+                self.launch_failed(launch, state, &error);
+            }
+        }
+    }
+
+    /// The build of the environment came a step further.
+    pub(super) fn environment_progressed(&mut self, id: LaunchId, progress: &Progress) {
+        if !matches!(&self.kernel.stage, Stage::Acquiring(launch) if launch.id == id) {
+            return;
+        }
+        let mut event = progress.fields.clone();
+        event.insert("phase".to_owned(), json!(progress.phase));
+        kept(self.documents.runtime.set_env_progress(Some(&Json::Object(event))));
+        self.show_kernel(KernelState::PreparingEnv);
+    }
+
+    /// The kernel answers, or could not be started.
+    pub(super) fn kernel_came(&mut self, id: LaunchId, result: Result<(), PluginError>) {
+        let launch = match std::mem::take(&mut self.kernel.stage) {
+            Stage::Starting(launch) if launch.id == id => launch,
+            other => {
+                self.kernel.stage = other;
+                // Cancelled meanwhile, but too late to stop it from starting.
+                if result.is_ok() {
+                    self.effects.push(Effect::Stop { launch: id });
+                }
+                return;
+            }
+        };
+        if let Err(error) = result {
+            let state = error_state(&error, "");
+            return self.launch_failed(launch, state, &error);
+        }
+        self.launch_failed_at = None;
+        let facts = self.facts(&launch.wanted.kind);
+        kept(self.documents.runtime.set_kernel_info(&KernelInfo {
+            name: facts.kernel_type.clone(),
+            language: facts.kernel_type.clone(),
+            env_source: facts.env_source.clone(),
+            runtime_agent_id: format!("runtime-agent:{:.8}", launch.id.0.simple()),
+        }));
+        self.show_kernel(KernelState::Connecting);
+        let up = Up { id, kind: launch.wanted.kind };
+        if launch.waiting.is_empty() {
+            return self.announce(up);
+        }
+        for (ticket, began) in launch.waiting {
+            let facts = facts.clone();
+            let response =
+                if began { Response::KernelLaunched(facts) } else { Response::KernelAlreadyRunning(facts) };
+            self.answer(Some(ticket), response);
+        }
+        self.kernel.stage = Stage::Announcing(up, self.now + ANSWER_FIRST);
+    }
+
+    /// Shows a kernel that is up, once its time has come.
+    pub(super) fn announce_due(&mut self) {
+        if self.kernel.deadline().is_some_and(|at| at <= self.now)
+            && let Stage::Announcing(up, _) = std::mem::take(&mut self.kernel.stage)
+        {
+            self.announce(up);
+        }
+    }
+
+    /// The kernel's process is gone without our asking.
+    pub(super) fn kernel_died(&mut self, id: LaunchId, report: &ExitReport) {
+        match std::mem::take(&mut self.kernel.stage) {
+            Stage::Announcing(up, _) | Stage::Up(up) if up.id == id => {}
+            Stage::Starting(launch) if launch.id == id => {
+                let error = PluginError::internal(death_notice(report));
+                return self.launch_failed(launch, error_state(&error, ""), &error);
+            }
+            other => {
+                self.kernel.stage = other;
+                return;
+            }
+        }
+        self.fail_questions();
+        self.outputs_of_kernel_end();
+        let ended = self.queue.kernel_lost();
+        self.settle(ended);
+        self.show_kernel(KernelState::Error { reason: String::new(), details: death_notice(report) });
+        self.effects.push(Effect::Stop { launch: id });
+    }
+
+    /// The kernel we ended is gone.
+    pub(super) fn kernel_stopped(&mut self, id: LaunchId) {
+        let stopping = match std::mem::take(&mut self.kernel.stage) {
+            Stage::Stopping(stopping) if stopping.id == id => stopping,
+            other => {
+                self.kernel.stage = other;
+                return;
+            }
+        };
+        for ticket in stopping.waiting {
+            self.answer(Some(ticket), Response::KernelShuttingDown);
+        }
+        if let Some((wanted, waiting)) = stopping.next {
+            self.begin_launch(wanted, waiting);
+        }
+    }
+
+    /// Gives the environment back, when nobody will start a kernel here soon.
+    pub(super) fn release_environment(&mut self) {
+        if let Some(Environment { lease, .. }) = self.kernel.environment.take() {
+            // A pooled environment is never handed out twice.
+            let how = if lease.source.ends_with(":prewarmed") { Release::Delete } else { Release::Keep };
+            self.effects.push(Effect::Release { lease: lease.id, how });
+        }
+    }
+
+    /// What the notebook declares about its environment.
+    pub(super) fn need(&self, source: &str) -> EnvNeed {
+        EnvNeed {
+            room: self.id.to_string(),
+            source: source.to_owned(),
+            metadata: Json::Object(self.documents.notebook.metadata()),
+            notebook_path: self.saving.path().map(ToOwned::to_owned),
+            working_dir: self.working_dir.clone(),
+            environment_mode: self.environment_mode.clone(),
+        }
+    }
+
+    /// Shows clients where the kernel is, after the end of every execution that has ended.
+    pub(super) fn show_kernel(&mut self, state: KernelState) {
+        if self.publication.has_ends() {
+            self.publication.next.kernel = Some(state);
+        } else {
+            self.write_kernel(state);
+        }
+    }
+
+    /// Shows clients where the kernel is.
+    pub(super) fn write_kernel(&mut self, state: KernelState) {
+        kept(self.documents.runtime.set_kernel_state(&state));
+        let status = match state {
+            KernelState::Running(_) => KernelPresence::Idle,
+            KernelState::Shutdown => KernelPresence::Shutdown,
+            KernelState::Error { .. } => KernelPresence::Errored,
+            _ => return,
+        };
+        let env_source =
+            self.kernel.environment.as_ref().map(|it| it.lease.source.clone()).unwrap_or_default();
+        if let Some(update) = self.presence.kernel(PresenceData::KernelState { status, env_source }) {
+            self.tell(To::All, &update);
+        }
+    }
+
+    fn begin_launch(&mut self, wanted: Wanted, waiting: Vec<(Ticket, bool)>) {
+        let launch = Launch { id: self.ids.launch(), wanted, waiting };
+        self.kernel.existed = true;
+        self.forget_widgets();
+        self.show_kernel(KernelState::Resolving);
+        if launch.wanted.kind != PYTHON {
+            self.release_environment();
+            return self.start_process(launch);
+        }
+        let need = self.need(&launch.wanted.source);
+        if self.kernel.environment.as_ref().is_some_and(|environment| environment.fits(&need)) {
+            return self.start_process(launch);
+        }
+        self.release_environment();
+        self.effects.push(Effect::Acquire { launch: launch.id, need });
+        self.kernel.stage = Stage::Acquiring(launch);
+    }
+
+    fn start_process(&mut self, launch: Launch) {
+        self.show_kernel(KernelState::Launching);
+        let command = match &self.kernel.environment {
+            Some(environment) => environment.lease.launch.clone(),
+            None => LaunchCommand::default(),
+        };
+        let spec = LaunchSpec {
+            kernel: launch.id.0.to_string(),
+            kind: launch.wanted.kind.clone(),
+            room: self.id.to_string(),
+            notebook_path: self.saving.path().map(ToOwned::to_owned),
+            cwd: command.cwd.clone().unwrap_or_else(|| self.kernel_dir()),
+            command,
+        };
+        self.effects.push(Effect::Launch { launch: launch.id, spec: Box::new(spec) });
+        self.kernel.stage = Stage::Starting(launch);
+    }
+
+    fn launch_failed(&mut self, launch: Launch, state: KernelState, error: &PluginError) {
+        self.launch_failed_at = Some(self.now);
+        let ended = self.queue.kernel_lost();
+        self.settle(ended);
+        self.show_kernel(state);
+        for (ticket, _) in launch.waiting {
+            self.answer(Some(ticket), Response::error(words(error)));
+        }
+    }
+
+    fn announce(&mut self, up: Up) {
+        self.kernel.stage = Stage::Up(up);
+        self.show_kernel(KernelState::Running(Activity::Idle));
+    }
+
+    fn kernel_facts(&self) -> KernelFacts {
+        self.facts(self.kernel.kind().unwrap_or_default())
+    }
+
+    fn facts(&self, kind: &str) -> KernelFacts {
+        match &self.kernel.environment {
+            Some(Environment { lease, .. }) => KernelFacts {
+                kernel_type: kind.to_owned(),
+                env_source: lease.source.clone(),
+                launched_config: lease.launched_config.clone(),
+            },
+            None => KernelFacts {
+                kernel_type: kind.to_owned(),
+                env_source: kind.to_owned(),
+                launched_config: json!({}),
+            },
+        }
+    }
+}
+
+/// What went wrong and what to do about it, for a user.
+pub(super) fn words(error: &PluginError) -> String {
+    match &error.help {
+        Some(help) => format!("{}\n{help}", error.message),
+        None => error.message.clone(),
+    }
+}
+
+fn error_state(error: &PluginError, reason: &str) -> KernelState {
+    let reason = error.detail.get("error_reason").and_then(Json::as_str).unwrap_or(reason);
+    KernelState::Error { reason: reason.to_owned(), details: words(error) }
+}
+
+/// Why the kernel is gone, as a sentence with the last it said.
+fn death_notice(report: &ExitReport) -> String {
+    let how = match (report.out_of_memory, report.code, report.signal) {
+        (true, ..) => "it ran out of memory".to_owned(),
+        (_, Some(code), _) => format!("exit code {code}"),
+        (_, _, Some(signal)) => format!("signal {signal}"),
+        _ => "for an unknown reason".to_owned(),
+    };
+    match report.stderr_tail.is_empty() {
+        true => format!("Kernel process exited: {how}"),
+        false => format!("Kernel process exited: {how}\nstderr tail:\n{}", report.stderr_tail),
+    }
+}

@@ -1,0 +1,23 @@
+//! What reading a notebook's file gives the room.
+
+use runtimed_protocol::documents::{NotebookDoc, Output};
+
+/// A notebook that was read from its file. Authored once, off the room's task.
+pub(crate) struct Loaded {
+    /// The cells and the metadata.
+    pub(crate) notebook: NotebookDoc,
+    /// What the cells had produced.
+    pub(crate) executions: Vec<PastExecution>,
+    /// SHA-256 of the file.
+    pub(crate) digest: [u8; 32],
+}
+
+/// The outputs of a cell, as the execution that may have made them.
+pub(crate) struct PastExecution {
+    /// UUID the cell points to.
+    pub(crate) id: String,
+    /// The kernel's count.
+    pub(crate) count: Option<i64>,
+    /// In order.
+    pub(crate) outputs: Vec<Output>,
+}

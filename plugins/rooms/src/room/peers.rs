@@ -1,0 +1,109 @@
+//! The connections of a room.
+//!
+//! For: what the room knows of each client, and how far that client has come.
+//! Promises: phases only go forward; a client that cannot take more is marked and left alone, never
+//! waited for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtimed_protocol::identity;
+use runtimed_protocol::request::RequestEnvelope;
+use runtimed_protocol::session_control::{InitialLoad, SyncStatus};
+
+use super::lane::Lane;
+use super::moment::Moment;
+use super::sync::Streams;
+
+/// A connection without a request, a presence message or an upload for this long is closed; clients send
+/// a heartbeat every 15 s. Source: protocol v4.
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
+
+/// On whose behalf a connection acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// `local:ana`.
+    pub(crate) principal: String,
+    /// `agent:codex:1a2b3c4d`.
+    pub(crate) operator: String,
+    /// What it may do.
+    pub(crate) scope: Scope,
+}
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everything a client can.
+    Owner,
+    /// Read: the notebook's file cannot be written.
+    Viewer,
+}
+
+impl Identity {
+    /// Somebody who may do everything.
+    #[cfg(test)]
+    pub(crate) fn owner(principal: &str, operator: &str) -> Self {
+        Self { principal: principal.to_owned(), operator: operator.to_owned(), scope: Scope::Owner }
+    }
+
+    /// `<principal>/<operator>`: the actor its changes carry.
+    pub(crate) fn label(&self) -> String {
+        identity::actor_label(&self.principal, &self.operator)
+    }
+}
+
+impl Scope {
+    /// The wire's word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+/// One connection.
+pub(crate) struct Peer {
+    pub(crate) identity: Identity,
+    /// What each document's synchronization knows of this client.
+    pub(crate) streams: Streams,
+    /// What the client was told about its progress.
+    pub(crate) status: SyncStatus,
+    /// Its requests.
+    pub(crate) lane: Lane<RequestEnvelope>,
+    /// The request that waits for changes of the notebook document, and until when.
+    pub(crate) blocked: Option<(RequestEnvelope, Moment)>,
+    /// Frames that wait for the notebook's file.
+    pub(crate) held: Vec<(u8, Bytes)>,
+    /// It cannot take more at the moment. Documents are not sent; when it can again, one message each
+    /// brings it up to date.
+    pub(crate) stale: bool,
+    /// Whether an upload of it is being stored.
+    pub(crate) uploading: bool,
+    /// When it last showed that somebody is there.
+    pub(crate) heard: Moment,
+}
+
+impl Peer {
+    /// A connection that has just been made.
+    pub(crate) fn new(identity: Identity, load: InitialLoad, now: Moment) -> Self {
+        Self {
+            identity,
+            streams: Streams::default(),
+            status: SyncStatus::initial(load),
+            lane: Lane::default(),
+            blocked: None,
+            held: Vec::new(),
+            stale: false,
+            uploading: false,
+            heard: now,
+        }
+    }
+
+    /// When something must be done about it if nothing happens: its request gives up waiting, or it is
+    /// taken for dead.
+    pub(crate) fn deadline(&self) -> Moment {
+        let idle = self.heard + IDLE;
+        self.blocked.as_ref().map_or(idle, |(_, until)| idle.min(*until))
+    }
+}

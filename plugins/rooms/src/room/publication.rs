@@ -1,0 +1,104 @@
+//! From what a kernel says to what clients see.
+//!
+//! For: turning bursts of kernel messages into few changes of the runtime state document.
+//! Promises: a blob is stored before a change names it; outputs come before the end of their execution, in
+//! the same change; while one batch waits for its blobs, everything after it collects in the next.
+//! Never: keeps a kernel waiting.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use runtimed_protocol::documents::Output;
+use runtimed_protocol::documents::runtime_state::KernelState;
+
+use super::moment::Moment;
+use super::queue::Ended;
+use crate::ids::{ExecutionId, JobId};
+use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
+
+/// Outputs that come in after a publication are published this much later, together. Short enough for
+/// a progress bar to move, long enough for 200,000 printed lines to be a few changes.
+pub(super) const COALESCE: Duration = Duration::from_millis(50);
+
+/// Outputs on their way into the document.
+#[derive(Default)]
+pub(crate) struct Publication {
+    /// The outputs of executions the kernel speaks of, while they come in.
+    pub(super) collectors: BTreeMap<ExecutionId, Collector>,
+    /// What the next batch will hold beside outputs.
+    pub(super) next: Batch,
+    /// The batch whose blobs are being stored.
+    pub(super) storing: Option<(JobId, Batch)>,
+    /// When the last batch was made.
+    pub(super) published: Option<Moment>,
+}
+
+/// What goes into one change.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(super) updates: Vec<DisplayUpdate>,
+    pub(super) counts: Vec<(ExecutionId, i64)>,
+    pub(super) outputs: Vec<(ExecutionId, OutputChange)>,
+    pub(super) ended: Vec<Ended>,
+    /// Where the kernel is after all this.
+    pub(super) kernel: Option<KernelState>,
+}
+
+impl Publication {
+    /// Whether everything the kernel said is in the document.
+    pub(super) fn is_settled(&self) -> bool {
+        self.storing.is_none() && self.next.is_empty()
+    }
+
+    /// Whether executions have ended whose end is not in the document yet.
+    pub(super) fn has_ends(&self) -> bool {
+        self.storing.is_some() || !self.next.ended.is_empty()
+    }
+
+    /// When outputs that are collected must be published.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let dirty = self.storing.is_none() && self.collectors.values().any(Collector::is_dirty);
+        dirty.then(|| self.published.map_or(Moment::default(), |at| at + COALESCE))
+    }
+
+    /// Whether a batch must be made now.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        self.storing.is_none() && (!self.next.is_empty() || self.deadline().is_some_and(|at| at <= now))
+    }
+
+    /// Makes a batch of everything there is, and names the blobs that must be stored before it.
+    pub(super) fn make_batch(
+        &mut self,
+        now: Moment,
+        new_id: &mut dyn FnMut() -> String,
+    ) -> (Batch, Vec<NewBlob>) {
+        self.published = Some(now);
+        let mut batch = std::mem::take(&mut self.next);
+        let mut blobs: Vec<NewBlob> =
+            batch.updates.iter_mut().flat_map(|update| std::mem::take(&mut update.blobs)).collect();
+        for (id, collector) in &mut self.collectors {
+            if batch.ended.iter().any(|(ended, _)| ended == id) {
+                collector.finish(new_id);
+            }
+            if collector.is_dirty() {
+                let drained = collector.drain(new_id);
+                blobs.extend(drained.blobs);
+                batch.outputs.extend(drained.changes.into_iter().map(|change| (id.clone(), change)));
+            }
+        }
+        (batch, blobs)
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.updates.is_empty() && self.counts.is_empty() && self.ended.is_empty() && self.kernel.is_none()
+    }
+}
+
+/// A collector that goes on where the document stopped.
+pub(super) fn resumed(outputs: Vec<runtimed_protocol::documents::runtime_state::OutputEntry>) -> Collector {
+    let outputs: Vec<(u64, Output)> =
+        outputs.iter().filter_map(|entry| Some((entry.seq, Output::from_json(&entry.manifest)?))).collect();
+    Collector::resume(&outputs)
+}

@@ -1,0 +1,324 @@
+//! What clients ask, and how they are answered.
+//!
+//! For: REQUEST frames.
+//! Promises: one answer for each request; requests of one connection are answered in order, except that
+//! stopping overtakes; a request waits for the changes it was made after, and no longer than 10 s.
+//! Never: closes a connection over a request.
+
+use std::time::Duration;
+
+use runtimed_plugin_api::{PluginError, TrustVerdict};
+use runtimed_protocol::documents::Document;
+use runtimed_protocol::documents::automerge::ChangeHash;
+use runtimed_protocol::documents::runtime_state::{KernelState, Trust};
+use runtimed_protocol::frame::FrameType;
+use runtimed_protocol::request::{CommMessage, NotebookRequest as Request, RequestEnvelope, RequestError};
+use runtimed_protocol::response::{NotebookResponse as Response, ResponseEnvelope};
+use runtimed_protocol::session_control::InitialLoad;
+use serde_json::{Value as Json, json};
+
+use super::core::{RoomCore, kept};
+use super::event::Effect;
+use super::kernel_message::KernelRequest;
+use super::launch::words;
+use super::moment::Moment;
+use super::peers::Scope;
+use crate::ids::{JobId, PeerId};
+
+/// How long a request waits for the changes it requires. Source: protocol v4.
+const REQUIRED_HEADS: Duration = Duration::from_secs(10);
+
+/// Whom to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) peer: PeerId,
+    /// The request's id, if it had one.
+    pub(crate) id: Option<String>,
+    /// Whether the connection's next request waits for this answer.
+    pub(crate) in_line: bool,
+}
+
+/// Slow work, and what to do about its end.
+pub(crate) enum Task {
+    /// Whether what the notebook declares is trusted.
+    Trust { ticket: Option<Ticket>, approve: bool },
+    /// Packages for the running environment.
+    Install { ticket: Ticket, packages: Vec<String> },
+    /// Somebody's blob.
+    Upload { ticket: Ticket, sha256: String, size: u64, media_type: String },
+    /// The file.
+    Save { ticket: Option<Ticket>, heads: Vec<String>, sequence: u64, target: std::path::PathBuf },
+}
+
+/// Something the kernel was asked, until it answers.
+pub(crate) struct Question {
+    pub(super) ticket: Ticket,
+    pub(super) kind: QuestionKind,
+    /// When nobody waits any longer.
+    pub(super) until: Moment,
+}
+
+/// What the kernel was asked.
+#[derive(Clone, Copy)]
+pub(crate) enum QuestionKind {
+    /// Completions.
+    Completion,
+    /// History.
+    History,
+}
+
+impl RoomCore {
+    /// A REQUEST frame came.
+    pub(super) fn request_came(&mut self, peer: PeerId, payload: &[u8]) {
+        let ticket = |id, in_line| Ticket { peer, id, in_line };
+        let envelope = match RequestEnvelope::decode(payload) {
+            Ok(envelope) => envelope,
+            Err(RequestError::Invalid { id, message }) => {
+                return self.answer(Some(ticket(id, false)), Response::error(message));
+            }
+            Err(error @ RequestError::NotJson(_)) => {
+                return self.answer(Some(ticket(None, false)), Response::error(error.to_string()));
+            }
+        };
+        if self.scope(peer) == Some(Scope::Viewer) && envelope.request != Request::GetDocBytes {
+            let error = format!("{} is not allowed for viewer connections", envelope.request.action());
+            return self.answer(Some(ticket(envelope.id, false)), Response::error(error));
+        }
+        match envelope.request {
+            Request::InterruptExecution => {
+                let response = self.interrupt();
+                self.answer(Some(ticket(envelope.id, false)), response);
+            }
+            Request::ShutdownKernel => self.shut_down_kernel(Some(ticket(envelope.id, false))),
+            _ => {
+                let Some(it) = self.peers.get_mut(&peer) else { return };
+                match it.lane.push(envelope) {
+                    Ok(()) => self.free_lanes.push(peer),
+                    Err(envelope) => self
+                        .answer(Some(ticket(envelope.id, false)), Response::error("Peer request queue full")),
+                }
+            }
+        }
+    }
+
+    /// Begins the next request of every connection whose last one is answered.
+    pub(super) fn start_requests(&mut self) {
+        while let Some(peer) = self.free_lanes.pop() {
+            if self.load == InitialLoad::Streaming {
+                continue;
+            }
+            let next = self.peers.get_mut(&peer).and_then(|it| it.lane.start_next());
+            if let Some(envelope) = next {
+                self.start_request(peer, envelope);
+            }
+        }
+    }
+
+    /// Begins requests whose changes have come, and gives up on those that waited too long.
+    pub(super) fn unblock_requests(&mut self) {
+        let blocked: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| peer.blocked.is_some()).map(|(id, _)| *id).collect();
+        for id in blocked {
+            let Some((envelope, until)) = self.peers.get_mut(&id).and_then(|peer| peer.blocked.take()) else {
+                continue;
+            };
+            if self.has_heads(&envelope.required_heads) == Ok(true) {
+                self.perform(id, envelope);
+            } else if until <= self.now {
+                let ticket = Ticket { peer: id, id: envelope.id, in_line: true };
+                let error = Response::error("Timed out waiting for required notebook heads");
+                self.answer(Some(ticket), error);
+            } else if let Some(peer) = self.peers.get_mut(&id) {
+                peer.blocked = Some((envelope, until));
+            }
+        }
+    }
+
+    /// Answers a request, if it was one.
+    pub(super) fn answer(&mut self, ticket: Option<Ticket>, response: Response) {
+        let Some(Ticket { peer, id, in_line }) = ticket else { return };
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if in_line {
+            it.lane.answered();
+            self.free_lanes.push(peer);
+        }
+        match serde_json::to_vec(&ResponseEnvelope { id, response }) {
+            Ok(payload) => self.send(peer, FrameType::RESPONSE, payload),
+            Err(error) => tracing::warn!(%error, "a response could not be written"),
+        }
+    }
+
+    /// Asks what trust says, or approves what is declared.
+    pub(super) fn trust(&mut self, ticket: Option<Ticket>, approve: bool) {
+        let job = self.ids.job();
+        self.tasks.insert(job, Task::Trust { ticket, approve });
+        let need = self.need("");
+        self.effects.push(Effect::Trust { job, need, approve });
+    }
+
+    /// Trust has spoken.
+    pub(super) fn trust_answered(&mut self, job: JobId, result: Result<TrustVerdict, PluginError>) {
+        let Some(Task::Trust { ticket, approve }) = self.tasks.remove(&job) else { return };
+        let verdict = match result {
+            Ok(verdict) => verdict,
+            Err(error) => return self.answer(ticket, Response::error(words(&error))),
+        };
+        let strip = |key: &str| key.strip_prefix("approved_").unwrap_or(key).to_owned();
+        kept(self.documents.runtime.set_trust(&Trust {
+            status: verdict.status,
+            needs_approval: verdict.needs_approval,
+            approved: verdict.approved.into_iter().map(|(key, specs)| (strip(&key), specs)).collect(),
+        }));
+        if approve
+            && !verdict.needs_approval
+            && self.documents.runtime.kernel_state() == KernelState::AwaitingTrust
+        {
+            let wanted = self.wanted("", "");
+            self.launch(wanted, None);
+        }
+        self.answer(ticket, Response::Ok);
+    }
+
+    /// Packages were installed, or not.
+    pub(super) fn installed(&mut self, job: JobId, result: Result<(), PluginError>) {
+        let Some(Task::Install { ticket, packages }) = self.tasks.remove(&job) else { return };
+        let response = match result {
+            Ok(()) => Response::SyncEnvironmentComplete { synced_packages: packages },
+            Err(error) => Response::SyncEnvironmentFailed {
+                needs_restart: error.code == runtimed_plugin_api::ErrorCode::Unsupported,
+                error: words(&error),
+            },
+        };
+        self.answer(Some(ticket), response);
+    }
+
+    fn start_request(&mut self, peer: PeerId, envelope: RequestEnvelope) {
+        match self.has_heads(&envelope.required_heads) {
+            Ok(true) => self.perform(peer, envelope),
+            Ok(false) => {
+                let until = self.now + REQUIRED_HEADS;
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.blocked = Some((envelope, until));
+                }
+            }
+            Err(error) => {
+                let ticket = Ticket { peer, id: envelope.id, in_line: true };
+                self.answer(Some(ticket), Response::error(error));
+            }
+        }
+    }
+
+    /// Whether the notebook document has these changes.
+    fn has_heads(&mut self, heads: &[String]) -> Result<bool, &'static str> {
+        let heads: Result<Vec<ChangeHash>, _> = heads.iter().map(|head| head.parse()).collect();
+        let heads = heads.map_err(|_| "Request contained an invalid required notebook head")?;
+        Ok(self.documents.notebook.contains(&heads))
+    }
+
+    fn perform(&mut self, peer: PeerId, envelope: RequestEnvelope) {
+        let RequestEnvelope { id, required_heads, request } = envelope;
+        let ticket = Ticket { peer, id, in_line: true };
+        let action = request.action();
+        let response = match request {
+            Request::ExecuteCell { cell_id, execution_id } => {
+                self.execute_cell(&ticket, cell_id, execution_id)
+            }
+            Request::ExecuteCellGuarded { cell_id, execution_id, observed_heads } => {
+                match self.guard_cell(&cell_id, &observed_heads) {
+                    Some(reason) => Response::GuardRejected { reason: reason.to_owned() },
+                    None => self.execute_cell(&ticket, cell_id, execution_id),
+                }
+            }
+            Request::RunAllCells { cell_execution_ids } => {
+                self.run_all_cells(&ticket, cell_execution_ids.unwrap_or_default())
+            }
+            Request::RunAllCellsGuarded { cell_execution_ids, observed_heads } => {
+                match self.guard_notebook(&observed_heads) {
+                    Some(reason) => Response::GuardRejected { reason: reason.to_owned() },
+                    None => self.run_all_cells(&ticket, cell_execution_ids.unwrap_or_default()),
+                }
+            }
+            Request::LaunchKernel { kernel_type, env_source, .. } => {
+                let wanted = self.wanted(&kernel_type, &env_source);
+                return self.launch(wanted, Some(ticket));
+            }
+            Request::Complete { code, cursor_pos } => return self.complete(ticket, &code, cursor_pos),
+            Request::GetHistory { pattern, n, unique } => {
+                return self.history(ticket, pattern.as_deref(), n, unique);
+            }
+            Request::SaveNotebook { path, .. } => return self.save(ticket, path),
+            Request::SyncEnvironment { guard } => {
+                let observed = guard.map(|guard| guard.observed_heads);
+                return self.sync_environment(ticket, observed.as_deref());
+            }
+            Request::ApproveTrust { observed_heads } => {
+                match self.guard_dependencies(observed_heads.as_deref(), "approving") {
+                    Some(reason) => Response::GuardRejected { reason },
+                    None => return self.trust(Some(ticket), true),
+                }
+            }
+            Request::SendComm { message } => self.send_comm(*message),
+            Request::GetDocBytes => Response::DocBytes { bytes: self.documents.notebook.save() },
+            Request::AcknowledgeNotebookSync => Response::NotebookSyncAcknowledged { heads: required_heads },
+            Request::ReconcileNotebookSource { operation } => Response::NotebookSourceReconciliationBlocked {
+                operation: operation.get("type").and_then(Json::as_str).unwrap_or_default().to_owned(),
+                reason: json!({"type": "not_required", "message": "room source is not degraded"}),
+            },
+            _ => Response::error(format!("This daemon cannot do `{action}`")),
+        };
+        self.answer(Some(ticket), response);
+    }
+
+    /// Installs into the running environment what the notebook declares.
+    fn sync_environment(&mut self, ticket: Ticket, observed: Option<&[String]>) {
+        if let Some(reason) = self.guard_dependencies(observed, "syncing") {
+            return self.answer(Some(ticket), Response::GuardRejected { reason });
+        }
+        let environment = self.kernel.environment.as_ref().filter(|_| self.kernel.live().is_some());
+        let Some(lease) = environment.map(|environment| environment.lease.clone()) else {
+            return self
+                .answer(Some(ticket), Response::SyncEnvironmentComplete { synced_packages: Vec::new() });
+        };
+        let packages = self.documents.notebook.dependencies(
+            &lease.environment.kind,
+            runtimed_protocol::documents::notebook::DependencyKind::Packages,
+        );
+        if packages.is_empty() {
+            return self
+                .answer(Some(ticket), Response::SyncEnvironmentComplete { synced_packages: packages });
+        }
+        let job = self.ids.job();
+        self.effects.push(Effect::Install { job, lease: lease.id, packages: packages.clone() });
+        self.tasks.insert(job, Task::Install { ticket, packages });
+    }
+
+    /// Why something may not be done to the dependencies, given what the user saw.
+    fn guard_dependencies(&mut self, observed: Option<&[String]>, doing: &str) -> Option<String> {
+        let same = match self.observed(observed?) {
+            Ok(before) => before.runt() == self.documents.notebook.runt(),
+            Err(_) => false,
+        };
+        (!same)
+            .then(|| format!("Dependencies changed while the trust dialog was open. Review before {doing}."))
+    }
+
+    /// Sends a widget's message to the kernel.
+    fn send_comm(&mut self, message: CommMessage) -> Response {
+        let Some(launch) = self.kernel.live() else {
+            return if self.kernel.existed { Response::Ok } else { Response::NoKernel };
+        };
+        if !message.buffer_refs.is_empty() {
+            return Response::error("This daemon cannot send buffers from the blob store to a kernel yet");
+        }
+        let text = |key: &str| message.header.get(key).and_then(Json::as_str).map(str::to_owned);
+        let mut request = KernelRequest::shell(
+            text("msg_id").unwrap_or_else(|| self.ids.uuid().to_string()),
+            &text("msg_type").unwrap_or_else(|| "comm_msg".to_owned()),
+            Json::Object(message.content),
+        );
+        request.metadata = Json::Object(message.metadata);
+        request.buffers = message.buffers.into_iter().map(Into::into).collect();
+        self.effects.push(Effect::Say { launch, request });
+        Response::Ok
+    }
+}

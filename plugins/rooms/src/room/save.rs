@@ -1,0 +1,309 @@
+//! Writing the notebook to its file, as decided by the core.
+//!
+//! For: explicit saves, saves under another name and autosaves, one at a time.
+//! Promises: whoever asked is answered once; the file is what the documents were at one moment; a file
+//! that somebody else changed is not overwritten.
+//! Never: touches the file system; [`crate::disk`] does.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use runtimed_protocol::documents::Document;
+use runtimed_protocol::documents::Output;
+use runtimed_protocol::documents::runtime_state::{FileCheckpoint, Status};
+use runtimed_protocol::response::{NotebookResponse as Response, SaveBlocked, SavedNotebook};
+use uuid::Uuid;
+
+use super::autosave::Autosave;
+use super::core::{RoomCore, kept};
+use super::event::Effect;
+use super::moment::Moment;
+use super::requests::{Task, Ticket};
+use crate::ids::JobId;
+use crate::notebook_file::{FileCell, Notebook};
+
+/// A save to be carried out.
+#[derive(Debug)]
+pub(crate) struct SavePlan {
+    /// The room, to which the file will belong.
+    pub(crate) room: Uuid,
+    /// Where to. For a save under another name as the user gave it.
+    pub(crate) path: PathBuf,
+    /// What to write.
+    pub(crate) notebook: Notebook,
+    /// What the file must hold now, as SHA-256, unless it holds already what is to be written. None for
+    /// a file the room has never read or written.
+    pub(crate) expected: Option<[u8; 32]>,
+    /// Whether the room already has this file.
+    pub(crate) bound: bool,
+}
+
+/// A save that was carried out.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Where to, canonical.
+    pub(crate) path: PathBuf,
+    /// SHA-256 of the file.
+    pub(crate) digest: [u8; 32],
+    /// Whether the file held exactly this before.
+    pub(crate) unchanged: bool,
+    /// When, RFC 3339.
+    pub(crate) at: String,
+}
+
+/// Why a save was not carried out. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SaveFailure {
+    /// Another room has the target open.
+    #[error("the file is open in notebook {uuid}")]
+    OpenElsewhere { uuid: String, path: PathBuf },
+    /// Somebody else has changed the file.
+    #[error("{0}")]
+    ChangedOutside(String),
+    /// No file can hold this notebook.
+    #[error("{0}")]
+    Unwritable(String),
+    /// The system refused.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// Everything about the file and its saves.
+pub(crate) struct Saving {
+    path: Option<PathBuf>,
+    /// What the file held when it was last read or written.
+    digest: Option<[u8; 32]>,
+    autosave: Autosave,
+    /// Number of the last attempt.
+    sequence: u64,
+    /// What the last successful save wrote.
+    committed: Option<SavedNotebook>,
+    running: Option<JobId>,
+    /// Saves that wait for the running one.
+    waiting: VecDeque<(Ticket, Option<String>)>,
+    /// Somebody else changed the file: nothing is saved there by itself.
+    conflict: bool,
+}
+
+impl Saving {
+    /// For a room with this file, or without one.
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            digest: None,
+            autosave: Autosave::default(),
+            sequence: 0,
+            committed: None,
+            running: None,
+            waiting: VecDeque::new(),
+            conflict: false,
+        }
+    }
+
+    /// The notebook's file, if it has one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The file was read.
+    pub(crate) fn read(&mut self, digest: [u8; 32]) {
+        self.digest = Some(digest);
+    }
+
+    /// Something that belongs into the file changed.
+    pub(crate) fn changed(&mut self, now: Moment) {
+        self.autosave.changed(now);
+    }
+
+    /// When the file must be written by itself.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        let autosaves = self.path.is_some() && self.running.is_none() && !self.conflict;
+        autosaves.then(|| self.autosave.deadline()).flatten()
+    }
+
+    /// Whether no save is on its way.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.running.is_none()
+    }
+}
+
+impl RoomCore {
+    /// A client asks for a save, perhaps under another name.
+    pub(super) fn save(&mut self, ticket: Ticket, path: Option<String>) {
+        if self.saving.running.is_some() {
+            self.saving.waiting.push_back((ticket, path));
+            return;
+        }
+        let target = match (&path, &self.saving.path) {
+            (Some(path), _) if !Path::new(path).is_absolute() => {
+                let message = format!(
+                    "Relative paths are not supported for save: '{path}'. Please provide an absolute path."
+                );
+                return self.answer(Some(ticket), blocked(None, None, SaveBlocked::Io { message }));
+            }
+            (Some(path), _) => PathBuf::from(path),
+            (None, Some(own)) => own.clone(),
+            (None, None) => {
+                let message =
+                    "Cannot save untitled notebook without a target path. Please provide an explicit save path."
+                        .to_owned();
+                return self.answer(Some(ticket), blocked(None, None, SaveBlocked::Io { message }));
+            }
+        };
+        if !self.saving.autosave.is_dirty()
+            && Some(&target) == self.saving.path.as_ref()
+            && let Some(committed) = self.saving.committed.clone()
+        {
+            return self.answer(Some(ticket), Response::NotebookAlreadyCurrent(committed));
+        }
+        self.begin_save(target, Some(ticket));
+    }
+
+    /// Saves by itself, if it is time.
+    pub(super) fn autosave(&mut self) {
+        if self.saving.deadline().is_some_and(|at| at <= self.now) {
+            self.save_if_dirty();
+        }
+    }
+
+    /// Saves at once what is not saved yet, if there is a file to save it to.
+    pub(super) fn save_if_dirty(&mut self) {
+        if let Some(path) = self.saving.path.clone()
+            && self.saving.running.is_none()
+            && !self.saving.conflict
+            && self.saving.autosave.is_dirty()
+        {
+            self.begin_save(path, None);
+        }
+    }
+
+    /// A save ended.
+    pub(super) fn saved(&mut self, job: JobId, result: Result<Written, SaveFailure>) {
+        if self.saving.running != Some(job) {
+            return;
+        }
+        self.saving.running = None;
+        let Some(Task::Save { ticket, heads, sequence, target }) = self.tasks.remove(&job) else { return };
+        let succeeded = result.is_ok();
+        let response = match result {
+            Ok(written) => self.save_succeeded(written, heads, sequence),
+            Err(failure) => self.save_failed(&failure, sequence, &target),
+        };
+        self.answer(ticket, response);
+        if let Some((ticket, path)) = self.saving.waiting.pop_front() {
+            self.save(ticket, path);
+        } else if self.closing && succeeded {
+            self.save_if_dirty();
+        }
+    }
+
+    fn begin_save(&mut self, path: PathBuf, ticket: Option<Ticket>) {
+        let Some(sequence) = self.saving.sequence.checked_add(1) else {
+            return self.answer(ticket, blocked(Some(&path), None, SaveBlocked::SequenceExhausted));
+        };
+        self.saving.sequence = sequence;
+        self.saving.autosave.taken();
+        let bound = Some(&path) == self.saving.path.as_ref();
+        let plan = SavePlan {
+            room: self.id,
+            path: path.clone(),
+            notebook: self.snapshot(),
+            expected: self.saving.digest.filter(|_| bound),
+            bound,
+        };
+        let heads = self.documents.notebook.heads().iter().map(ToString::to_string).collect();
+        let job = self.ids.job();
+        self.tasks.insert(job, Task::Save { ticket, heads, sequence, target: path });
+        self.saving.running = Some(job);
+        self.effects.push(Effect::Save { job, plan: Box::new(plan) });
+    }
+
+    fn save_succeeded(&mut self, written: Written, heads: Vec<String>, sequence: u64) -> Response {
+        let path = written.path.to_string_lossy().into_owned();
+        self.saving.digest = Some(written.digest);
+        self.saving.conflict = false;
+        let runtime = &mut self.documents.runtime;
+        kept(runtime.set_path(Some(&path)));
+        kept(runtime.set_last_saved(Some(&written.at)));
+        kept(runtime.set_file_checkpoint(&FileCheckpoint {
+            exported_heads: heads.clone(),
+            save_sequence: Some(sequence),
+            ..FileCheckpoint::default()
+        }));
+        self.saving.path = Some(written.path);
+        let saved = SavedNotebook { path, exported_heads: heads, save_sequence: sequence };
+        self.saving.committed = Some(saved.clone());
+        if written.unchanged {
+            Response::NotebookAlreadyCurrent(saved)
+        } else {
+            Response::NotebookSaved(saved)
+        }
+    }
+
+    fn save_failed(&mut self, failure: &SaveFailure, sequence: u64, target: &Path) -> Response {
+        tracing::warn!(path = %target.display(), %failure, "a notebook was not saved");
+        self.saving.autosave.failed(self.now);
+        let path = target.to_string_lossy().into_owned();
+        let reason = match failure {
+            SaveFailure::OpenElsewhere { uuid, path } => {
+                SaveBlocked::PathAlreadyOpen { uuid: uuid.clone(), path: path.to_string_lossy().into_owned() }
+            }
+            SaveFailure::ChangedOutside(message) => {
+                if Some(target) == self.saving.path.as_deref() {
+                    self.saving.conflict = true;
+                    let mut checkpoint = self.documents.runtime.file_checkpoint();
+                    checkpoint.source_issue_kind = "conflict".to_owned();
+                    checkpoint.source_issue_reason.clone_from(message);
+                    kept(self.documents.runtime.set_file_checkpoint(&checkpoint));
+                }
+                SaveBlocked::SourceConflict { message: message.clone() }
+            }
+            SaveFailure::Unwritable(message) => return Response::error(message),
+            SaveFailure::Io(message) => SaveBlocked::Io { message: message.clone() },
+        };
+        blocked(Some(Path::new(&path)), Some(sequence), reason)
+    }
+
+    /// The notebook as its file shall show it.
+    fn snapshot(&self) -> Notebook {
+        let cells = self.documents.notebook.cells().into_iter().map(|cell| {
+            let shown = self.shown_execution(&cell.id, cell.execution_id.as_deref());
+            let count = shown.as_ref().and_then(|(count, _)| *count).or(cell.execution_count);
+            let is_code = cell.cell_type == "code";
+            FileCell {
+                id: cell.id,
+                cell_type: cell.cell_type,
+                source: cell.source,
+                execution_count: count.filter(|_| is_code),
+                metadata: cell.metadata,
+                attachments: cell.attachments,
+                outputs: shown.map(|(_, outputs)| outputs).unwrap_or_default(),
+            }
+        });
+        Notebook { cells: cells.collect(), metadata: self.documents.notebook.metadata() }
+    }
+
+    /// Count and outputs a cell shows. While it runs and has shown nothing, those of the run before.
+    fn shown_execution(&self, cell: &str, execution: Option<&str>) -> Option<(Option<i64>, Vec<Output>)> {
+        let runtime = &self.documents.runtime;
+        let read = |id: &str| {
+            let execution = runtime.execution(id)?;
+            let outputs: Vec<Output> =
+                runtime.outputs(id).iter().filter_map(|entry| Output::from_json(&entry.manifest)).collect();
+            Some((execution, outputs))
+        };
+        let (execution, outputs) = read(execution?)?;
+        if outputs.is_empty()
+            && matches!(execution.status, Status::Queued | Status::Running)
+            && let Some((before, outputs)) = self.previous.get(cell).and_then(|id| read(id))
+        {
+            return Some((before.execution_count, outputs));
+        }
+        Some((execution.execution_count, outputs))
+    }
+}
+
+fn blocked(path: Option<&Path>, save_sequence: Option<u64>, reason: SaveBlocked) -> Response {
+    let path = path.map(|path| path.to_string_lossy().into_owned());
+    Response::NotebookSaveBlocked { path, save_sequence, reason }
+}

@@ -1,0 +1,152 @@
+//! The documents of a room, and how far each client has them.
+//!
+//! For: bringing what a client wrote into the documents, and what changed to every client.
+//! Promises: after every event each client gets at most one message per document; a client that may not
+//! write a document cannot, and hears the documents all the same.
+//! Never: waits for a client.
+
+use runtimed_protocol::documents::automerge::ChangeHash;
+use runtimed_protocol::documents::sync::{Incoming, Received, SyncError};
+use runtimed_protocol::documents::{CommentsDoc, CommsDoc, Document, NotebookDoc, RuntimeStateDoc, SyncPeer};
+use runtimed_protocol::frame::FrameType;
+
+/// Everything clients share.
+pub(crate) struct Documents {
+    pub(crate) notebook: NotebookDoc,
+    pub(crate) runtime: RuntimeStateDoc,
+    pub(crate) comms: CommsDoc,
+    pub(crate) comments: CommentsDoc,
+    /// The heads clients were last told about, by stream.
+    published: [Vec<ChangeHash>; 4],
+}
+
+/// One of the documents, as a stream of sync messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Notebook = 0,
+    Runtime = 1,
+    Comms = 2,
+    Comments = 3,
+}
+
+/// The synchronization of every document with one client.
+#[derive(Default)]
+pub(crate) struct Streams([Line; 4]);
+
+/// The synchronization of one document with one client.
+#[derive(Default)]
+pub(crate) struct Line {
+    sync: SyncPeer,
+    /// Whether the first message was sent.
+    pub(crate) open: bool,
+    /// The client has sent something and is owed an answer.
+    pub(crate) asked: bool,
+    /// The document changed while the client could not take more.
+    pub(crate) behind: bool,
+}
+
+impl Stream {
+    /// All of them, in the order in which they are sent.
+    pub(crate) const ALL: [Self; 4] = [Self::Notebook, Self::Runtime, Self::Comms, Self::Comments];
+
+    /// The stream that frames of this type belong to.
+    pub(crate) fn of(frame_type: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|stream| stream.frame_type() == frame_type)
+    }
+
+    /// The type of its frames.
+    pub(crate) fn frame_type(self) -> u8 {
+        match self {
+            Self::Notebook => FrameType::NOTEBOOK_SYNC,
+            Self::Runtime => FrameType::RUNTIME_STATE_SYNC,
+            Self::Comms => FrameType::COMMS_SYNC,
+            Self::Comments => FrameType::COMMENTS_SYNC,
+        }
+    }
+}
+
+impl Streams {
+    /// The line of one document.
+    pub(crate) fn line(&mut self, stream: Stream) -> &mut Line {
+        let [notebook, runtime, comms, comments] = &mut self.0;
+        match stream {
+            Stream::Notebook => notebook,
+            Stream::Runtime => runtime,
+            Stream::Comms => comms,
+            Stream::Comments => comments,
+        }
+    }
+}
+
+impl Documents {
+    /// Documents nobody has heard of yet.
+    pub(crate) fn new(
+        notebook: NotebookDoc,
+        runtime: RuntimeStateDoc,
+        comms: CommsDoc,
+        comments: CommentsDoc,
+    ) -> Self {
+        Self { notebook, runtime, comms, comments, published: Default::default() }
+    }
+
+    /// Puts a notebook in place of one that no client has seen yet.
+    pub(crate) fn replace_notebook(&mut self, mut notebook: NotebookDoc) {
+        let [published, ..] = &mut self.published;
+        *published = notebook.heads();
+        self.notebook = notebook;
+    }
+
+    /// Which documents changed since this was last asked, by stream.
+    pub(crate) fn take_changed(&mut self) -> [bool; 4] {
+        let now = [self.notebook.heads(), self.runtime.heads(), self.comms.heads(), self.comments.heads()];
+        let mut changed = [false; 4];
+        for ((changed, published), now) in changed.iter_mut().zip(&mut self.published).zip(now) {
+            *changed = *published != now;
+            *published = now;
+        }
+        changed
+    }
+
+    /// Applies a client's message. A client that may not write gets its changes stripped.
+    ///
+    /// # Errors
+    /// The message makes no sense; nothing changed.
+    pub(crate) fn receive(
+        &mut self,
+        stream: Stream,
+        line: &mut Line,
+        payload: &[u8],
+        may_write: bool,
+    ) -> Result<Received, SyncError> {
+        let incoming = Incoming::decode(payload)?;
+        line.asked = true;
+        let sync = &mut line.sync;
+        match stream {
+            Stream::Notebook => receive(sync, &mut self.notebook, incoming, may_write),
+            Stream::Runtime => receive(sync, &mut self.runtime, incoming, may_write),
+            Stream::Comms => receive(sync, &mut self.comms, incoming, may_write),
+            Stream::Comments => receive(sync, &mut self.comments, incoming, may_write),
+        }
+    }
+
+    /// The next message for a client, if there is anything to say.
+    pub(crate) fn generate(&mut self, stream: Stream, line: &mut Line) -> Option<Vec<u8>> {
+        line.behind = false;
+        let sync = &mut line.sync;
+        match stream {
+            Stream::Notebook => sync.generate(&mut self.notebook),
+            Stream::Runtime => sync.generate(&mut self.runtime),
+            Stream::Comms => sync.generate(&mut self.comms),
+            Stream::Comments => sync.generate(&mut self.comments),
+        }
+    }
+}
+
+fn receive(
+    sync: &mut SyncPeer,
+    document: &mut impl Document,
+    incoming: Incoming,
+    may_write: bool,
+) -> Result<Received, SyncError> {
+    if may_write { sync.receive(document, incoming) } else { sync.receive_stripped(document, incoming) }
+}

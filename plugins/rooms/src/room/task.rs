@@ -1,0 +1,543 @@
+//! The shell of a room: one task that feeds the core events and carries out its effects.
+//!
+//! For: everything that takes time or touches the world.
+//! Promises: events are handled one at a time, in the order they came; slow work runs beside the task and
+//! comes back as an event; when the task ends, by a panic too, its connections are closed and its work stops.
+//! Never: decides anything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtimed_plugin_api::{
+    Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec, PeerLink,
+    PluginError, Progress, ProgressSink, RoomInfo, RoomSummary, Sequence, Task,
+};
+use serde_json::Value as Json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::core::RoomCore;
+use super::event::{Effect, Event};
+use super::moment::Moment;
+use super::peers::Identity;
+use crate::directory::Directory;
+use crate::disk::{self, Author};
+use crate::ids::{LaunchId, PeerId};
+use crate::records::RecordStore;
+
+/// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
+const BURST: usize = 2048;
+/// Bytes a client may send ahead of what the room has handled. Source: a whole PUT_BLOB frame of 32 MiB
+/// is let through at once by the last positive byte; this bounds the rest.
+pub(crate) const INBOUND_CREDIT: i64 = 4 * 1024 * 1024;
+/// What a kernel gets to end by itself. Source: the reference daemon waits as long before it uses force.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What comes into a room.
+pub(crate) enum Message {
+    /// A connection wants in.
+    Join(Box<Newcomer>),
+    /// A connection sent a frame.
+    Frame { peer: PeerId, frame_type: u8, payload: Bytes },
+    /// A connection takes more again.
+    Writable { peer: PeerId },
+    /// A connection is gone.
+    Leave { peer: PeerId, done: oneshot::Sender<()> },
+    /// The build of an environment came a step further.
+    Progress { launch: LaunchId, progress: Progress },
+    /// What the room looks like in a list, and the environment it uses.
+    Summary(oneshot::Sender<(RoomSummary, Option<std::path::PathBuf>)>),
+    /// What is in the notebook.
+    Inspect(oneshot::Sender<Json>),
+    /// End the kernel, write the file, and be forgotten; with `unless_joined`, stay if somebody is here.
+    Close { unless_joined: bool, done: oneshot::Sender<()> },
+}
+
+/// A connection that wants in.
+pub(crate) struct Newcomer {
+    pub(crate) peer: PeerId,
+    pub(crate) identity: Identity,
+    pub(crate) link: Arc<dyn PeerLink>,
+    /// What it may still send; shared with its session.
+    pub(crate) credit: Arc<AtomicI64>,
+    pub(crate) reply: oneshot::Sender<RoomInfo>,
+}
+
+/// The way into a room. Cheap to clone.
+pub(crate) type Inbox = mpsc::UnboundedSender<Message>;
+
+/// A room and everything it acts through.
+pub(crate) struct RoomTask {
+    /// Decides what happens next. Pure; nothing below takes decisions.
+    core: RoomCore,
+    started: Instant,
+    /// Events that follow from carrying out effects; handled before anything else.
+    next: VecDeque<Event>,
+    /// The only way in for clients. What one connection puts here is bounded by its credit.
+    inbox: mpsc::UnboundedReceiver<Message>,
+    /// Handed to what reports progress. A room ends by being told to, never by losing its senders.
+    own_inbox: Inbox,
+    /// The way in for kernels, which nothing may hold back.
+    kernel_inbox: mpsc::UnboundedReceiver<FromKernel>,
+    kernel_sender: mpsc::UnboundedSender<FromKernel>,
+    /// Who hears about changes. Dropping an entry closes the connection.
+    outboxes: BTreeMap<PeerId, Outbox>,
+    /// Kernels that are ours. Dropping one detaches from it.
+    kernels: BTreeMap<LaunchId, Arc<dyn Kernel>>,
+    /// The environment or kernel that is on its way.
+    launching: Option<(LaunchId, AbortHandle)>,
+    /// Slow work. Dropping the set stops it.
+    jobs: JoinSet<Done>,
+    /// Who waits for the room to come to rest.
+    closing: Vec<oneshot::Sender<()>>,
+    /// Whether the room ends when it has come to rest, even if somebody is here.
+    dissolve_at_rest: bool,
+    dissolved: bool,
+    author: Author,
+    records: RecordStore,
+    host: Host,
+    directory: Arc<Directory>,
+}
+
+/// One connection's way out.
+struct Outbox {
+    link: Arc<dyn PeerLink>,
+    credit: Arc<AtomicI64>,
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
+/// What a kernel tells.
+struct FromKernel {
+    launch: LaunchId,
+    said: Said,
+}
+
+enum Said {
+    Message(Sequence, Channel, Bytes),
+    Exited(ExitReport),
+}
+
+/// How a piece of slow work ended.
+enum Done {
+    Event(Event),
+    Kernel(LaunchId, Result<Box<dyn Kernel>, PluginError>),
+    Nothing,
+}
+
+/// What a room task needs to begin.
+pub(crate) struct Start {
+    pub(crate) core: RoomCore,
+    /// What the core wants done first.
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(crate) own_inbox: Inbox,
+    pub(crate) author: Author,
+    pub(crate) host: Host,
+    pub(crate) directory: Arc<Directory>,
+}
+
+impl RoomTask {
+    /// Lives the life of a room.
+    pub(crate) async fn run(start: Start) {
+        let (kernel_sender, kernel_inbox) = mpsc::unbounded_channel();
+        let mut room = Self {
+            core: start.core,
+            started: Instant::now(),
+            next: VecDeque::new(),
+            inbox: start.inbox,
+            own_inbox: start.own_inbox,
+            kernel_inbox,
+            kernel_sender,
+            outboxes: BTreeMap::new(),
+            kernels: BTreeMap::new(),
+            launching: None,
+            jobs: JoinSet::new(),
+            closing: Vec::new(),
+            dissolve_at_rest: false,
+            dissolved: false,
+            author: start.author,
+            records: RecordStore::new(start.host.directories().executions),
+            host: start.host,
+            directory: start.directory,
+        };
+        room.perform(start.effects);
+        room.live().await;
+        room.directory.forget(room.author.room);
+    }
+
+    async fn live(&mut self) {
+        let mut burst = Vec::new();
+        while !self.dissolved {
+            let deadline = self.core.deadline().map(|at| self.started + at.0);
+            let tick = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => break,
+                },
+                _ = self.kernel_inbox.recv_many(&mut burst, BURST) => self.kernels_said(&mut burst),
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(done) => self.done(done),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => {
+                        tracing::error!(%error, room = %self.author.room, "a room ends because work of it panicked");
+                        break;
+                    }
+                },
+                () = tick => self.handle(Event::Tick),
+            }
+            self.close_if_at_rest();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Join(newcomer) => {
+                let Newcomer { peer, identity, link, credit, reply } = *newcomer;
+                self.outboxes.insert(peer, Outbox { link, credit });
+                self.handle(Event::Joined { peer, identity });
+                if let Some(info) = self.core.info(peer)
+                    && reply.send(info).is_err()
+                {
+                    self.leave(peer);
+                }
+            }
+            Message::Frame { peer, frame_type, payload } => {
+                let bytes = payload.len();
+                self.handle(Event::Frame { peer, frame_type, payload });
+                if let Some(Outbox { link, credit }) = self.outboxes.get(&peer) {
+                    credit.fetch_add(bytes as i64, Ordering::Relaxed);
+                    link.grant(bytes as u64);
+                }
+            }
+            Message::Writable { peer } => self.handle(Event::Writable { peer }),
+            Message::Leave { peer, done } => {
+                self.leave(peer);
+                // Nobody listening is as good as being told.
+                let _ = done.send(());
+            }
+            Message::Progress { launch, progress } => self.handle(Event::Progress { launch, progress }),
+            Message::Summary(reply) => {
+                let prefix = self.core.environment_prefix().map(ToOwned::to_owned);
+                let _ = reply.send((self.core.summary(), prefix));
+            }
+            Message::Inspect(reply) => {
+                let _ = reply.send(self.core.inspect());
+            }
+            Message::Close { unless_joined, done } => {
+                self.closing.push(done);
+                self.dissolve_at_rest |= !unless_joined;
+                self.handle(Event::Closing);
+            }
+        }
+    }
+
+    fn leave(&mut self, peer: PeerId) {
+        self.outboxes.remove(&peer);
+        let keep_alive = keep_alive(&self.host.settings().values);
+        self.handle(Event::Left { peer, keep_alive });
+    }
+
+    fn kernels_said(&mut self, burst: &mut Vec<FromKernel>) {
+        let mut messages = Vec::with_capacity(burst.len());
+        let mut last: Option<(LaunchId, Sequence)> = None;
+        for FromKernel { launch, said } in burst.drain(..) {
+            match said {
+                Said::Message(sequence, channel, bytes) => {
+                    if last.is_some_and(|(before, _)| before != launch) {
+                        self.one_kernel_said(&mut last, &mut messages);
+                    }
+                    last = Some((launch, sequence));
+                    match JupyterMessage::decode(bytes) {
+                        Ok(message) => messages.push((channel, message)),
+                        Err(error) => tracing::warn!(%error, "a kernel's message is skipped"),
+                    }
+                }
+                Said::Exited(report) => {
+                    self.one_kernel_said(&mut last, &mut messages);
+                    self.handle(Event::KernelExited { launch, report });
+                }
+            }
+        }
+        self.one_kernel_said(&mut last, &mut messages);
+    }
+
+    fn one_kernel_said(
+        &mut self,
+        last: &mut Option<(LaunchId, Sequence)>,
+        messages: &mut Vec<(Channel, JupyterMessage)>,
+    ) {
+        let Some((launch, sequence)) = last.take() else { return };
+        self.handle(Event::KernelSaid { launch, messages: std::mem::take(messages) });
+        if let Some(kernel) = self.kernels.get(&launch) {
+            kernel.acknowledge(sequence);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Event(event) => self.handle(event),
+            Done::Kernel(launch, result) => {
+                let result = result.map(|kernel| drop(self.kernels.insert(launch, kernel.into())));
+                self.handle(Event::KernelStarted { launch, result });
+            }
+            Done::Nothing => {}
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.next.push_back(event);
+        while let Some(event) = self.next.pop_front() {
+            let effects = self.core.handle(Moment(self.started.elapsed()), event);
+            self.perform(effects);
+        }
+    }
+
+    /// Ends the room, or only answers those who asked for rest, once nothing is left to do.
+    fn close_if_at_rest(&mut self) {
+        if self.closing.is_empty() || !self.core.is_at_rest() {
+            return;
+        }
+        self.dissolved |= self.dissolve_at_rest || self.outboxes.is_empty();
+        if self.dissolved {
+            self.directory.forget(self.author.room);
+        }
+        for done in self.closing.drain(..) {
+            let _ = done.send(());
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { peer, frame_type, payload } => self.send(peer, frame_type, payload),
+                Effect::Close { peer } => {
+                    if let Some(outbox) = self.outboxes.get(&peer) {
+                        outbox.link.close();
+                    }
+                }
+                Effect::Say { launch, request } => {
+                    let session = launch.0.to_string();
+                    let channel = request.channel;
+                    let message = request.encode(&session, &disk::now());
+                    if let Some(kernel) = self.kernels.get(&launch)
+                        && let Err(error) = kernel.send(channel, message)
+                    {
+                        // Its end is reported by itself.
+                        tracing::warn!(%error, "a message did not reach its kernel");
+                    }
+                }
+                Effect::CancelLaunch { launch } => {
+                    if let Some((_, job)) = self.launching.take_if(|(id, _)| *id == launch) {
+                        job.abort();
+                    }
+                }
+                Effect::Dissolve => self.dissolved = true,
+                slow => self.start(slow),
+            }
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, frame_type: u8, payload: Bytes) {
+        if let Some(outbox) = self.outboxes.get(&peer)
+            && outbox.link.send(frame_type, payload) <= 0
+        {
+            self.next.push_back(Event::Congested { peer });
+        }
+    }
+
+    /// Starts an effect that takes time.
+    fn start(&mut self, effect: Effect) {
+        let (host, blobs) = (self.host.clone(), self.host.blob_store());
+        match effect {
+            Effect::Load { path } => {
+                let author = self.author.clone();
+                self.job(async move { Event::Loaded(disk::load(path, author, blobs).await) });
+            }
+            Effect::Acquire { launch, need } => {
+                let task = Task::new(Arc::new(Reporter { launch, inbox: self.own_inbox.clone() }));
+                let job = self.job(async move {
+                    let result = match environments(&host) {
+                        Ok(environments) => environments.acquire(need, task).await,
+                        Err(error) => Err(error),
+                    };
+                    Event::Environment { launch, result }
+                });
+                self.launching = Some((launch, job));
+            }
+            Effect::Launch { launch, spec } => {
+                let events = Arc::new(Line { launch, sender: self.kernel_sender.clone() });
+                let job = self
+                    .jobs
+                    .spawn(async move { Done::Kernel(launch, run_kernel(&host, *spec, events).await) });
+                self.launching = Some((launch, job));
+            }
+            Effect::Release { lease, how } => {
+                self.jobs.spawn(async move {
+                    if let Ok(environments) = environments(&host)
+                        && let Err(error) = environments.release(&lease, how).await
+                    {
+                        tracing::warn!(%error, lease, "an environment was not given back");
+                    }
+                    Done::Nothing
+                });
+            }
+            Effect::Interrupt { launch } => {
+                let Some(kernel) = self.kernels.get(&launch).cloned() else { return };
+                self.jobs.spawn(async move {
+                    if let Err(error) = kernel.interrupt().await {
+                        tracing::warn!(%error, "a kernel was not interrupted");
+                    }
+                    Done::Nothing
+                });
+            }
+            Effect::Stop { launch } => {
+                let kernel = self.kernels.remove(&launch);
+                self.job(async move {
+                    if let Some(kernel) = kernel
+                        && let Err(error) = kernel.shutdown(GRACE).await
+                    {
+                        tracing::warn!(%error, "a kernel did not end as asked");
+                    }
+                    Event::KernelStopped { launch }
+                });
+            }
+            Effect::StoreBlobs { job, blobs: new } => {
+                self.job(async move {
+                    disk::store_blobs(blobs.as_deref(), new).await;
+                    Event::BlobsStored { job }
+                });
+            }
+            Effect::PutBlob { job, bytes, media_type } => {
+                self.job(async move {
+                    let result = match blobs {
+                        Some(blobs) => blobs.put(bytes, &media_type).await,
+                        None => Err(PluginError::unavailable("There is no blob store")),
+                    };
+                    Event::BlobPut { job, result }
+                });
+            }
+            Effect::Trust { job, need, approve } => {
+                self.job(async move {
+                    let result = match environments(&host) {
+                        Ok(environments) if approve => environments.approve(need).await,
+                        Ok(environments) => environments.trust(need).await,
+                        Err(error) => Err(error),
+                    };
+                    Event::Trust { job, result }
+                });
+            }
+            Effect::Install { job, lease, packages } => {
+                self.job(async move {
+                    let result = match environments(&host) {
+                        Ok(environments) => environments.install(&lease, packages, Task::silent()).await,
+                        Err(error) => Err(error),
+                    };
+                    Event::Installed { job, result }
+                });
+            }
+            Effect::Save { job, plan } => {
+                let directory = self.directory.clone();
+                self.job(async move { Event::Saved { job, result: directory.save(*plan, blobs).await } });
+            }
+            Effect::Record(mut record) => {
+                let records = self.records.clone();
+                self.jobs.spawn_blocking(move || {
+                    record.created_at = disk::now();
+                    record.updated_at.clone_from(&record.created_at);
+                    if let Err(error) = records.write(&record) {
+                        tracing::warn!(%error, "the record of an execution was not kept");
+                    }
+                    Done::Nothing
+                });
+            }
+            // Carried out at once, in `perform`.
+            Effect::Send { .. }
+            | Effect::Close { .. }
+            | Effect::Say { .. }
+            | Effect::CancelLaunch { .. }
+            | Effect::Dissolve => {}
+        }
+    }
+
+    fn job(&mut self, work: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
+        self.jobs.spawn(async move { Done::Event(work.await) })
+    }
+}
+
+/// Starts a kernel with whatever backend runs its kind.
+async fn run_kernel(
+    host: &Host,
+    spec: LaunchSpec,
+    events: Arc<dyn KernelEvents>,
+) -> Result<Box<dyn Kernel>, PluginError> {
+    match host.kernel_backend(&spec.kind) {
+        Some(backend) => backend.launch(spec, events).await,
+        None if host.kernel_backend("").is_some() => Err(PluginError::unsupported(format!(
+            "Unsupported kernel type: '{}'. Supported types: python, deno",
+            spec.kind
+        ))),
+        None => Err(PluginError::unavailable("No plugin that runs kernels is loaded")
+            .help("See what `runt plugins list` says about the jupyter plugin.")),
+    }
+}
+
+fn environments(host: &Host) -> Result<Arc<dyn Environments>, PluginError> {
+    host.environments().ok_or_else(|| PluginError::unavailable("This daemon has no environments"))
+}
+
+/// How long a kernel stays without connections, from the settings.
+fn keep_alive(settings: &Json) -> Duration {
+    /// A week: what "for ever" means.
+    const LONGEST: u64 = 604_800;
+    const DEFAULT: u64 = 30;
+    let seconds = match settings.get("keep_alive_secs") {
+        Some(Json::Null) => LONGEST,
+        value => value.and_then(Json::as_u64).unwrap_or(DEFAULT).clamp(5, LONGEST),
+    };
+    Duration::from_secs(seconds)
+}
+
+/// Reports progress to the room.
+struct Reporter {
+    launch: LaunchId,
+    inbox: Inbox,
+}
+
+impl ProgressSink for Reporter {
+    fn progress(&self, progress: Progress) {
+        // A room that is gone has nobody to show it to.
+        let _ = self.inbox.send(Message::Progress { launch: self.launch, progress });
+    }
+}
+
+/// A kernel's line to its room.
+struct Line {
+    launch: LaunchId,
+    sender: mpsc::UnboundedSender<FromKernel>,
+}
+
+impl KernelEvents for Line {
+    fn message(&self, sequence: Sequence, channel: Channel, message: Bytes) {
+        let said = Said::Message(sequence, channel, message);
+        let _ = self.sender.send(FromKernel { launch: self.launch, said });
+    }
+
+    fn exited(&self, report: ExitReport) {
+        let _ = self.sender.send(FromKernel { launch: self.launch, said: Said::Exited(report) });
+    }
+}

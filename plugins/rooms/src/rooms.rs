@@ -1,0 +1,225 @@
+//! The capability: connections come in, questions are answered.
+//!
+//! For: the host.
+//! Promises: whoever names the same notebook meets in the same room.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use runtimed_plugin_api::{
+    Attached, CreateNotebook, Credit, Host, Join, JoinTarget, PeerLink, PluginError, Result, RoomReply,
+    RoomRequest, RoomSession, Rooms, async_trait,
+};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::directory::{Directory, Found, Fresh, Wish, default_manager, default_runtime};
+use crate::ids::PeerId;
+use crate::paths::{self, Place};
+use crate::records::RecordStore;
+use crate::room::core::Content;
+use crate::room::peers::{Identity, Scope};
+use crate::room::task::{INBOUND_CREDIT, Inbox, Message, Newcomer};
+
+/// Every open notebook of the daemon.
+pub struct OpenNotebooks {
+    directory: Arc<Directory>,
+}
+
+impl OpenNotebooks {
+    /// No notebook is open yet.
+    pub fn new(host: Host) -> Self {
+        Self { directory: Arc::new(Directory::new(host)) }
+    }
+
+    /// Ends every kernel, writes every file and forgets every room.
+    pub async fn close(&self) {
+        self.directory.close();
+        let rooms = self.directory.all();
+        let ends: Vec<_> = rooms.iter().map(|room| ask_to_close(room, false)).collect();
+        for end in ends {
+            // A room that ended without saying so has ended all the same.
+            let _ = end.await;
+        }
+    }
+
+    async fn wish(&self, target: JoinTarget) -> Result<Wish> {
+        match target {
+            JoinTarget::Create(create) => Ok(Wish::OrOpen(self.created(create))),
+            JoinTarget::Open { path, working_dir } => self.file(path, working_dir).await,
+            JoinTarget::Attach { notebook_id, working_dir, .. } => match notebook_id.parse() {
+                Ok(id) => Ok(Wish::Existing(id)),
+                Err(_) => self.file(notebook_id.into(), working_dir).await,
+            },
+        }
+    }
+
+    fn created(&self, create: CreateNotebook) -> Fresh {
+        let settings = self.directory.host.settings().values;
+        let runtime = match create.runtime.as_str() {
+            "python" | "deno" => create.runtime,
+            _ => default_runtime(&settings),
+        };
+        let package_manager = match create.package_manager.as_deref() {
+            Some("pip") => "uv".to_owned(),
+            Some("mamba") => "conda".to_owned(),
+            Some(manager) if !manager.is_empty() => manager.to_owned(),
+            _ => default_manager(&settings),
+        };
+        Fresh {
+            id: create.notebook_id.and_then(|id| id.parse().ok()),
+            path: None,
+            working_dir: create.working_dir,
+            environment_mode: create.environment_mode,
+            ephemeral: create.ephemeral,
+            content: Content::Seed { runtime, package_manager, dependencies: create.dependencies },
+        }
+    }
+
+    async fn file(&self, path: PathBuf, working_dir: Option<PathBuf>) -> Result<Wish> {
+        let settings = self.directory.host.settings().values;
+        let seed = Content::Seed {
+            runtime: default_runtime(&settings),
+            package_manager: default_manager(&settings),
+            dependencies: Vec::new(),
+        };
+        let (path, working_dir, content) = match blocking(move || paths::resolve(&path)).await? {
+            Ok(Place::File(path)) => (Some(path), working_dir, Content::File),
+            Ok(Place::Missing(path)) => (Some(path), working_dir, seed),
+            Ok(Place::Directory(folder)) => (None, Some(folder), seed),
+            Err(refusal) => return Err(PluginError::invalid(refusal)),
+        };
+        let (id, environment_mode) = (None, None);
+        Ok(Wish::OrOpen(Fresh { id, path, working_dir, environment_mode, ephemeral: false, content }))
+    }
+
+    async fn inspect(&self, notebook_id: &str) -> Result<serde_json::Value> {
+        let unknown = || PluginError::not_found(format!("Notebook not found: {notebook_id}"));
+        let room = self.directory.named(notebook_id).ok_or_else(unknown)?;
+        let (reply, state) = oneshot::channel();
+        room.send(Message::Inspect(reply)).map_err(|_| unknown())?;
+        state.await.map_err(|_| unknown())
+    }
+}
+
+#[async_trait]
+impl Rooms for OpenNotebooks {
+    async fn attach(&self, join: Join, link: Arc<dyn PeerLink>) -> Result<Attached> {
+        let Found { inbox, path } = self.directory.find(self.wish(join.target).await?)?;
+        let read_only = match path {
+            Some(path) => blocking(move || path.exists() && !paths::is_writable(&path)).await?,
+            None => false,
+        };
+        let scope = if read_only { Scope::Viewer } else { Scope::Owner };
+        let identity = Identity { principal: join.principal, operator: join.operator, scope };
+        let (peer, credit) = (PeerId(Uuid::new_v4()), Arc::new(AtomicI64::new(INBOUND_CREDIT)));
+        let (reply, info) = oneshot::channel();
+        let newcomer = Newcomer { peer, identity, link, credit: credit.clone(), reply };
+        let gone = || PluginError::unavailable("The notebook was closed just now. Please open it again.");
+        inbox.send(Message::Join(Box::new(newcomer))).map_err(|_| gone())?;
+        let info = info.await.map_err(|_| gone())?;
+        Ok(Attached { info, session: Box::new(Session { peer, inbox, credit }) })
+    }
+
+    async fn ask(&self, request: RoomRequest) -> Result<RoomReply> {
+        match request {
+            RoomRequest::List => {
+                let rooms = self.summaries().await.into_iter().map(|(summary, _)| summary).collect();
+                Ok(RoomReply::List { rooms })
+            }
+            RoomRequest::ActiveEnvironments => {
+                let paths = self.summaries().await.into_iter().filter_map(|(_, prefix)| prefix).collect();
+                Ok(RoomReply::ActiveEnvironments { paths })
+            }
+            RoomRequest::Inspect { notebook_id } => {
+                Ok(RoomReply::Inspect { state: self.inspect(&notebook_id).await? })
+            }
+            RoomRequest::Shutdown { notebook_id } => {
+                let room = self.directory.named(&notebook_id);
+                let found = room.is_some();
+                if let Some(room) = room {
+                    let _ = ask_to_close(&room, true).await;
+                }
+                Ok(RoomReply::Shutdown { found })
+            }
+            RoomRequest::ExecutionResult { execution_id } => {
+                let store = RecordStore::new(self.directory.host.directories().executions);
+                let missing =
+                    PluginError::not_found(format!("Execution not found in durable store: {execution_id}"));
+                let record = blocking(move || store.read(&execution_id)).await?;
+                let record = record.map_err(|error| PluginError::internal(error.to_string()))?;
+                Ok(RoomReply::ExecutionResult { record: serde_json::to_value(record.ok_or(missing)?)? })
+            }
+            RoomRequest::Close => {
+                self.close().await;
+                Ok(RoomReply::Closed)
+            }
+            _ => Err(PluginError::unsupported("The rooms plugin does not know this question")),
+        }
+    }
+}
+
+impl OpenNotebooks {
+    async fn summaries(&self) -> Vec<(runtimed_plugin_api::RoomSummary, Option<PathBuf>)> {
+        let asked: Vec<_> = self
+            .directory
+            .all()
+            .into_iter()
+            .filter_map(|room| {
+                let (reply, summary) = oneshot::channel();
+                room.send(Message::Summary(reply)).ok()?;
+                Some(summary)
+            })
+            .collect();
+        let mut summaries = Vec::with_capacity(asked.len());
+        for summary in asked {
+            // A room that ended meanwhile is none.
+            summaries.extend(summary.await.ok());
+        }
+        summaries
+    }
+}
+
+/// One connection's way into its room.
+struct Session {
+    peer: PeerId,
+    inbox: Inbox,
+    /// What the connection may still send.
+    credit: Arc<AtomicI64>,
+}
+
+#[async_trait]
+impl RoomSession for Session {
+    fn receive(&self, frame_type: u8, payload: Bytes) -> Credit {
+        let bytes = payload.len() as i64;
+        let left = self.credit.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+        // A room that is gone closes the link; nobody misses the frame.
+        let _ = self.inbox.send(Message::Frame { peer: self.peer, frame_type, payload });
+        left
+    }
+
+    fn writable(&self) {
+        let _ = self.inbox.send(Message::Writable { peer: self.peer });
+    }
+
+    async fn detach(&self) {
+        let (done, forgotten) = oneshot::channel();
+        if self.inbox.send(Message::Leave { peer: self.peer, done }).is_ok() {
+            let _ = forgotten.await;
+        }
+    }
+}
+
+/// Tells a room to close; resolves once it has.
+fn ask_to_close(room: &Inbox, unless_joined: bool) -> oneshot::Receiver<()> {
+    let (done, closed) = oneshot::channel();
+    // A room that is gone drops `done`, which resolves as well.
+    let _ = room.send(Message::Close { unless_joined, done });
+    closed
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PluginError::internal(error.to_string()))
+}
