@@ -11,7 +11,6 @@ pub mod disk;
 pub mod lock;
 pub mod log;
 pub mod paths;
-pub mod plugins;
 pub mod pools;
 pub mod settings;
 pub mod shutdown;
