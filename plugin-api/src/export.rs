@@ -18,6 +18,8 @@ use crate::adapter::{RemoteHost, Side, bridge, install_hook, serve_plugin};
 pub trait Export: 'static {
     /// The plugin.
     type Plugin: Plugin;
+    /// Id of the plugin, which names its threads.
+    const ID: &'static str;
     /// Workers of its runtime; zero means one per core.
     const WORKERS: usize;
 }
@@ -31,7 +33,7 @@ impl<E: Export> Entry for Exported<E> {
         bridge(host.clone());
         install_hook();
         let reporter = host.clone();
-        let side = Side::plugin(E::WORKERS, move |message, location| {
+        let side = Side::plugin(E::ID, E::WORKERS, move |message, location| {
             reporter.panicked(message.into(), location.into());
         });
         let made = side.attempt(|| {
@@ -78,6 +80,7 @@ macro_rules! export_plugin {
 
             impl $crate::export::Export for Export {
                 type Plugin = $plugin;
+                const ID: &'static str = $id;
                 const WORKERS: usize = $workers;
             }
 

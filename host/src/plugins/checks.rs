@@ -41,10 +41,10 @@ pub(super) fn check(manifest: &Manifest, folder: &Path) -> Result<PathBuf, Probl
 
 fn check_abi(manifest: &Manifest) -> Result<(), Problem> {
     let (major, minor) = (manifest.abi.major, manifest.abi.min_minor);
-    if major == ABI_MAJOR && minor <= ABI_MINOR {
+    let newer = (major, minor) > (ABI_MAJOR, ABI_MINOR);
+    if major == ABI_MAJOR && !newer {
         return Ok(());
     }
-    let newer = (major, minor) > (ABI_MAJOR, ABI_MINOR);
     Err(Problem::refused(
         format!(
             "plugin `{}` needs ABI {major}.{minor}, this daemon has {ABI_MAJOR}.{ABI_MINOR}",

@@ -78,7 +78,7 @@ impl Registry {
                     self.add_row(&found, problem.status, problem.reason.clone(), problem.remedy.clone());
                 }
                 Ok(manifest) if self.disabled.contains(&manifest.id) => {
-                    let remedy = format!("to use it: runt plugins enable {}", manifest.id);
+                    let remedy = "switch it on in the settings to use it".to_owned();
                     self.add_row(&found, Status::Disabled, "switched off in the settings".to_owned(), remedy);
                 }
                 Ok(manifest) => usable.push((found.clone(), manifest.clone())),
@@ -260,7 +260,7 @@ impl Registry {
                         "plugin `{}` needs {need}, and no plugin that provides it could start",
                         manifest.id
                     ),
-                    format!("see why with: runt plugins list ({need})"),
+                    "see the other plugins in: runt plugins list",
                 ));
             }
         }

@@ -228,12 +228,7 @@ fn check_layout(header: &'static LibHeader, facts: &LibraryFacts) -> Result<(), 
     let Some(plugin) = header.layout() else {
         return Err(Refusal::new(format!("plugin `{}` hides its types", facts.id), remedy));
     };
-    // Globals of its own for each check: plugins are compared with the host, not with each other.
-    let fits = |interface: &'static TypeLayout, implementation: &'static TypeLayout| {
-        check_layout_compatibility_with_globals(interface, implementation, &CheckingGlobals::new())
-    };
-    let Err(newer) = fits(host, plugin) else { return Ok(()) };
-    let Err(older) = fits(plugin, host) else { return Ok(()) };
+    let Err(report) = fits_either_way(host, plugin) else { return Ok(()) };
     let (major, minor) = facts.abi;
     Err(Refusal {
         reason: format!(
@@ -241,8 +236,20 @@ fn check_layout(header: &'static LibHeader, facts: &LibraryFacts) -> Result<(), 
             facts.id
         ),
         remedy: remedy.to_owned(),
-        report: Some(format!("host as interface:\n{newer}\n\nplugin as interface:\n{older}\n")),
+        report: Some(report),
     })
+}
+
+/// Whether one layout is the other with members appended; if not, everything there is to know about it.
+/// abi_stable asks only whether the plugin may be newer, and daemons are updated before plugins are.
+fn fits_either_way(host: &'static TypeLayout, plugin: &'static TypeLayout) -> Result<(), String> {
+    // Globals of its own for each check: plugins are compared with the host, not with each other.
+    let fits = |interface: &'static TypeLayout, implementation: &'static TypeLayout| {
+        check_layout_compatibility_with_globals(interface, implementation, &CheckingGlobals::new())
+    };
+    let Err(newer) = fits(host, plugin) else { return Ok(()) };
+    let Err(older) = fits(plugin, host) else { return Ok(()) };
+    Err(format!("host as interface:\n{newer}\n\nplugin as interface:\n{older}\n"))
 }
 
 /// Reads a descriptor's string.
@@ -258,4 +265,84 @@ fn text(text: Text) -> String {
 /// The loader's own words, without what follows them.
 fn first_line(error: &libloading::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One version of a trait that crosses, and the module that leads to it.
+    macro_rules! version {
+        ($name:ident, { $($before:item)* }, { $($after:item)* }) => {
+            #[allow(missing_docs, dead_code, unreachable_pub, reason = "only its layout is looked at")]
+            mod $name {
+                use abi_stable::{StableAbi, sabi_trait, std_types::RBox};
+
+                #[sabi_trait]
+                pub trait Thing: Send + Sync + 'static {
+                    $($before)*
+                    #[sabi(last_prefix_field)]
+                    fn last(&self) -> u8;
+                    $($after)*
+                }
+
+                #[repr(C)]
+                #[derive(StableAbi)]
+                #[sabi(kind(Prefix(prefix_ref = ModuleRef)))]
+                #[sabi(missing_field(option))]
+                pub struct Module {
+                    #[sabi(last_prefix_field)]
+                    pub create: extern "C" fn(Thing_TO<RBox<()>>) -> u8,
+                }
+            }
+        };
+    }
+
+    version!(
+        first,
+        {
+            fn one(&self) -> u8;
+        },
+        {}
+    );
+    version!(
+        appended,
+        {
+            fn one(&self) -> u8;
+        },
+        {
+            fn more(&self) -> u16 {
+                0
+            }
+        }
+    );
+    version!(
+        inserted,
+        {
+            fn zero(&self) -> u8;
+            fn one(&self) -> u8;
+        },
+        {}
+    );
+    version!(
+        changed,
+        {
+            fn one(&self) -> u64;
+        },
+        {}
+    );
+
+    #[test]
+    fn either_side_may_be_newer_and_neither_may_differ() {
+        let first = <first::ModuleRef as StableAbi>::LAYOUT;
+        let appended = <appended::ModuleRef as StableAbi>::LAYOUT;
+        let inserted = <inserted::ModuleRef as StableAbi>::LAYOUT;
+        let changed = <changed::ModuleRef as StableAbi>::LAYOUT;
+        for (host, plugin) in [(first, first), (first, appended), (appended, first)] {
+            fits_either_way(host, plugin).unwrap();
+        }
+        for (host, plugin) in [(first, inserted), (inserted, first), (first, changed), (appended, changed)] {
+            assert!(!fits_either_way(host, plugin).unwrap_err().is_empty());
+        }
+    }
 }

@@ -41,15 +41,19 @@ pub(super) type OnPanic = Arc<dyn Fn(&str, &str) + Send + Sync>;
 /// Where bodies run.
 enum Bodies {
     /// On a runtime of the plugin's own, started by the first call that needs it.
-    Own { started: OnceLock<io::Result<Runtime>>, workers: usize },
+    Own { started: OnceLock<io::Result<Runtime>>, threads: &'static str, workers: usize },
     /// On the runtime the daemon has anyway.
     Existing(Handle),
 }
 
 impl Side {
-    /// A plugin's side, with that many workers; zero means one per core.
-    pub(crate) fn plugin(workers: usize, on_panic: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
-        let runtime = Bodies::Own { started: OnceLock::new(), workers };
+    /// A plugin's side: its threads' name and how many workers; zero means one per core.
+    pub(crate) fn plugin(
+        threads: &'static str,
+        workers: usize,
+        on_panic: impl Fn(&str, &str) + Send + Sync + 'static,
+    ) -> Self {
+        let runtime = Bodies::Own { started: OnceLock::new(), threads, workers };
         Self::new(runtime, "the plugin", ErrorCode::Panicked, on_panic)
     }
 
@@ -118,8 +122,8 @@ impl Bodies {
     fn handle(&self) -> Result<&Handle> {
         match self {
             Self::Existing(handle) => Ok(handle),
-            Self::Own { started, workers } => started
-                .get_or_init(|| start_runtime(*workers))
+            Self::Own { started, threads, workers } => started
+                .get_or_init(|| start_runtime(threads, *workers))
                 .as_ref()
                 .map(Runtime::handle)
                 .map_err(|error| PluginError::unavailable(format!("no threads for the plugin: {error}"))),
@@ -138,12 +142,12 @@ impl Drop for Bodies {
     }
 }
 
-fn start_runtime(workers: usize) -> io::Result<Runtime> {
+fn start_runtime(threads: &str, workers: usize) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if workers > 0 {
         builder.worker_threads(workers);
     }
-    builder.thread_name("plugin").enable_all().build()
+    builder.thread_name(threads).enable_all().build()
 }
 
 /// A reply whose body runs elsewhere. Dropping it aborts the body.
