@@ -22,6 +22,7 @@ mod kernel_backend;
 pub mod manifest;
 mod plugin;
 mod rooms;
+pub mod search;
 mod task;
 
 pub use async_trait::async_trait;

@@ -1,104 +1,104 @@
-// NOTE to engineer A from the lead: please build host/src/plugins/discovery.rs on this module (runt uses it too, with the daemon down).
-// Add `pub mod search;` beside `pub mod manifest;` (not behind the adapter feature) and delete these lines.
 //! Where plugins are looked for.
 //!
 //! For: the daemon, which loads what it finds, and the command line, which shows it without a daemon.
-//! Promises: the order is the rule that decides which of two plugins with one id wins: the first.
+//! Promises: the order of the search path decides which of two plugins with one id wins: the first.
+//! Folders without a manifest are not plugins and are passed over.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::manifest;
+use serde::Serialize;
 
-/// Where a plugin folder was found, in search order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+use crate::manifest::FILE_NAME;
+
+/// Plugins of the whole system, installed by its package manager.
+const SYSTEM_FOLDER: &str = "/usr/lib/runt/plugins";
+/// Plugins that ship with the daemon, seen from the folder of its binary.
+const BUNDLED_FOLDER: &str = "../lib/runt/plugins";
+
+/// Where a plugin was found, in search order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Source {
     /// `--plugin-dir`.
-    Flag,
+    Argument,
     /// `RUNTIMED_PLUGIN_PATH`.
     Environment,
-    /// The user's own: `~/.local/share/runt/plugins`.
+    /// The user's own folder.
     User,
-    /// Shipped with the daemon: `../lib/runt/plugins` next to its binary.
+    /// Shipped with the daemon.
     Bundled,
-    /// The system's: `/usr/lib/runt/plugins`.
+    /// The system's folder.
     System,
+}
+
+/// Folders to search, first wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SearchPath(pub Vec<(Source, PathBuf)>);
+
+impl SearchPath {
+    /// The usual order. `arguments` are the values of `--plugin-dir`, `variable` is that of
+    /// `RUNTIMED_PLUGIN_PATH`, `data` is the user's data folder, `binary` the daemon's own path.
+    pub fn new(
+        arguments: &[PathBuf],
+        variable: Option<&OsStr>,
+        data: Option<&Path>,
+        binary: Option<&Path>,
+    ) -> Self {
+        let mut folders: Vec<_> = arguments.iter().map(|folder| (Source::Argument, folder.clone())).collect();
+        if let Some(variable) = variable {
+            let named = std::env::split_paths(variable).filter(|folder| !folder.as_os_str().is_empty());
+            folders.extend(named.map(|folder| (Source::Environment, folder)));
+        }
+        if let Some(data) = data {
+            folders.push((Source::User, data.join("runt/plugins")));
+        }
+        if let Some(folder) = binary.and_then(Path::parent) {
+            folders.push((Source::Bundled, folder.join(BUNDLED_FOLDER)));
+        }
+        folders.push((Source::System, PathBuf::from(SYSTEM_FOLDER)));
+        Self(folders)
+    }
+
+    /// [`SearchPath::new`] for this process.
+    pub fn of_this_process(arguments: &[PathBuf]) -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let home = set("HOME").map(PathBuf::from);
+        let data = if cfg!(target_os = "macos") {
+            home.map(|home| home.join("Library/Application Support"))
+        } else {
+            set("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home.map(|home| home.join(".local/share")))
+        };
+        let binary = std::env::current_exe().ok();
+        Self::new(arguments, set("RUNTIMED_PLUGIN_PATH").as_deref(), data.as_deref(), binary.as_deref())
+    }
+}
+
+impl SearchPath {
+    /// Every folder that has a manifest, in search order. Search folders that cannot be read count as
+    /// empty. Blocks on the file system.
+    pub fn plugin_folders(&self) -> Vec<(Source, PathBuf)> {
+        let mut found = Vec::new();
+        for (source, folder) in &self.0 {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut folders: Vec<PathBuf> =
+                entries.map(|entry| entry.path()).filter(|path| path.join(FILE_NAME).is_file()).collect();
+            folders.sort();
+            found.extend(folders.into_iter().map(|folder| (*source, folder)));
+        }
+        found
+    }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Flag => "flag",
+            Self::Argument => "argument",
             Self::Environment => "environment",
             Self::User => "user",
             Self::Bundled => "bundled",
             Self::System => "system",
         })
-    }
-}
-
-/// A folder that holds a `plugin.toml`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginFolder {
-    /// The folder; its name should be the plugin's id.
-    pub path: PathBuf,
-    /// Where it was found.
-    pub source: Source,
-}
-
-/// Every plugin folder, in search order: `flags` first. Folders that cannot be read hold nothing.
-pub fn plugin_folders(flags: &[PathBuf]) -> Vec<PluginFolder> {
-    let mut found = Vec::new();
-    for (source, folder) in search_path(flags) {
-        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mut paths: Vec<_> =
-            entries.map(|entry| entry.path()).filter(|path| path.join(manifest::FILE_NAME).is_file()).collect();
-        paths.sort();
-        found.extend(paths.into_iter().map(|path| PluginFolder { path, source }));
-    }
-    found
-}
-
-/// The folders that are searched for plugin folders, in order, each once.
-fn search_path(flags: &[PathBuf]) -> Vec<(Source, PathBuf)> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let home = variable("HOME").map(PathBuf::from);
-    let user = if cfg!(target_os = "macos") {
-        home.map(|home| home.join("Library/Application Support"))
-    } else {
-        variable("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home.map(|home| home.join(".local/share")))
-    };
-    let binary = std::env::current_exe().and_then(|exe| exe.canonicalize()).ok();
-    let prefix = binary.as_deref().and_then(Path::parent).and_then(Path::parent).map(Path::to_path_buf);
-    let environment = variable("RUNTIMED_PLUGIN_PATH").unwrap_or_default();
-
-    let mut path: Vec<(Source, PathBuf)> = Vec::new();
-    let environment = std::env::split_paths(&environment).filter(|folder| !folder.as_os_str().is_empty());
-    let candidates = (flags.iter().cloned().map(|folder| (Source::Flag, folder)))
-        .chain(environment.map(|folder| (Source::Environment, folder)))
-        .chain(user.map(|user| (Source::User, user.join("runt/plugins"))))
-        .chain(prefix.map(|prefix| (Source::Bundled, prefix.join("lib/runt/plugins"))))
-        .chain([(Source::System, PathBuf::from("/usr/lib/runt/plugins"))]);
-    for (source, folder) in candidates {
-        let folder = folder.canonicalize().unwrap_or(folder);
-        if !path.iter().any(|(_, known)| *known == folder) {
-            path.push((source, folder));
-        }
-    }
-    path
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_come_first_and_a_folder_is_searched_once() {
-        let flag = PathBuf::from("/somewhere");
-        let path = search_path(&[flag.clone(), flag.clone()]);
-        assert_eq!(path[0], (Source::Flag, flag.clone()));
-        assert_eq!(path.iter().filter(|(_, folder)| *folder == flag).count(), 1);
-        assert!(path.windows(2).all(|pair| pair[0].0 <= pair[1].0), "{path:?}");
-        assert_eq!(path.last().map(|(source, _)| *source), Some(Source::System));
     }
 }

@@ -1,2 +1,59 @@
-//! placeholder
-fn main() {}
+//! `runt`: the command line of the notebook runtime daemon.
+//!
+//! For: people and scripts. Results go to stdout, everything else to stderr.
+//! Promises: exit code 0 on success, 1 when the operation failed or the daemon cannot be reached, 2 for
+//! wrong usage; `--json` prints one JSON document and nothing else on stdout.
+//! Never: decides anything the daemon decides.
+
+mod cli;
+mod commands;
+mod render;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use cli::{Cli, Command, DaemonCommand, PluginsCommand};
+
+fn main() -> ExitCode {
+    let Some(command) = Cli::parse().command else {
+        return match Cli::command().print_help() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            anstream::eprintln!("Error: could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(command)) {
+        Ok(code) => code,
+        Err(error) => {
+            anstream::eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(options) => commands::run::run(options).await,
+        Command::Daemon { command } => match command {
+            DaemonCommand::Status { json } => commands::daemon::status(json).await,
+            DaemonCommand::Start { foreground } => commands::daemon::start(foreground),
+            DaemonCommand::Stop { json } => commands::daemon::stop(json).await,
+            DaemonCommand::Ping { json } => commands::daemon::ping(json).await,
+        },
+        Command::Status { json } => commands::daemon::status(json).await,
+        Command::Notebooks { json } => commands::notebooks::list(json).await,
+        Command::Plugins { command: PluginsCommand::List { json } } => commands::plugins::list(json).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -5,12 +5,14 @@
 //! dropped session ends its task and its connection.
 //! Never: starts a daemon, or knows what is inside it.
 
+mod blobs;
 mod client;
 mod connection;
 mod endpoint;
 mod error;
 mod session;
 
+pub use blobs::BlobReader;
 pub use client::{Client, Pong};
 pub use error::{ClientError, Result};
 pub use runtimed_protocol as protocol;

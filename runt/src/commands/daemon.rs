@@ -1,0 +1,246 @@
+//! `runt daemon`: is it there, start it, stop it.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use runtimed_client::protocol::pool::{DaemonInfo, PoolStats, PoolStatus};
+use runtimed_client::protocol::preamble::PROTOCOL_VERSION;
+use runtimed_client::{Client, ClientError};
+use serde_json::{Value, json};
+
+use crate::commands::plugins;
+use crate::terminal;
+
+/// How long a stopped daemon may take to be gone. It saves notebooks and ends kernels meanwhile.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// `runt daemon ping`.
+pub(crate) async fn ping(json: bool) -> anyhow::Result<ExitCode> {
+    match Client::discover().ping().await {
+        Ok(pong) => {
+            if json {
+                terminal::print_json(&json!({ "running": true, "daemon_version": pong.daemon_version }))?;
+            } else {
+                anstream::println!("pong");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            if json {
+                terminal::print_json(&json!({ "running": false, "error": error.to_string() }))?;
+            }
+            anstream::eprintln!("Daemon not running: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// `runt daemon status`. Succeeds whether or not the daemon runs: that is its answer.
+pub(crate) async fn status(json: bool) -> anyhow::Result<ExitCode> {
+    let client = Client::discover();
+    let info = client.daemon_info().await.ok();
+    let pools = match &info {
+        Some(_) => client.status().await.ok(),
+        None => None,
+    };
+    let plugins = match &info {
+        Some(_) => client.list_plugins().await.ok(),
+        None => None,
+    };
+    let missing = plugins.as_deref().map(plugins::missing).unwrap_or_default();
+    if json {
+        return status_json(&client, info.as_ref(), pools.as_ref(), &missing);
+    }
+    anstream::println!("{}", terminal::title("runtimed Daemon Status"));
+    let line = |label: &str, value: &str| anstream::println!("{label:<19} {value}");
+    line("Channel:", "stable");
+    line("Daemon running:", if info.is_some() { "yes" } else { "no" });
+    line("Socket:", &terminal::tilde(client.socket()));
+    let Some(info) = info else {
+        anstream::println!("\nStart it with 'runt daemon start --foreground'.");
+        return Ok(ExitCode::SUCCESS);
+    };
+    anstream::println!();
+    line("PID:", &info.pid.to_string());
+    line("Version:", &info.daemon_version);
+    line("Protocol:", &format!("v{}", info.protocol_version));
+    if info.protocol_version != u32::from(PROTOCOL_VERSION) {
+        line("Warning:", &mismatch(info.protocol_version));
+    }
+    if let Some(port) = info.blob_port {
+        line("Blob server:", &format!("http://127.0.0.1:{port}"));
+    }
+    for problem in &missing {
+        line("Missing:", problem);
+    }
+    anstream::println!("\nPool:");
+    for (kind, pool) in pools.iter().flat_map(PoolStats::pools) {
+        anstream::println!("  {:<8} {}", format!("{}:", label(kind)), pool_line(pool));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status_json(
+    client: &Client,
+    info: Option<&DaemonInfo>,
+    pools: Option<&PoolStats>,
+    missing: &[String],
+) -> anyhow::Result<ExitCode> {
+    let blob_url = info.and_then(|info| info.blob_port).map(|port| format!("http://127.0.0.1:{port}"));
+    terminal::print_json(&json!({
+        "channel": "stable",
+        "socket_path": client.socket(),
+        "installed": false,
+        "running": info.is_some(),
+        "protocol_version": info.map(|info| info.protocol_version),
+        "daemon_version": info.map(|info| &info.daemon_version),
+        "daemon_info": info,
+        "pool_stats": pools,
+        "blob_url": blob_url,
+        "missing": missing,
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `UV` and `Conda` are what these tools call themselves.
+fn label(kind: &str) -> String {
+    let mut letters = kind.chars();
+    match kind {
+        "uv" => "UV".to_owned(),
+        _ => letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect()),
+    }
+}
+
+fn pool_line(pool: &PoolStatus) -> String {
+    let mut text = format!("{}/{} ready", pool.available, pool.pool_size);
+    if pool.warming > 0 {
+        text += &format!(" ({} warming)", pool.warming);
+    }
+    if let Some(error) = &pool.error {
+        let first = error.lines().next().unwrap_or_default();
+        text += &format!(", failing: {first}");
+        if let Some(package) = &pool.failed_package {
+            text += &format!(" (package {package})");
+        }
+        text += &format!(", next try in {} s", pool.retry_in_secs);
+    }
+    text
+}
+
+fn mismatch(running: u32) -> String {
+    let remedy = if running > u32::from(PROTOCOL_VERSION) {
+        "Please update the CLI (or reinstall the app) to match the daemon."
+    } else {
+        "Please update the daemon: runt daemon doctor --fix"
+    };
+    format!(
+        "Daemon is running protocol version {running}, but this CLI expects version {PROTOCOL_VERSION}. {remedy}"
+    )
+}
+
+/// `runt daemon start`.
+pub(crate) fn start(foreground: bool) -> anyhow::Result<ExitCode> {
+    if !foreground {
+        anstream::eprintln!(
+            "This version has no system service yet. Run 'runt daemon start --foreground', or start 'runtimed' yourself."
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    let daemon = daemon_binary()?;
+    let mut command = std::process::Command::new(&daemon);
+    command.arg("run");
+    if let Some(socket) = std::env::var_os("RUNTIMED_SOCKET_PATH").filter(|socket| !socket.is_empty()) {
+        command.arg("--socket").arg(socket);
+    }
+    // Takes our place, so that Ctrl-C and signals are the daemon's own.
+    let error = command.exec();
+    Err(error).with_context(|| format!("could not start {}", daemon.display()))
+}
+
+/// `runtimed` next to this program.
+fn daemon_binary() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?.canonicalize()?;
+    let daemon = here.parent().unwrap_or(Path::new(".")).join("runtimed");
+    if !daemon.is_file() {
+        bail!("Daemon binary not found at: {}\nInstall runtimed beside runt.", daemon.display());
+    }
+    Ok(daemon)
+}
+
+/// `runt daemon stop`.
+pub(crate) async fn stop(json: bool) -> anyhow::Result<ExitCode> {
+    let client = Client::discover();
+    let say = |text: &str| {
+        if !json {
+            anstream::println!("{text}");
+        }
+    };
+    let done = |stopped: bool, pid: Option<u32>| {
+        if json {
+            terminal::print_json(
+                &json!({ "stopped": stopped, "pid": pid.map_or(Value::Null, Value::from) }),
+            )?;
+        }
+        anyhow::Ok(ExitCode::SUCCESS)
+    };
+    say("Stopping runtimed service...");
+    let info = match client.daemon_info().await {
+        Ok(info) => info,
+        Err(ClientError::Connect(_)) => {
+            say("No daemon info found, assuming daemon is stopped.");
+            return done(false, None);
+        }
+        Err(error) => bail!("Failed to stop daemon: {error}"),
+    };
+    say("Attempting graceful shutdown via socket...");
+    client.shutdown().await.map_err(|error| anyhow::anyhow!("Failed to stop daemon: {error}"))?;
+    if !gone(info.pid).await {
+        bail!(
+            "Failed to stop daemon: it agreed to stop but process {} is still there after {} s.\n\
+             It may be saving notebooks or ending kernels; nothing was killed. See its log, or wait and try again.",
+            info.pid,
+            STOP_LIMIT.as_secs()
+        );
+    }
+    say("Daemon stopped gracefully.");
+    done(true, Some(info.pid))
+}
+
+/// Waits until a process has ended.
+async fn gone(pid: u32) -> bool {
+    let alive = || {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    };
+    let wait = async {
+        while alive() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(STOP_LIMIT, wait).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_pool_says_why_and_when_it_tries_again() {
+        let pool = PoolStatus {
+            available: 0,
+            pool_size: 2,
+            error: Some("no such package\nlong story".into()),
+            failed_package: Some("numpyy".into()),
+            retry_in_secs: 29,
+            ..PoolStatus::default()
+        };
+        assert_eq!(
+            pool_line(&pool),
+            "0/2 ready, failing: no such package (package numpyy), next try in 29 s"
+        );
+        assert_eq!((label("uv").as_str(), label("conda").as_str(), label("").as_str()), ("UV", "Conda", ""));
+    }
+}

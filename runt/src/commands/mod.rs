@@ -1,0 +1,6 @@
+//! One file per command.
+
+pub(crate) mod daemon;
+pub(crate) mod notebooks;
+pub(crate) mod plugins;
+pub(crate) mod run;
