@@ -7,10 +7,14 @@
 //! Never: the name of a plugin's crate, a list of environment kinds, a notebook's content.
 
 pub mod cli;
+pub mod daemon;
 pub mod disk;
+pub mod http;
+pub mod ipc;
 pub mod lock;
 pub mod log;
 pub mod paths;
+pub mod plugins;
 pub mod pools;
 pub mod settings;
 pub mod shutdown;

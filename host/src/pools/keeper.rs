@@ -78,6 +78,10 @@ impl Keeper {
     }
 
     async fn recover(&self) {
+        self.pool.keep(|state| {
+            state.abandon_builds();
+            Vec::new()
+        });
         let (envs, kind) = (self.pool.envs.clone(), self.pool.kind.clone());
         let found = tokio::task::spawn_blocking(move || {
             let folders = record::pooled(&envs, &kind);
@@ -97,6 +101,8 @@ impl Keeper {
                 since: Instant::now(),
             });
             self.pool.keep(|state| match ready {
+                // A keeper that is started again finds its own.
+                _ if state.tracks(&prefix) => Vec::new(),
                 Some(ready) => state.recover(ready).into_iter().collect(),
                 None => vec![prefix],
             });

@@ -91,6 +91,19 @@ impl PoolState {
         gone
     }
 
+    /// Forgets builds whose keeper is gone.
+    pub fn abandon_builds(&mut self) {
+        self.warming.clear();
+    }
+
+    /// Whether the environment at `prefix` has its place in this pool already.
+    pub fn tracks(&self, prefix: &Path) -> bool {
+        let ready = self.available.iter().chain(&self.retired);
+        ready.map(|ready| &ready.environment.prefix).any(|known| known == prefix)
+            || self.warming.contains(prefix)
+            || self.leased.contains(prefix)
+    }
+
     /// Offers an environment that a former daemon left. Returns its prefix if it is to be deleted.
     pub fn recover(&mut self, ready: Ready) -> Option<PathBuf> {
         if same_list(&ready.packages, &self.packages) && self.available.len() < self.target {

@@ -1,0 +1,365 @@
+//! The daemon's life: boot, serve, stop.
+//!
+//! For: `main.rs`.
+//! Promises: one daemon per base; pings are answered before plugins are even looked for; whatever a
+//! connection or a background task does, the others go on; the socket is gone after a clean end.
+//!
+//! Order of boot: lock, log, settings, socket, HTTP, then side by side: accept and load plugins.
+//! Order of stop: accept nothing, close rooms, close connections, stop plugins, remove the socket.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use runtimed_plugin_api::{Directories, Environments, PluginError, RoomReply, RoomRequest, Rooms};
+use runtimed_protocol::identity::local_principal;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Cli, VERSION};
+use crate::ipc::{self, PoolDocument};
+use crate::lock::DaemonLock;
+use crate::paths::{Paths, PathsEnv, PathsOptions};
+use crate::plugins::{HostContext, Registry, SearchPath};
+use crate::pools::{EnvironmentService, Pools, TrustStore};
+use crate::settings::{Mirror, Settings};
+use crate::shutdown::{Shutdown, signalled};
+use crate::socket::{Socket, make_private};
+use crate::{http, log};
+
+/// Threads of the host's runtime: it moves bytes and waits; the work is done in plugins, which have
+/// threads of their own.
+const WORKERS: usize = 2;
+/// Time rooms have to make everything durable and end their kernels.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+/// Time each plugin has to stop.
+const PLUGIN_STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Time connections and background tasks have to notice that the daemon stops.
+const TASKS_LIMIT: Duration = Duration::from_secs(5);
+/// Pause after a failed accept, which passes when files are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every connection can reach.
+pub struct Daemon {
+    /// Where things are.
+    pub paths: Paths,
+    /// When this life began.
+    pub started: Instant,
+    /// The same as RFC 3339, UTC.
+    pub started_at: String,
+    /// Who local clients are: `local:<user>`.
+    pub principal: String,
+    /// The user's settings.
+    pub settings: Settings,
+    /// Environments that are ready.
+    pub pools: Pools,
+    /// Environments for rooms.
+    pub environments: EnvironmentService,
+    /// How full the pools are, as a document.
+    pub pool_document: PoolDocument,
+    /// Port of the HTTP server, once it is bound.
+    pub http_port: OnceLock<u16>,
+    /// The daemon begins to stop.
+    pub shutdown: Shutdown,
+    /// Rooms are closed; connections end now.
+    pub disconnect: CancellationToken,
+    /// The plugins; none until they are loaded.
+    registry: watch::Sender<Option<Arc<Registry>>>,
+}
+
+/// Runs a daemon from its lock to its last act. The exit code is 0 after a clean stop, and also when
+/// another daemon has the base already.
+pub fn run(cli: &Cli) -> ExitCode {
+    let env = PathsEnv::of_this_process(cli.dev);
+    let options = PathsOptions {
+        socket: cli.run.socket.clone(),
+        envs: cli.run.cache_dir.clone(),
+        blobs: cli.run.blob_store_dir.clone(),
+        settings: cli.run.settings_json.clone(),
+    };
+    let paths = Paths::new(&env, options);
+    let lock = match take_lock(&paths) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => {
+            say(&format!(
+                "Another process holds the daemon lock at {}; exiting cleanly (socket readiness is not yet known)",
+                paths.lock().display()
+            ));
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            say(&format!("Error: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = log::init(&paths.log(), &cli.log_level, &lock)
+        .with_context(|| format!("could not start the log `{}`", paths.log().display()))
+        .and_then(|()| run_locked(cli, paths));
+    match ended {
+        Ok(()) => {
+            log::lifecycle("STARTUP", "Daemon exited: Ok (graceful shutdown)");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log::lifecycle("STARTUP", &format!("Daemon exited: {error:#}"));
+            say(&format!("Error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn take_lock(paths: &Paths) -> Result<Option<DaemonLock>> {
+    std::fs::create_dir_all(&paths.base)
+        .with_context(|| format!("could not make `{}`", paths.base.display()))?;
+    let path = paths.lock();
+    DaemonLock::take(&path).with_context(|| format!("could not lock `{}`", path.display()))
+}
+
+/// Says something before there is a log, or beside it.
+fn say(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let (home, user) = (variable("HOME").unwrap_or_default(), variable("USER"));
+    log::lifecycle(
+        "STARTUP",
+        &format!(
+            "runtimed starting: pid={}, HOME={home}, USER={}, version={VERSION}",
+            std::process::id(),
+            user.as_deref().unwrap_or_default()
+        ),
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("runtimed")
+        .enable_all()
+        .build()
+        .context("could not start threads")?;
+    let principal = local_principal(user.as_deref(), variable("USERNAME").as_deref());
+    let (settings, mirror) = Settings::open(&paths.settings, &paths.base);
+    let served = runtime.block_on(async {
+        let socket = Socket::bind(&paths.socket, &paths.base)
+            .with_context(|| format!("could not listen on `{}`", paths.socket.display()))?;
+        let shutdown = Shutdown::default();
+        let pools =
+            Pools::new(paths.envs.clone(), settings.clone(), cli.run.disabled_pools(), shutdown.clone());
+        let trust = TrustStore::new(paths.trusted_packages());
+        let daemon = Arc::new(Daemon {
+            environments: EnvironmentService::new(
+                pools.clone(),
+                settings.clone(),
+                trust,
+                paths.inline_envs(),
+            ),
+            pool_document: PoolDocument::new()?,
+            started: Instant::now(),
+            started_at: jiff::Timestamp::now().to_string(),
+            http_port: OnceLock::new(),
+            disconnect: CancellationToken::new(),
+            registry: watch::Sender::new(None),
+            paths,
+            principal,
+            settings,
+            pools,
+            shutdown,
+        });
+        daemon.serve(socket, mirror, cli.run.plugin_dir.clone()).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+impl Daemon {
+    /// The plugins, once they are loaded.
+    ///
+    /// # Errors
+    /// `Cancelled` when the daemon stops before that.
+    pub async fn registry(&self) -> Result<Arc<Registry>, PluginError> {
+        let stopping =
+            || PluginError::new(runtimed_plugin_api::ErrorCode::Cancelled, "The daemon is stopping.");
+        let mut registry = self.registry.subscribe();
+        tokio::select! {
+            biased;
+            loaded = registry.wait_for(Option::is_some) => match loaded.as_deref() {
+                Ok(Some(registry)) => Ok(Arc::clone(registry)),
+                _ => Err(stopping()),
+            },
+            () = self.disconnect.cancelled() => Err(stopping()),
+        }
+    }
+
+    /// The rooms.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming what is missing, when no plugin provides them.
+    pub async fn rooms(&self) -> Result<Arc<dyn Rooms>, PluginError> {
+        self.registry().await?.rooms().ok_or_else(|| {
+            PluginError::unavailable(
+                "The `rooms` plugin is not running, so notebooks cannot be opened. Your files are untouched.",
+            )
+            .help("`runt plugins list` says why; a missing plugin comes back by installing runtimed again.")
+        })
+    }
+
+    /// Asks the rooms a question.
+    ///
+    /// # Errors
+    /// Those of [`Daemon::rooms`] and of the rooms.
+    pub async fn ask_rooms(&self, request: RoomRequest) -> Result<RoomReply, PluginError> {
+        self.rooms().await?.ask(request).await
+    }
+
+    /// Serves until somebody asks the daemon to stop, then stops.
+    async fn serve(self: Arc<Self>, socket: Socket, mirror: Mirror, plugin_dirs: Vec<PathBuf>) -> Result<()> {
+        let mut background = JoinSet::new();
+        let (daemon, listener) = (Arc::clone(&self), http::bind().await);
+        match listener.and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
+            Ok((port, listener)) => {
+                self.http_port.set(port).ok();
+                background.spawn(async move {
+                    if let Err(error) = http::serve(listener, daemon).await {
+                        tracing::error!("the HTTP server ended: {error}");
+                    }
+                });
+            }
+            Err(error) => tracing::error!("outputs are not served over HTTP: {error}"),
+        }
+        let daemon = Arc::clone(&self);
+        background.spawn(async move { daemon.load_plugins(plugin_dirs).await });
+        background.spawn(mirror.run(self.shutdown.clone()));
+        let daemon = Arc::clone(&self);
+        background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
+
+        let mut connections = JoinSet::new();
+        let mut signal = std::pin::pin!(signalled());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.begun() => break,
+                name = &mut signal => {
+                    log::lifecycle("STARTUP", &format!("stopping: {}", name.context("could not wait for signals")?));
+                    self.shutdown.begin();
+                }
+                Some(ended) = connections.join_next() => note_panic("a connection", ended),
+                Some(ended) = background.join_next() => note_panic("a background task", ended),
+                accepted = socket.accept() => match accepted {
+                    Ok(stream) => {
+                        connections.spawn(ipc::serve(Arc::clone(&self), stream));
+                    }
+                    Err(error) => {
+                        tracing::error!("could not accept a connection: {error}");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        self.stop(connections, background).await;
+        drop(socket);
+        Ok(())
+    }
+
+    /// Looks for plugins, starts them, and keeps pools for what they provide.
+    async fn load_plugins(&self, plugin_dirs: Vec<PathBuf>) {
+        let runtime = runtime_directory(&self.paths);
+        let environments: Arc<dyn Environments> = Arc::new(self.environments.clone());
+        let context = HostContext {
+            directories: Directories {
+                base: self.paths.base.clone(),
+                runtime,
+                blobs: self.paths.blobs.clone(),
+                executions: self.paths.executions(),
+                tools: self.paths.tools(),
+                plugin: PathBuf::new(),
+            },
+            settings: self.settings.watch(),
+            shutdown: self.shutdown.token().clone(),
+            environments: OnceLock::from(environments),
+        };
+        let path = SearchPath::of_this_process(&plugin_dirs);
+        let registry = Registry::new(Arc::new(context), path, self.disabled_plugins());
+        registry.load().await;
+        self.registry.send_replace(Some(Arc::clone(&registry)));
+        let providers = registry.env_providers().await;
+        self.pools.run(providers.into_values().collect()).await;
+    }
+
+    /// Ids in the setting `plugins.disabled`.
+    fn disabled_plugins(&self) -> BTreeSet<String> {
+        let settings = self.settings.view().values;
+        let ids = settings.pointer("/plugins/disabled").and_then(Value::as_array).into_iter().flatten();
+        ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+    }
+
+    async fn stop(&self, connections: JoinSet<()>, background: JoinSet<()>) {
+        let registry = self.registry.borrow().clone();
+        if let Some(rooms) = registry.as_ref().and_then(|registry| registry.rooms()) {
+            match timeout(CLOSE_LIMIT, rooms.ask(RoomRequest::Close)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::error!("closing the notebooks failed: {error}"),
+                Err(_) => tracing::error!("the notebooks were not closed within {CLOSE_LIMIT:?}"),
+            }
+        }
+        self.disconnect.cancel();
+        end(connections, "connection").await;
+        end(background, "background task").await;
+        if let Some(registry) = registry {
+            registry.stop(PLUGIN_STOP_LIMIT).await;
+        }
+    }
+}
+
+/// Makes the folder for sockets of kernels and helpers. Where the usual one is not the user's alone, it
+/// is a folder of the base instead.
+fn runtime_directory(paths: &Paths) -> PathBuf {
+    match make_private_folders(&paths.runtime) {
+        Ok(()) => paths.runtime.clone(),
+        Err(error) => {
+            tracing::warn!("`{}` cannot be used for sockets: {error}", paths.runtime.display());
+            paths.base.join("run")
+        }
+    }
+}
+
+/// Makes `directory` and the one above it, and both readable by the user alone.
+fn make_private_folders(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for folder in [directory.parent(), Some(directory)].into_iter().flatten() {
+        let metadata = std::fs::symlink_metadata(folder)?;
+        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other(format!("`{}` is not ours", folder.display())));
+        }
+        make_private(folder)?;
+    }
+    Ok(())
+}
+
+/// Waits for tasks that were asked to end; those that do not are cut off.
+async fn end(mut tasks: JoinSet<()>, what: &str) {
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            note_panic(what, ended);
+        }
+    };
+    if timeout(TASKS_LIMIT, all).await.is_err() {
+        tracing::warn!("a {what} did not end within {TASKS_LIMIT:?} and was cut off");
+        tasks.shutdown().await;
+    }
+}
+
+fn note_panic(what: &str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("{what} panicked; everything else goes on: {error}");
+    }
+}

@@ -1,0 +1,206 @@
+//! `GET /blob/<hash>`.
+//!
+//! For: clients that show outputs.
+//! Promises: streamed from the file in pieces, whatever its size; ranges and revalidation work.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use futures_util::stream;
+use runtimed_plugin_api::{BlobFile, Digest, PluginError};
+
+use super::not_found;
+use crate::daemon::Daemon;
+
+/// Bytes read at a time: few trips to the blocking pool, little memory per download (our choice).
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// Answers `GET` and `HEAD`.
+pub(super) async fn get(
+    State(daemon): State<Arc<Daemon>>,
+    Path(hash): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> axum::response::Response {
+    let Ok(digest) = hash.parse::<Digest>() else { return not_found().await };
+    match locate(&daemon, digest).await {
+        Ok(Some(blob)) => {
+            answer(blob, digest, method == Method::HEAD, &headers).await.unwrap_or_else(|error| {
+                tracing::warn!("could not serve blob {digest}: {error}");
+                (StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be read at the moment").into_response()
+            })
+        }
+        Ok(None) => not_found().await,
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message).into_response(),
+    }
+}
+
+async fn locate(daemon: &Daemon, digest: Digest) -> Result<Option<BlobFile>, PluginError> {
+    let blobs = daemon.registry().await?.blob_store();
+    let missing = || PluginError::unavailable("No plugin stores blobs.");
+    blobs.ok_or_else(missing)?.locate(digest).await
+}
+
+async fn answer(
+    blob: BlobFile,
+    digest: Digest,
+    head: bool,
+    headers: &HeaderMap,
+) -> io::Result<axum::response::Response> {
+    let etag = format!("\"{digest}\"");
+    let fallback = HeaderValue::from_static("application/octet-stream");
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, HeaderValue::from_str(&blob.media_type).unwrap_or(fallback))
+        .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, &etag);
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let known = text(header::IF_NONE_MATCH).is_some_and(|tags| {
+        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
+    });
+    if known {
+        return response.status(StatusCode::NOT_MODIFIED).body(Body::empty()).map_err(io::Error::other);
+    }
+    let range = text(header::RANGE)
+        .filter(|_| text(header::IF_RANGE).is_none_or(|tag| tag == etag))
+        .map_or(Range::Whole, |range| Range::parse(range, blob.size));
+    let (response, start, length) = match range {
+        Range::Whole => (response, 0, blob.size),
+        Range::Part { start, length } => {
+            let content_range = format!("bytes {start}-{}/{}", start + length - 1, blob.size);
+            let response = response.status(StatusCode::PARTIAL_CONTENT);
+            (response.header(header::CONTENT_RANGE, content_range), start, length)
+        }
+        Range::Outside => {
+            let content_range = format!("bytes */{}", blob.size);
+            let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            let response = response.header(header::CONTENT_RANGE, content_range);
+            return response.body(Body::empty()).map_err(io::Error::other);
+        }
+    };
+    let body = if head { Body::empty() } else { read(blob.path, start, length).await? };
+    response.header(header::CONTENT_LENGTH, length).body(body).map_err(io::Error::other)
+}
+
+/// What of the content is wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Range {
+    Whole,
+    Part { start: u64, length: u64 },
+    Outside,
+}
+
+impl Range {
+    /// Reads a `Range` header. What is not one plain range of bytes asks for everything.
+    fn parse(header: &str, size: u64) -> Self {
+        let Some((first, last)) =
+            header.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-'))
+        else {
+            return Self::Whole;
+        };
+        let (first, last) =
+            (first.parse::<u64>(), last.parse::<u64>().ok().or(last.is_empty().then_some(u64::MAX)));
+        match (first, last) {
+            (Ok(first), Some(last)) if first <= last => match first < size {
+                true => Self::Part { start: first, length: last.min(size - 1) - first + 1 },
+                false => Self::Outside,
+            },
+            (Err(_), Some(last)) if header.starts_with("bytes=-") && last != u64::MAX => match last.min(size)
+            {
+                0 => Self::Outside,
+                length => Self::Part { start: size - length, length },
+            },
+            _ => Self::Whole,
+        }
+    }
+}
+
+/// The bytes of a file. The first piece is read before the answer begins, so that a missing file is an
+/// error and not a torn answer.
+async fn read(path: PathBuf, start: u64, length: u64) -> io::Result<Body> {
+    let opened = blocking(move || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        read_piece(file, length)
+    });
+    let (first, rest) = opened.await?;
+    if rest.left == 0 {
+        return Ok(Body::from(first));
+    }
+    let pieces = stream::try_unfold((Some(first), rest), |(ready, rest)| async move {
+        if let Some(piece) = ready {
+            return Ok(Some((piece, (None, rest))));
+        }
+        if rest.left == 0 {
+            return Ok::<_, io::Error>(None);
+        }
+        let (piece, rest) = blocking(move || read_piece(rest.file, rest.left)).await?;
+        Ok(Some((piece, (None, rest))))
+    });
+    Ok(Body::from_stream(pieces))
+}
+
+/// A file and the bytes that are still wanted of it.
+struct Rest {
+    file: File,
+    left: u64,
+}
+
+fn read_piece(mut file: File, left: u64) -> io::Result<(Bytes, Rest)> {
+    let wanted = left.min(PIECE_BYTES as u64);
+    let mut piece = Vec::with_capacity(wanted as usize);
+    if (&mut file).take(wanted).read_to_end(&mut piece)? as u64 != wanted {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((piece.into(), Rest { file, left: left - wanted }))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_ranges_are_understood_and_others_give_everything() {
+        let part = |start, length| Range::Part { start, length };
+        for (header, expected) in [
+            ("bytes=0-9", part(0, 10)),
+            ("bytes=5-", part(5, 95)),
+            ("bytes=-10", part(90, 10)),
+            ("bytes=-1000", part(0, 100)),
+            ("bytes=90-1000", part(90, 10)),
+            ("bytes=100-", Range::Outside),
+            ("bytes=-0", Range::Outside),
+            ("bytes=9-5", Range::Whole),
+            ("bytes=0-1,5-6", Range::Whole),
+            ("lines=0-1", Range::Whole),
+            ("bytes=-", Range::Whole),
+        ] {
+            assert_eq!(Range::parse(header, 100), expected, "{header}");
+        }
+        assert_eq!(Range::parse("bytes=0-", 0), Range::Outside);
+    }
+
+    #[tokio::test]
+    async fn a_long_file_is_streamed_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blob");
+        let content: Vec<u8> = (0..PIECE_BYTES * 2 + 7).map(|n| n as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let body = read(path, 3, content.len() as u64 - 3).await.unwrap();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        assert!(bytes == content[3..]);
+        assert!(read(dir.path().join("missing"), 0, 1).await.is_err());
+    }
+}
