@@ -26,4 +26,6 @@ pub(crate) mod save;
 mod session;
 mod sync;
 pub(crate) mod task;
+#[cfg(test)]
+mod tests;
 mod uploads;

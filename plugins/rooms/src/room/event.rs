@@ -35,7 +35,7 @@ pub(crate) enum Event {
     /// The notebook's file was read, or why not.
     Loaded(Result<Box<Loaded>, String>),
     /// An environment was found, or not.
-    Environment { launch: LaunchId, result: Result<Lease, PluginError> },
+    Environment { launch: LaunchId, result: Result<Box<Lease>, PluginError> },
     /// An environment is being built.
     Progress { launch: LaunchId, progress: Progress },
     /// A kernel is up, or failed to start.

@@ -101,14 +101,6 @@ impl Kernel {
         }
     }
 
-    /// The launch in progress.
-    pub(crate) fn launching(&self) -> Option<&Launch> {
-        match &self.stage {
-            Stage::Acquiring(launch) | Stage::Starting(launch) => Some(launch),
-            _ => None,
-        }
-    }
-
     /// When a kernel that is up shall be shown.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         match &self.stage {

@@ -115,7 +115,7 @@ impl RoomCore {
     }
 
     /// The environment is there, or could not be had.
-    pub(super) fn environment_came(&mut self, id: LaunchId, result: Result<Lease, PluginError>) {
+    pub(super) fn environment_came(&mut self, id: LaunchId, result: Result<Box<Lease>, PluginError>) {
         let launch = match std::mem::take(&mut self.kernel.stage) {
             Stage::Acquiring(launch) if launch.id == id => launch,
             other => {
@@ -132,7 +132,7 @@ impl RoomCore {
             Ok(lease) => {
                 let need = self.need(&launch.wanted.source);
                 kept(self.documents.runtime.set_prewarmed_packages(&lease.prewarmed_packages));
-                self.kernel.environment = Some(Environment { need, lease });
+                self.kernel.environment = Some(Environment { need, lease: *lease });
                 self.start_process(launch);
             }
             Err(error) if error.code == ErrorCode::Denied => {

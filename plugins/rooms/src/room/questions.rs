@@ -56,14 +56,15 @@ impl RoomCore {
 
     /// Answers questions the kernel took too long for.
     pub(super) fn expire_questions(&mut self) {
-        let now = self.now;
-        for question in self.questions.extract_if(.., |_, question| question.until <= now).collect::<Vec<_>>()
-        {
-            let error = match question.1.kind {
+        let late = |question: &Question| question.until <= self.now;
+        let late: Vec<String> =
+            self.questions.iter().filter(|(_, question)| late(question)).map(|(id, _)| id.clone()).collect();
+        for question in late.iter().filter_map(|id| self.questions.remove(id)).collect::<Vec<_>>() {
+            let error = match question.kind {
                 QuestionKind::Completion => "Failed to complete: Completion request timed out",
                 QuestionKind::History => "Failed to get history: History request timed out",
             };
-            self.answer(Some(question.1.ticket), Response::error(error));
+            self.answer(Some(question.ticket), Response::error(error));
         }
     }
 

@@ -372,7 +372,7 @@ impl RoomTask {
                 let task = Task::new(Arc::new(Reporter { launch, inbox: self.own_inbox.clone() }));
                 let job = self.job(async move {
                     let result = match environments(&host) {
-                        Ok(environments) => environments.acquire(need, task).await,
+                        Ok(environments) => environments.acquire(need, task).await.map(Box::new),
                         Err(error) => Err(error),
                     };
                     Event::Environment { launch, result }

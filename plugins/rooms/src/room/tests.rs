@@ -1,0 +1,739 @@
+//! The room in action: clients, a kernel, time, and what goes wrong.
+
+use std::time::Duration;
+
+use runtimed_plugin_api::{Channel, ErrorCode, PluginError, Release};
+use runtimed_protocol::documents::runtime_state::{Activity, KernelState, Status};
+use runtimed_protocol::documents::{ContentRef, Document as _, NotebookDoc, Output};
+use runtimed_protocol::frame::FrameType;
+use runtimed_protocol::response::{NotebookResponse as Response, SaveBlocked};
+use runtimed_protocol::session_control::InitialLoad;
+use serde_json::json;
+
+use self::world::{KEEP_ALIVE, World, seeded};
+use super::core::Content;
+use super::event::Event;
+use super::load::{Loaded, PastExecution};
+use super::peers::Scope;
+use super::save::SaveFailure;
+
+mod client;
+mod world;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn text(output: &Output) -> &str {
+    match output {
+        Output::Stream { text: ContentRef::Inline { inline }, .. } => inline,
+        Output::Display { bundle, .. } | Output::ExecuteResult { bundle, .. } => {
+            match &bundle.data["text/plain"] {
+                ContentRef::Inline { inline } => inline,
+                ContentRef::Blob { .. } => "a blob",
+            }
+        }
+        other => panic!("no text: {other:?}"),
+    }
+}
+
+#[test]
+fn frames_come_in_the_order_clients_rely_on() {
+    let mut world = World::create(1);
+    let ana = world.join("ana");
+    // Nothing of the client has reached the room yet: all this comes without waiting for it.
+    while world.clients[&ana].frame_types.len() < 9 && world.step() {}
+    let expected = [0x07, 0x07, 0x00, 0x07, 0x05, 0x07, 0x09, 0x0A];
+    let first: Vec<u8> = world.client(ana).frame_types.iter().copied().take(expected.len()).collect();
+    assert_eq!(first, expected);
+    while !world.client(ana).is_ready() {
+        assert!(world.step());
+    }
+    let client = world.client(ana);
+    assert_eq!(client.notebook.cell_count(), 1);
+    assert!(client.reports.iter().all(|report| report.initial_load == InitialLoad::NotNeeded));
+    // A client that reads this here would launch a kernel itself.
+    assert_ne!(client.runtime.kernel_state(), KernelState::NotStarted);
+}
+
+#[test]
+fn a_cell_runs_and_everybody_sees_the_result() {
+    let mut world = World::create(2);
+    let (ana, bob) = (world.join("ana"), world.join("bob"));
+    world.settle();
+    let execution = world.run(ana, "print hi\nvalue 2");
+    world.settle();
+    for peer in [ana, bob] {
+        let client = world.client(peer);
+        let it = client.execution(&execution);
+        assert_eq!((it.status, it.success, it.execution_count), (Status::Done, Some(true), Some(1)));
+        let outputs = client.outputs(&execution);
+        assert_eq!(outputs.iter().map(text).collect::<Vec<_>>(), ["hi\n", "2"]);
+        assert_eq!(client.runtime.kernel_state(), KernelState::Running(Activity::Idle));
+        assert_eq!(client.runtime.queue(), Default::default());
+        let cell = it.cell_id.unwrap();
+        assert_eq!(client.notebook.execution_id(&cell).as_deref(), Some(execution.as_str()));
+    }
+    assert_eq!(world.records.len(), 1);
+    assert_eq!(world.records[0].status, "done");
+}
+
+#[test]
+fn the_end_of_an_execution_is_the_last_thing_it_changes() {
+    let mut world = World::create(3);
+    let ana = world.join("ana");
+    world.settle();
+    world.run(ana, "print a\nprint b");
+    let frames = world.client(ana).frame_types.len();
+    // Idle, the end and the empty queue were one change: a client that waits for silence gets it.
+    world.pass(SECOND);
+    assert_eq!(world.client(ana).frame_types.len(), frames);
+}
+
+#[test]
+fn an_execution_may_be_asked_for_before_the_kernel_is_up() {
+    let mut world = World::create(4);
+    world.hold_jobs = true;
+    let ana = world.join("ana");
+    world.settle();
+    let execution = world.run(ana, "value 1");
+    assert_eq!(world.client(ana).execution(&execution).status, Status::Queued);
+    world.hold_jobs = false;
+    world.settle();
+    assert_eq!(world.client(ana).execution(&execution).status, Status::Done);
+}
+
+#[test]
+fn an_error_cancels_what_waits_behind_it() {
+    let mut world = World::create(5);
+    world.hold_jobs = true;
+    let ana = world.join("ana");
+    world.settle();
+    let ids = ["value 1", "fail oh", "value 2", "value 3"].map(|source| world.run(ana, source));
+    world.hold_jobs = false;
+    world.settle();
+    let client = world.client(ana);
+    let status = ids.each_ref().map(|id| client.execution(id).status);
+    assert_eq!(status, [Status::Done, Status::Error, Status::Cancelled, Status::Cancelled]);
+    assert!(matches!(&client.outputs(&ids[1])[..], [Output::Error { ename, .. }] if ename == "ValueError"));
+    assert_eq!(client.execution(&ids[2]).success, None);
+    assert_eq!(world.kernel.as_ref().unwrap().ran, ["value 1", "fail oh"]);
+}
+
+#[test]
+fn an_interrupt_ends_what_runs_and_what_waits_and_the_kernel_goes_on() {
+    let mut world = World::create(6);
+    let ana = world.join("ana");
+    world.settle();
+    let running = world.run(ana, "print a\nloop");
+    let waiting = world.run(ana, "value 1");
+    assert_eq!(world.client(ana).execution(&running).status, Status::Running);
+    assert_eq!(world.ask(ana, json!({"action": "interrupt_execution"})), Response::InterruptSent);
+    let client = world.client(ana);
+    assert_eq!(client.execution(&running).status, Status::Error);
+    assert_eq!(client.execution(&waiting).status, Status::Cancelled);
+    // What the kernel said about the interrupt is kept as well.
+    assert!(matches!(client.outputs(&running).last(), Some(Output::Error { .. })));
+    assert_eq!(client.runtime.kernel_state(), KernelState::Running(Activity::Idle));
+    let next = world.run(ana, "value 2");
+    assert_eq!(world.client(ana).execution(&next).status, Status::Done);
+}
+
+#[test]
+fn stopping_overtakes_a_request_that_waits() {
+    let mut world = World::create(7);
+    let ana = world.join("ana");
+    world.settle();
+    let nowhere = "00".repeat(32);
+    let blocked = json!({"action": "run_all_cells", "required_heads": [nowhere]});
+    let blocked = world.request(ana, blocked);
+    let behind =
+        world.request(ana, json!({"action": "get_history", "pattern": null, "n": 0, "unique": true}));
+    assert_eq!(world.ask(ana, json!({"action": "shutdown_kernel"})), Response::KernelShuttingDown);
+    assert!(!world.client(ana).answers.contains_key(&blocked));
+    assert!(!world.client(ana).answers.contains_key(&behind));
+    world.pass(11 * SECOND);
+    let timed_out = Response::error("Timed out waiting for required notebook heads");
+    assert_eq!(world.answer(ana, &blocked), timed_out);
+    assert_eq!(world.answer(ana, &behind), Response::HistoryResult { entries: Vec::new() });
+}
+
+#[test]
+fn a_request_waits_for_the_edit_it_was_made_after() {
+    let mut world = World::create(8);
+    let (ana, bob) = (world.join("ana"), world.join("bob"));
+    world.settle();
+    // The edit is bob's, the request ana's; ana heard of it first.
+    let edit = world.client(bob).add_cell("c", "value 7");
+    let heads = world.client(bob).heads();
+    let request = json!({"action": "execute_cell", "cell_id": "c", "required_heads": heads});
+    let id = world.request(ana, request);
+    world.settle();
+    assert!(!world.client(ana).answers.contains_key(&id));
+    world.send(bob, edit);
+    world.settle();
+    assert!(matches!(world.answer(ana, &id), Response::CellQueued(_)));
+
+    let bad = json!({"action": "run_all_cells", "required_heads": ["zz"]});
+    assert_eq!(world.ask(ana, bad), Response::error("Request contained an invalid required notebook head"));
+}
+
+#[test]
+fn edits_of_two_windows_meet() {
+    for seed in seeds(1..=40) {
+        let mut world = World::create(seed);
+        let peers = [world.join("ana"), world.join("bob")];
+        world.settle();
+        let cell = world.client(peers[0]).notebook.cell_ids().remove(0);
+        for turn in 0..30 {
+            let peer = peers[world.random(2)];
+            let frame = match world.random(3) {
+                0 => world.client(peer).add_cell(&format!("cell-{turn}"), "value 1"),
+                _ => world.client(peer).set_source(&cell, &format!("value {turn}")),
+            };
+            world.send(peer, frame);
+            for _ in 0..world.random(4) {
+                world.step();
+            }
+        }
+        world.settle();
+        let [ana, bob] = peers.map(|peer| world.client(peer).notebook.to_json());
+        assert_eq!(ana, bob, "replay with RUNT_SEED={seed}");
+    }
+}
+
+#[test]
+fn a_slow_window_is_not_waited_for_and_catches_up_with_one_message() {
+    let mut world = World::create(9);
+    let (ana, bob) = (world.join("ana"), world.join("bob"));
+    world.settle();
+    world.slow.insert(bob);
+    for number in 0..20 {
+        let execution = world.run(ana, &format!("value {number}"));
+        assert_eq!(world.client(ana).execution(&execution).status, Status::Done);
+    }
+    // Whatever had been sent before it was known to be slow.
+    world.slow.remove(&bob);
+    world.settle();
+    let before = world.client(bob).frame_types.len();
+    world.event(Event::Writable { peer: bob });
+    world.settle();
+    let since = world.client(bob).frame_types[before..].to_vec();
+    for stream in [FrameType::NOTEBOOK_SYNC, FrameType::RUNTIME_STATE_SYNC] {
+        assert!(since.iter().filter(|&&frame| frame == stream).count() <= 2, "{since:?}");
+    }
+    let ana = world.client(ana).runtime.to_json();
+    assert_eq!(world.client(bob).runtime.to_json(), ana);
+}
+
+#[test]
+fn restart_answers_before_the_kernel_is_seen_to_be_idle() {
+    let mut world = World::create(10);
+    let ana = world.join("ana");
+    world.settle();
+    let before = world.run(ana, "value 1");
+    assert_eq!(world.ask(ana, json!({"action": "shutdown_kernel"})), Response::KernelShuttingDown);
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Shutdown);
+    let refused = json!({"action": "execute_cell", "cell_id": world.client(ana).notebook.cell_ids()[0]});
+    assert_eq!(world.ask(ana, refused), Response::NoKernel);
+
+    let launch =
+        json!({"action": "launch_kernel", "kernel_type": "", "env_source": "auto:uv", "notebook_path": null});
+    let id = world.request(ana, launch);
+    while !world.client(ana).answers.contains_key(&id) {
+        assert!(world.step());
+    }
+    let Response::KernelLaunched(facts) = world.answer(ana, &id) else { panic!("not launched") };
+    assert_eq!((facts.kernel_type.as_str(), facts.env_source.as_str()), ("python", "uv:prewarmed"));
+    assert!(!matches!(world.client(ana).runtime.kernel_state(), KernelState::Running(_)));
+    world.settle();
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Running(Activity::Idle));
+    assert_eq!((world.kernels_started, world.acquired), (2, 1), "the environment is kept");
+    let after = world.run(ana, "value 2");
+    assert_eq!(world.client(ana).execution(&after).execution_count, Some(1));
+    assert_eq!(world.client(ana).execution(&before).status, Status::Done);
+}
+
+#[test]
+fn a_launch_request_joins_the_launch_in_progress() {
+    let mut world = World::create(11);
+    world.hold_jobs = true;
+    let ana = world.join("ana");
+    let launch = json!({"action": "launch_kernel", "kernel_type": "python", "env_source": "auto", "notebook_path": null});
+    let id = world.request(ana, launch);
+    world.settle();
+    world.hold_jobs = false;
+    world.settle();
+    assert!(matches!(world.answer(ana, &id), Response::KernelAlreadyRunning(_)));
+    assert_eq!(world.kernels_started, 1);
+}
+
+#[test]
+fn a_launch_that_is_stopped_is_answered_and_gives_its_environment_back() {
+    let mut world = World::create(12);
+    world.hold_jobs = true;
+    let ana = world.join("ana");
+    let launch = json!({"action": "launch_kernel", "kernel_type": "python", "env_source": "auto", "notebook_path": null});
+    let id = world.request(ana, launch);
+    world.settle();
+    // Ana's own requests wait for the launch.
+    let bob = world.join("bob");
+    world.settle();
+    let execution = world.run(bob, "value 1");
+    assert_eq!(world.ask(ana, json!({"action": "shutdown_kernel"})), Response::KernelShuttingDown);
+    assert_eq!(world.answer(ana, &id), Response::error("Kernel launch was cancelled by shutdown"));
+    world.hold_jobs = false;
+    world.settle();
+    assert_eq!(world.released, [Release::Keep]);
+    assert_eq!(world.client(ana).execution(&execution).status, Status::Cancelled);
+    assert_eq!(world.kernels_started, 0);
+}
+
+#[test]
+fn an_environment_that_cannot_be_had_is_said_and_nobody_waits_for_it() {
+    let mut world = World::create(13);
+    world.no_environment = Some(PluginError::unavailable("no network").help("Go online."));
+    world.hold_jobs = true;
+    let ana = world.join("ana");
+    world.settle();
+    let execution = world.run(ana, "value 1");
+    world.hold_jobs = false;
+    world.settle();
+    let client = world.client(ana);
+    assert_eq!(client.execution(&execution).status, Status::Cancelled);
+    let expected = KernelState::Error {
+        reason: "environment_prepare_failed".to_owned(),
+        details: "no network\nGo online.".to_owned(),
+    };
+    assert_eq!(client.runtime.kernel_state(), expected);
+    let launch = json!({"action": "launch_kernel", "kernel_type": "python", "env_source": "auto", "notebook_path": null});
+    assert!(matches!(world.ask(ana, launch), Response::KernelLaunched(_)));
+}
+
+#[test]
+fn untrusted_dependencies_wait_for_approval() {
+    let mut world = World::create(14);
+    world.no_environment = Some(PluginError::new(ErrorCode::Denied, "not trusted"));
+    let ana = world.join("ana");
+    world.settle();
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::AwaitingTrust);
+    assert_eq!(world.ask(ana, json!({"action": "approve_trust"})), Response::Ok);
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Running(Activity::Idle));
+}
+
+#[test]
+fn a_kernel_that_dies_ends_its_executions() {
+    let mut world = World::create(15);
+    let ana = world.join("ana");
+    world.settle();
+    let running = world.run(ana, "loop");
+    let waiting = world.run(ana, "value 1");
+    world.kill_kernel();
+    world.settle();
+    let client = world.client(ana);
+    assert_eq!(client.execution(&running).status, Status::Error);
+    assert_eq!(client.execution(&waiting).status, Status::Cancelled);
+    assert!(
+        matches!(client.runtime.kernel_state(), KernelState::Error { details, .. } if details.contains("signal 9"))
+    );
+}
+
+#[test]
+fn the_kernel_stays_for_a_while_after_the_last_window_closed() {
+    let mut world = World::create(16);
+    let ana = world.join("ana");
+    world.settle();
+    world.leave(ana);
+    world.pass(KEEP_ALIVE - SECOND);
+    let ana = world.join("ana");
+    world.pass(2 * KEEP_ALIVE);
+    assert!(world.kernel.is_some(), "somebody came back in time");
+
+    // A kernel that works is not ended.
+    world.run(ana, "loop");
+    world.leave(ana);
+    world.pass(2 * KEEP_ALIVE);
+    assert!(world.kernel.is_some(), "it works");
+    let ana = world.join("ana");
+    world.ask(ana, json!({"action": "interrupt_execution"}));
+    world.leave(ana);
+    world.pass(KEEP_ALIVE + SECOND);
+    assert!(world.kernel.is_none());
+    assert_eq!(world.released, [Release::Delete]);
+    assert_eq!(world.core.summary().state, "inactive");
+}
+
+#[test]
+fn a_file_saves_itself_after_a_pause() {
+    let mut world = World::open(17, Some("/lab/fit.ipynb"), seeded());
+    let ana = world.join("ana");
+    world.settle();
+    let frame = world.client(ana).add_cell("c", "value 1");
+    world.send(ana, frame);
+    world.pass(SECOND);
+    assert!(world.saved.is_empty());
+    world.pass(2 * SECOND);
+    assert_eq!(world.saved.len(), 1);
+    assert_eq!(world.saved[0].notebook.cells[1].source, "value 1");
+    assert_eq!(world.client(ana).runtime.file_checkpoint().save_sequence, Some(1));
+    world.pass(60 * SECOND);
+    assert_eq!(world.saved.len(), 1, "what is saved is not saved again");
+    assert!(matches!(
+        world.ask(ana, json!({"action": "save_notebook", "format_cells": false})),
+        Response::NotebookAlreadyCurrent(saved) if saved.save_sequence == 1
+    ));
+}
+
+#[test]
+fn an_untitled_notebook_gets_a_file_by_being_saved() {
+    let mut world = World::create(18);
+    let ana = world.join("ana");
+    world.settle();
+    let save = |path: Option<&str>| json!({"action": "save_notebook", "format_cells": false, "path": path});
+    assert!(matches!(
+        world.ask(ana, save(None)),
+        Response::NotebookSaveBlocked { reason: SaveBlocked::Io { message }, .. }
+            if message == "Cannot save untitled notebook without a target path. Please provide an explicit save path."
+    ));
+    assert!(matches!(
+        world.ask(ana, save(Some("a.ipynb"))),
+        Response::NotebookSaveBlocked { reason: SaveBlocked::Io { message }, .. }
+            if message == "Relative paths are not supported for save: 'a.ipynb'. Please provide an absolute path."
+    ));
+    let Response::NotebookSaved(saved) = world.ask(ana, save(Some("/lab/a.ipynb"))) else {
+        panic!("not saved")
+    };
+    assert_eq!(saved.path, "/lab/a.ipynb");
+    assert_eq!(world.client(ana).runtime.path().as_deref(), Some("/lab/a.ipynb"));
+    assert_eq!(saved.exported_heads, world.client(ana).heads());
+}
+
+#[test]
+fn a_file_that_somebody_else_changed_is_left_alone() {
+    let mut world = World::open(19, Some("/lab/fit.ipynb"), seeded());
+    let ana = world.join("ana");
+    world.settle();
+    world.no_save = Some(SaveFailure::ChangedOutside("changed".to_owned()));
+    let frame = world.client(ana).add_cell("c", "value 1");
+    world.send(ana, frame);
+    world.pass(60 * SECOND);
+    assert_eq!(world.saved.len(), 1, "nothing is tried again by itself");
+    assert_eq!(world.client(ana).runtime.file_checkpoint().source_issue_kind, "conflict");
+}
+
+#[test]
+fn while_a_cell_runs_its_file_shows_what_it_showed_before() {
+    let mut world = World::open(20, Some("/lab/fit.ipynb"), seeded());
+    let ana = world.join("ana");
+    world.settle();
+    let cell = world.client(ana).notebook.cell_ids().remove(0);
+    let execute = json!({"action": "execute_cell", "cell_id": cell});
+    for source in ["value 1", "loop"] {
+        let frame = world.client(ana).set_source(&cell, source);
+        world.send(ana, frame);
+        world.ask(ana, execute.clone());
+    }
+    world.pass(11 * SECOND);
+    let file = world.saved.last().unwrap();
+    assert_eq!(file.notebook.cells[0].source, "loop");
+    assert_eq!(text(&file.notebook.cells[0].outputs[0]), "1");
+}
+
+#[test]
+fn a_display_is_updated_wherever_it_is() {
+    let mut world = World::create(21);
+    let ana = world.join("ana");
+    world.settle();
+    let shown = world.run(ana, "display d one");
+    let both = world.run(ana, "update d two\ndisplay d two\nupdate d three");
+    let client = world.client(ana);
+    assert_eq!(text(&client.outputs(&shown)[0]), "three");
+    assert_eq!(text(&client.outputs(&both)[0]), "three");
+}
+
+#[test]
+fn a_picture_is_stored_before_anybody_hears_of_it() {
+    let mut world = World::create(22);
+    let ana = world.join("ana");
+    world.settle();
+    world.hold_jobs = true;
+    let execution = world.run(ana, "print a\npicture");
+    assert_eq!(world.blobs.len(), 1);
+    let client = world.client(ana);
+    assert_eq!(client.execution(&execution).status, Status::Running);
+    assert!(client.outputs(&execution).iter().all(|output| output.blobs().is_empty()));
+    world.hold_jobs = false;
+    world.settle();
+    let client = world.client(ana);
+    assert_eq!(client.execution(&execution).status, Status::Done);
+    assert_eq!(client.outputs(&execution)[1].blobs().len(), 1);
+}
+
+#[test]
+fn a_thread_that_goes_on_printing_is_heard() {
+    let mut world = World::create(23);
+    let ana = world.join("ana");
+    world.settle();
+    let first = world.run(ana, "print a");
+    world.run(ana, "value 1");
+    let late = json!({"name": "stdout", "text": "late\n"});
+    world.say(world.launch(), Channel::Iopub, &first, "stream", &late);
+    world.say(world.launch(), Channel::Iopub, "somebody else's", "stream", &late);
+    world.settle();
+    let outputs = world.client(ana).outputs(&first);
+    assert_eq!(outputs.iter().map(text).collect::<String>(), "a\nlate\n");
+}
+
+#[test]
+fn run_all_runs_code_cells_in_order() {
+    let mut world = World::create(24);
+    let ana = world.join("ana");
+    world.settle();
+    for (id, source) in [("a", "value 1"), ("b", "value 2")] {
+        let frame = world.client(ana).add_cell(id, source);
+        world.send(ana, frame);
+    }
+    let frame = {
+        let client = world.client(ana);
+        client.notebook.set_cell_type("a", "markdown").unwrap();
+        client.notebook.commit();
+        client.sync_frame(FrameType::NOTEBOOK_SYNC)
+    };
+    world.send(ana, frame);
+    let twice = "00000000-0000-4000-8000-000000000001";
+    let ids = json!({"b": twice});
+    let Response::AllCellsQueued { queued } =
+        world.ask(ana, json!({"action": "run_all_cells", "cell_execution_ids": ids}))
+    else {
+        panic!("not queued")
+    };
+    assert_eq!(queued.iter().map(|it| it.cell_id.as_str()).skip(1).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(queued[1].execution_id, twice);
+    assert_eq!(world.kernel.as_ref().unwrap().ran, ["", "value 2"]);
+    for (id, reason) in [("zz", "malformed"), (twice, "already_exists")] {
+        let answer = world.ask(ana, json!({"action": "execute_cell", "cell_id": "none", "execution_id": id}));
+        let answer = serde_json::to_value(answer).unwrap();
+        assert_eq!(answer, json!({"result": "execution_id_rejected", "execution_id": id, "reason": reason}));
+    }
+    assert_eq!(
+        world.ask(ana, json!({"action": "execute_cell", "cell_id": "a"})),
+        Response::error("Cannot execute non-code cell: a (type: markdown)")
+    );
+    assert_eq!(
+        world.ask(ana, json!({"action": "execute_cell", "cell_id": "none"})),
+        Response::error("Cell not found in document: none")
+    );
+}
+
+#[test]
+fn a_running_cell_is_not_queued_again() {
+    let mut world = World::create(25);
+    let ana = world.join("ana");
+    world.settle();
+    let running = world.run(ana, "loop");
+    let cell = world.client(ana).execution(&running).cell_id.unwrap();
+    let again = world.ask(ana, json!({"action": "execute_cell", "cell_id": cell}));
+    assert!(matches!(again, Response::CellQueued(queued) if queued.execution_id == running));
+    // Nobody waits for a completion from a busy kernel.
+    let complete = json!({"action": "complete", "code": "x.bit", "cursor_pos": 5});
+    assert!(matches!(world.ask(ana, complete), Response::CompletionResult { items, .. } if items.is_empty()));
+    world.ask(ana, json!({"action": "interrupt_execution"}));
+    let complete = json!({"action": "complete", "code": "x.bit", "cursor_pos": 5});
+    assert!(matches!(world.ask(ana, complete), Response::CompletionResult { items, .. } if items.len() == 1));
+}
+
+#[test]
+fn a_file_is_streamed_in_and_its_requests_wait() {
+    let mut world = World::open(26, Some("/lab/fit.ipynb"), Content::File);
+    let ana = world.join("ana");
+    let id = world.request(ana, json!({"action": "run_all_cells"}));
+    world.settle();
+    let client = world.client(ana);
+    assert!(!client.is_ready());
+    assert!(client.reports.iter().all(|report| report.initial_load == InitialLoad::Streaming));
+    assert!(!client.frame_types.contains(&FrameType::NOTEBOOK_SYNC));
+    assert!(!client.answers.contains_key(&id));
+
+    world.event(Event::Loaded(Ok(Box::new(loaded()))));
+    world.settle();
+    let client = world.client(ana);
+    assert!(client.is_ready(), "{:?}", client.status);
+    assert_eq!(client.status.initial_load, InitialLoad::Ready);
+    assert!(matches!(client.answers[&id], Response::AllCellsQueued { .. }));
+    assert_eq!(text(&client.outputs("e1")[0]), "old\n");
+    // What was only read is not written.
+    assert!(world.saved.is_empty());
+
+    let bob = world.join("bob");
+    world.settle();
+    assert!(world.client(bob).is_ready());
+    assert!(world.client(bob).reports.iter().all(|report| report.initial_load == InitialLoad::NotNeeded));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why_before_it_closes() {
+    let mut world = World::open(27, Some("/lab/fit.ipynb"), Content::File);
+    let ana = world.join("ana");
+    world.event(Event::Loaded(Err("Notebook is not a JSON object".to_owned())));
+    world.settle();
+    let reason = "Notebook is not a JSON object".to_owned();
+    assert_eq!(world.client(ana).status.initial_load, InitialLoad::Failed { reason });
+    assert!(world.closed.contains(&ana) && world.dissolved);
+}
+
+#[test]
+fn a_viewer_reads_and_nothing_else() {
+    let mut world = World::create(28);
+    let (ana, eve) = (world.join("ana"), world.join_as("eve", Scope::Viewer));
+    world.settle();
+    let frame = world.client(eve).add_cell("evil", "value 1");
+    world.send(eve, frame);
+    assert_eq!(
+        world.ask(eve, json!({"action": "run_all_cells"})),
+        Response::error("run_all_cells is not allowed for viewer connections")
+    );
+    assert!(world.client(ana).notebook.cell("evil").is_none());
+    assert!(!world.closed.contains(&eve));
+    world.run(ana, "value 1");
+    assert_eq!(world.client(eve).runtime.to_json(), world.client(ana).runtime.to_json());
+}
+
+#[test]
+fn nobody_writes_the_runtime_state() {
+    let mut world = World::create(29);
+    let ana = world.join("ana");
+    world.settle();
+    let frame = {
+        let client = world.client(ana);
+        client.runtime.set_kernel_state(&KernelState::NotStarted).unwrap();
+        client.runtime.commit();
+        client.sync_frame(FrameType::RUNTIME_STATE_SYNC)
+    };
+    world.send(ana, frame);
+    world.settle();
+    let bob = world.join("bob");
+    world.settle();
+    assert_eq!(world.client(bob).runtime.kernel_state(), KernelState::Running(Activity::Idle));
+}
+
+#[test]
+fn nonsense_is_answered_or_dropped_and_only_a_bad_document_closes() {
+    let mut world = World::create(30);
+    let ana = world.join("ana");
+    world.settle();
+    for (frame_type, payload) in [
+        (FrameType::REQUEST, &b"{\"id\":\"x\",\"action\":\"dance\"}"[..]),
+        (FrameType::REQUEST, b"not json"),
+        (FrameType::PRESENCE, b"not cbor"),
+        (FrameType::COMMENTS_SYNC, b"not automerge"),
+        (FrameType::PUT_BLOB, b"\0"),
+        (FrameType::RESPONSE, b"{}"),
+        (0x7f, b"unknown"),
+    ] {
+        world.send(ana, Some((frame_type, bytes::Bytes::copy_from_slice(payload))));
+    }
+    world.settle();
+    assert!(matches!(world.answer(ana, "x"), Response::Error { .. }));
+    assert_eq!(world.client(ana).anonymous.len(), 2);
+    assert!(world.closed.is_empty());
+    world.send(ana, Some((FrameType::NOTEBOOK_SYNC, bytes::Bytes::from_static(b"not automerge"))));
+    world.settle();
+    assert!(world.closed.contains(&ana));
+}
+
+#[test]
+fn a_window_from_which_nothing_comes_is_closed() {
+    let mut world = World::create(31);
+    let ana = world.join("ana");
+    world.pass(299 * SECOND);
+    assert!(world.closed.is_empty());
+    world.pass(2 * SECOND);
+    assert!(world.closed.contains(&ana));
+}
+
+#[test]
+fn every_accepted_execution_ends_exactly_once_whatever_happens() {
+    for seed in seeds(1..=50) {
+        let mut world = World::create(seed);
+        let mut peers = vec![world.join("ana"), world.join("bob")];
+        let mut requests = Vec::new();
+        for turn in 0..40 {
+            let peer = peers[world.random(peers.len())];
+            match world.random(12) {
+                0..=5 => {
+                    let sources = ["value 1", "print a\nprint b", "fail oh", "loop", "picture"];
+                    let source = sources[world.random(sources.len())];
+                    let cell = format!("cell-{turn}");
+                    let frame = world.client(peer).add_cell(&cell, source);
+                    world.send(peer, frame);
+                    let heads = world.client(peer).heads();
+                    let execute = json!({"action": "execute_cell", "cell_id": cell, "required_heads": heads});
+                    requests.push((peer, world.request(peer, execute)));
+                }
+                6 => drop(world.request(peer, json!({"action": "interrupt_execution"}))),
+                7 => drop(world.request(peer, json!({"action": "shutdown_kernel"}))),
+                8 | 9 => {
+                    let launch = json!({"action": "launch_kernel", "kernel_type": "", "env_source": ""});
+                    requests.push((peer, world.request(peer, launch)));
+                }
+                10 if world.kernel.is_some() => world.kill_kernel(),
+                _ => {
+                    world.leave(peers.remove(0));
+                    peers.push(world.join("carl"));
+                }
+            }
+            for _ in 0..world.random(30) {
+                world.step();
+            }
+            world.now = world.now + Duration::from_millis(7);
+        }
+        world.settle();
+        let peer = peers[0];
+        world.ask(peer, json!({"action": "interrupt_execution"}));
+        world.pass(12 * SECOND);
+        let client = world.client(peer);
+        for id in client.runtime.execution_ids() {
+            let status = client.execution(&id).status;
+            assert!(status.is_terminal(), "{id} is {status:?}; replay with RUNT_SEED={seed}");
+        }
+        assert_eq!(client.runtime.queue(), Default::default(), "replay with RUNT_SEED={seed}");
+        let mut recorded: Vec<_> = world.records.iter().map(|record| record.execution_id.clone()).collect();
+        let all = recorded.len();
+        recorded.sort();
+        recorded.dedup();
+        assert_eq!(recorded.len(), all, "one end each; replay with RUNT_SEED={seed}");
+        for (peer, id) in requests {
+            let answered = world.clients.get(&peer).is_none_or(|client| client.answers.contains_key(&id));
+            assert!(answered, "{id} has no answer; replay with RUNT_SEED={seed}");
+        }
+    }
+}
+
+/// The seeds to try, or the one in `RUNT_SEED`.
+fn seeds(all: std::ops::RangeInclusive<u64>) -> Vec<u64> {
+    match std::env::var("RUNT_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => all.collect(),
+    }
+}
+
+fn loaded() -> Loaded {
+    use runtimed_protocol::documents::notebook::{NewCell, Place};
+
+    let mut notebook = NotebookDoc::new("26", "runtimed:0badcafe").unwrap();
+    let cell = NewCell {
+        id: "c1".to_owned(),
+        cell_type: "code".to_owned(),
+        source: "value 1".to_owned(),
+        execution_id: Some("e1".to_owned()),
+        ..NewCell::default()
+    };
+    notebook.insert_cell(Place::End, &cell).unwrap();
+    notebook.commit();
+    let output = Output::Stream {
+        output_id: "o1".to_owned(),
+        name: "stdout".to_owned(),
+        text: ContentRef::inline("old\n"),
+        llm_preview: None,
+    };
+    let past = PastExecution { id: "e1".to_owned(), count: Some(3), outputs: vec![output] };
+    Loaded { notebook, executions: vec![past], digest: [0; 32] }
+}

@@ -1,0 +1,470 @@
+//! A room, its clients, a scripted kernel and everything slow, in one thread and from one seed.
+//!
+//! For: running the core through whatever can happen, thousands of times a second.
+//! Promises: what one source sends arrives in order; between the sources the seed decides.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtimed_plugin_api::{Channel, ExitReport, JupyterMessage, Lease, PluginError, Release, TrustVerdict};
+use runtimed_protocol::response::NotebookResponse;
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+use super::client::Client;
+use crate::ids::{Ids, JobId, LaunchId, PeerId};
+use crate::outputs::NewBlob;
+use crate::records::ExecutionRecord;
+use crate::room::core::{Content, Opening, RoomCore};
+use crate::room::event::{Effect, Event};
+use crate::room::kernel_message::KernelRequest;
+use crate::room::moment::Moment;
+use crate::room::peers::{Identity, Scope};
+use crate::room::save::{SaveFailure, SavePlan, Written};
+
+/// How long the kernel stays without clients.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+pub(super) struct World {
+    pub(super) core: RoomCore,
+    pub(super) now: Moment,
+    pub(super) clients: BTreeMap<PeerId, Client>,
+    /// Frames on their way to the room.
+    to_room: BTreeMap<PeerId, VecDeque<(u8, Bytes)>>,
+    /// Frames on their way to the clients.
+    to_clients: BTreeMap<PeerId, VecDeque<(u8, Bytes)>>,
+    /// What the kernel has said and the room has not heard.
+    from_kernel: VecDeque<(LaunchId, Channel, JupyterMessage)>,
+    /// Slow work that has ended.
+    jobs: VecDeque<Event>,
+    pub(super) kernel: Option<Kernel>,
+    pub(super) kernels_started: u32,
+    pub(super) acquired: u32,
+    pub(super) released: Vec<Release>,
+    pub(super) closed: BTreeSet<PeerId>,
+    pub(super) records: Vec<ExecutionRecord>,
+    pub(super) saved: Vec<SavePlan>,
+    pub(super) blobs: Vec<NewBlob>,
+    pub(super) dissolved: bool,
+    /// Clients that take nothing at the moment: what is sent to them congests.
+    pub(super) slow: BTreeSet<PeerId>,
+    /// What the next acquire fails with.
+    pub(super) no_environment: Option<PluginError>,
+    /// What the next save fails with.
+    pub(super) no_save: Option<SaveFailure>,
+    /// While set, slow work does not end.
+    pub(super) hold_jobs: bool,
+    pub(super) ids: Ids,
+    random: u64,
+}
+
+/// A kernel that reads its lines from the source: `print x`, `value x`, `fail`, `loop`, `picture`,
+/// `display id x`, `update id x`; one a line.
+pub(super) struct Kernel {
+    launch: LaunchId,
+    count: i64,
+    /// The request of a cell that never ends by itself.
+    looping: Option<String>,
+    /// The code it was sent, in order.
+    pub(super) ran: Vec<String>,
+}
+
+impl World {
+    /// A new untitled notebook, and the id of its cell.
+    pub(super) fn create(seed: u64) -> Self {
+        Self::open(seed, None, seeded())
+    }
+
+    pub(super) fn open(seed: u64, path: Option<&str>, content: Content) -> Self {
+        let opening = Opening {
+            id: Uuid::from_u128(u128::from(seed)),
+            path: path.map(PathBuf::from),
+            working_dir: None,
+            environment_mode: None,
+            ephemeral: false,
+            content,
+            home: "/home/ana".into(),
+            default_runtime: "python".to_owned(),
+            incarnation: "0badcafe".to_owned(),
+        };
+        let (core, effects) = RoomCore::open(opening, Ids::seeded(seed)).unwrap();
+        let mut world = Self {
+            core,
+            now: Moment::default(),
+            clients: BTreeMap::new(),
+            to_room: BTreeMap::new(),
+            to_clients: BTreeMap::new(),
+            from_kernel: VecDeque::new(),
+            jobs: VecDeque::new(),
+            kernel: None,
+            kernels_started: 0,
+            acquired: 0,
+            released: Vec::new(),
+            closed: BTreeSet::new(),
+            records: Vec::new(),
+            saved: Vec::new(),
+            blobs: Vec::new(),
+            dissolved: false,
+            slow: BTreeSet::new(),
+            no_environment: None,
+            no_save: None,
+            hold_jobs: false,
+            ids: Ids::seeded(seed ^ u64::MAX),
+            random: seed.wrapping_mul(2).wrapping_add(1),
+        };
+        world.perform(effects);
+        world
+    }
+
+    /// A client joins.
+    pub(super) fn join(&mut self, name: &str) -> PeerId {
+        self.join_as(name, Scope::Owner)
+    }
+
+    pub(super) fn join_as(&mut self, name: &str, scope: Scope) -> PeerId {
+        let peer = PeerId(self.ids.uuid());
+        // No two connections share an actor.
+        let operator = format!("{name}:{:.8}", peer.0.simple());
+        let identity = Identity { principal: "local:ana".to_owned(), operator, scope };
+        self.clients.insert(peer, Client::new(&identity.label()));
+        self.event(Event::Joined { peer, identity });
+        peer
+    }
+
+    pub(super) fn leave(&mut self, peer: PeerId) {
+        self.clients.remove(&peer);
+        self.to_room.remove(&peer);
+        self.to_clients.remove(&peer);
+        self.event(Event::Left { peer, keep_alive: KEEP_ALIVE });
+    }
+
+    pub(super) fn client(&mut self, peer: PeerId) -> &mut Client {
+        self.clients.get_mut(&peer).unwrap()
+    }
+
+    /// Puts a frame on its way to the room.
+    pub(super) fn send(&mut self, peer: PeerId, frame: impl Into<Option<(u8, Bytes)>>) {
+        self.to_room.entry(peer).or_default().extend(frame.into());
+    }
+
+    /// Puts a request on its way; its answer will have the id returned.
+    pub(super) fn request(&mut self, peer: PeerId, request: Json) -> String {
+        let (id, frame) = self.client(peer).request(request);
+        self.send(peer, Some(frame));
+        id
+    }
+
+    /// Asks and lets everything happen until the answer is there.
+    pub(super) fn ask(&mut self, peer: PeerId, request: Json) -> NotebookResponse {
+        let id = self.request(peer, request);
+        self.settle();
+        self.answer(peer, &id)
+    }
+
+    pub(super) fn answer(&mut self, peer: PeerId, id: &str) -> NotebookResponse {
+        self.client(peer).answers.get(id).unwrap_or_else(|| panic!("{id} has no answer")).clone()
+    }
+
+    /// Writes `source` into a new cell and runs it; returns the execution.
+    pub(super) fn run(&mut self, peer: PeerId, source: &str) -> String {
+        let cell = format!("cell-{}", self.ids.uuid());
+        let frame = self.client(peer).add_cell(&cell, source);
+        self.send(peer, frame);
+        let heads = self.client(peer).heads();
+        let request = json!({"action": "execute_cell", "cell_id": cell, "required_heads": heads});
+        match self.ask(peer, request) {
+            NotebookResponse::CellQueued(queued) => queued.execution_id,
+            other => panic!("not queued: {other:?}"),
+        }
+    }
+
+    /// Lets everything happen that is on its way, without time passing beyond what outputs need.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if !self.step() {
+                // Outputs are coalesced, and a kernel is announced, within this time.
+                let soon = self.now + Duration::from_millis(60);
+                match self.core.deadline() {
+                    Some(at) if at <= soon => {
+                        self.now = at.max(self.now);
+                        self.event(Event::Tick);
+                    }
+                    _ => return,
+                }
+            }
+        }
+        panic!("the room never comes to rest");
+    }
+
+    /// Lets time pass, with every deadline on the way.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
+            self.now = at.max(self.now);
+            self.event(Event::Tick);
+            self.settle();
+        }
+        self.now = end.max(self.now);
+    }
+
+    /// Lets one thing happen. False if nothing is on its way.
+    pub(super) fn step(&mut self) -> bool {
+        let mut ways: Vec<Way> = Vec::new();
+        ways.extend(
+            self.to_room.iter().filter(|(_, frames)| !frames.is_empty()).map(|(peer, _)| Way::In(*peer)),
+        );
+        let out =
+            self.to_clients.iter().filter(|(peer, frames)| !frames.is_empty() && !self.slow.contains(peer));
+        ways.extend(out.map(|(peer, _)| Way::Out(*peer)));
+        if !self.from_kernel.is_empty() {
+            ways.push(Way::Kernel);
+        }
+        if !self.jobs.is_empty() && !self.hold_jobs {
+            ways.push(Way::Job);
+        }
+        if ways.is_empty() {
+            return false;
+        }
+        let way = ways[self.random(ways.len())];
+        match way {
+            Way::In(peer) => {
+                let (frame_type, payload) = self.to_room.get_mut(&peer).unwrap().pop_front().unwrap();
+                self.event(Event::Frame { peer, frame_type, payload });
+            }
+            Way::Out(peer) => {
+                let (frame_type, payload) = self.to_clients.get_mut(&peer).unwrap().pop_front().unwrap();
+                let reply = self.client(peer).receive(frame_type, &payload);
+                self.send(peer, reply);
+            }
+            Way::Kernel => {
+                let count = 1 + self.random(self.from_kernel.len());
+                let burst: Vec<_> = self.from_kernel.drain(..count).collect();
+                let launch = burst[0].0;
+                let messages = burst
+                    .into_iter()
+                    .filter(|(from, ..)| *from == launch)
+                    .map(|(_, channel, message)| (channel, message))
+                    .collect();
+                self.event(Event::KernelSaid { launch, messages });
+            }
+            Way::Job => {
+                let event = self.jobs.pop_front().unwrap();
+                self.event(event);
+            }
+        }
+        true
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        let effects = self.core.handle(self.now, event);
+        self.perform(effects);
+    }
+
+    /// The kernel's process dies.
+    pub(super) fn kill_kernel(&mut self) {
+        let kernel = self.kernel.take().unwrap();
+        let report = ExitReport { signal: Some(9), ..ExitReport::default() };
+        self.event(Event::KernelExited { launch: kernel.launch, report });
+    }
+
+    /// A number below `bound`, from the seed.
+    pub(super) fn random(&mut self, bound: usize) -> usize {
+        // xorshift64.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % bound as u64) as usize
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { peer, frame_type, payload } => {
+                    if self.clients.contains_key(&peer) {
+                        self.to_clients.entry(peer).or_default().push_back((frame_type, payload));
+                    }
+                    if self.slow.contains(&peer) {
+                        self.event(Event::Congested { peer });
+                    }
+                }
+                Effect::Close { peer } => drop(self.closed.insert(peer)),
+                Effect::Load { .. } => {}
+                Effect::Acquire { launch, .. } => {
+                    self.acquired += 1;
+                    let result =
+                        self.no_environment.take().map_or_else(|| Ok(Box::new(lease(self.acquired))), Err);
+                    self.jobs.push_back(Event::Environment { launch, result });
+                }
+                Effect::Release { how, .. } => self.released.push(how),
+                Effect::Launch { launch, .. } => {
+                    self.kernels_started += 1;
+                    self.kernel = Some(Kernel { launch, count: 0, looping: None, ran: Vec::new() });
+                    self.jobs.push_back(Event::KernelStarted { launch, result: Ok(()) });
+                }
+                Effect::CancelLaunch { .. } => {}
+                Effect::Say { launch, request } => self.hear(launch, &request),
+                Effect::Interrupt { .. } => {
+                    if let Some(kernel) = &mut self.kernel
+                        && let Some(parent) = kernel.looping.take()
+                    {
+                        let launch = kernel.launch;
+                        let error = json!({"ename": "KeyboardInterrupt", "evalue": "", "traceback": []});
+                        self.say(launch, Channel::Iopub, &parent, "error", &error);
+                        self.end(launch, &parent, false);
+                    }
+                }
+                Effect::Stop { launch } => {
+                    self.kernel.take_if(|kernel| kernel.launch == launch);
+                    self.jobs.push_back(Event::KernelStopped { launch });
+                }
+                Effect::StoreBlobs { job, blobs } => {
+                    self.blobs.extend(blobs);
+                    self.jobs.push_back(Event::BlobsStored { job });
+                }
+                Effect::PutBlob { job, bytes, .. } => {
+                    let digest = crate::outputs::mime::digest(&bytes);
+                    self.jobs.push_back(Event::BlobPut { job, result: Ok(digest) });
+                }
+                Effect::Trust { job, .. } => {
+                    let verdict = TrustVerdict { status: "trusted".to_owned(), ..TrustVerdict::default() };
+                    self.jobs.push_back(Event::Trust { job, result: Ok(verdict) });
+                }
+                Effect::Install { job, .. } => self.jobs.push_back(Event::Installed { job, result: Ok(()) }),
+                Effect::Save { job, plan } => self.save(job, *plan),
+                Effect::Record(record) => self.records.push(*record),
+                Effect::Dissolve => self.dissolved = true,
+            }
+        }
+    }
+
+    fn save(&mut self, job: JobId, plan: SavePlan) {
+        let result = match self.no_save.take() {
+            Some(failure) => Err(failure),
+            None => Ok(Written {
+                path: plan.path.clone(),
+                digest: [1; 32],
+                unchanged: false,
+                at: "2026-01-01T00:00:00Z".to_owned(),
+            }),
+        };
+        self.saved.push(plan);
+        self.jobs.push_back(Event::Saved { job, result });
+    }
+
+    fn hear(&mut self, launch: LaunchId, request: &KernelRequest) {
+        let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) else { return };
+        if request.msg_type == "complete_request" {
+            let reply = json!({"matches": ["bit_count"], "cursor_start": 2, "cursor_end": 5});
+            self.say(launch, Channel::Shell, &request.msg_id, "complete_reply", &reply);
+            return;
+        }
+        let parent = request.msg_id.clone();
+        let code = request.content["code"].as_str().unwrap().to_owned();
+        assert!(kernel.looping.is_none(), "a request was sent to a busy kernel");
+        kernel.ran.push(code.clone());
+        kernel.count += 1;
+        let count = kernel.count;
+        self.say(launch, Channel::Iopub, &parent, "status", &json!({"execution_state": "busy"}));
+        self.say(launch, Channel::Iopub, &parent, "execute_input", &json!({"execution_count": count}));
+        let mut ok = true;
+        for line in code.lines() {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            match word {
+                "print" => {
+                    let text = json!({"name": "stdout", "text": format!("{rest}\n")});
+                    self.say(launch, Channel::Iopub, &parent, "stream", &text);
+                }
+                "value" => {
+                    let value =
+                        json!({"data": {"text/plain": rest}, "metadata": {}, "execution_count": count});
+                    self.say(launch, Channel::Iopub, &parent, "execute_result", &value);
+                }
+                "picture" => {
+                    let picture = json!({"data": {"image/png": "iVBORw0KGgo="}, "metadata": {}});
+                    self.say(launch, Channel::Iopub, &parent, "display_data", &picture);
+                }
+                "display" | "update" => {
+                    let (id, text) = rest.split_once(' ').unwrap();
+                    let display = json!({
+                        "data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": id},
+                    });
+                    let msg_type = if word == "display" { "display_data" } else { "update_display_data" };
+                    self.say(launch, Channel::Iopub, &parent, msg_type, &display);
+                }
+                "fail" => {
+                    let error = json!({"ename": "ValueError", "evalue": rest, "traceback": ["oh"]});
+                    self.say(launch, Channel::Iopub, &parent, "error", &error);
+                    ok = false;
+                    break;
+                }
+                "loop" => {
+                    self.kernel.as_mut().unwrap().looping = Some(parent);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.end(launch, &parent, ok);
+    }
+
+    fn end(&mut self, launch: LaunchId, parent: &str, ok: bool) {
+        let reply = json!({"status": if ok { "ok" } else { "error" }});
+        let reply_first = self.random(2) == 0;
+        if reply_first {
+            self.say(launch, Channel::Shell, parent, "execute_reply", &reply);
+        }
+        self.say(launch, Channel::Iopub, parent, "status", &json!({"execution_state": "idle"}));
+        if !reply_first {
+            self.say(launch, Channel::Shell, parent, "execute_reply", &reply);
+        }
+    }
+
+    /// The kernel says something in answer to `parent`.
+    pub(super) fn say(
+        &mut self,
+        launch: LaunchId,
+        channel: Channel,
+        parent: &str,
+        msg_type: &str,
+        content: &Json,
+    ) {
+        let message = JupyterMessage {
+            header: json!({"msg_id": "k", "msg_type": msg_type}).to_string().into(),
+            parent_header: json!({"msg_id": parent, "msg_type": "execute_request"}).to_string().into(),
+            metadata: Bytes::from_static(b"{}"),
+            content: content.to_string().into(),
+            buffers: Vec::new(),
+        };
+        self.from_kernel.push_back((launch, channel, message));
+    }
+
+    pub(super) fn launch(&self) -> LaunchId {
+        self.kernel.as_ref().unwrap().launch
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    In(PeerId),
+    Out(PeerId),
+    Kernel,
+    Job,
+}
+
+pub(super) fn seeded() -> Content {
+    Content::Seed { runtime: "python".to_owned(), package_manager: "uv".to_owned(), dependencies: Vec::new() }
+}
+
+fn lease(number: u32) -> Lease {
+    serde_json::from_value(json!({
+        "id": number.to_string(),
+        "source": "uv:prewarmed",
+        "environment": {"kind": "uv", "prefix": "/envs/a", "python": "/envs/a/bin/python"},
+        "launch": {"argv": ["/envs/a/bin/python"]},
+        "launched_config": {"venv_path": "/envs/a"},
+    }))
+    .unwrap()
+}
