@@ -43,8 +43,8 @@ pub(crate) async fn list(json: bool) -> anyhow::Result<ExitCode> {
             anstream::println!("{}: {reason}", row.id);
         }
     }
-    for problem in live.then(|| missing(&rows)).unwrap_or_default() {
-        anstream::eprintln!("Missing: {problem}");
+    if live {
+        missing(&rows).iter().for_each(|problem| anstream::eprintln!("Missing: {problem}"));
     }
     Ok(ExitCode::SUCCESS)
 }
