@@ -226,7 +226,7 @@ impl RoomCore {
 
     /// When [`Event::Tick`] must come at the latest.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        let peers = self.peers.values().map(|peer| Some(peer.deadline()));
+        let peers = self.peers.values().map(Peer::deadline);
         let questions = self.questions.values().map(|question| Some(question.until));
         let own = [
             self.kernel.deadline(),
@@ -359,7 +359,6 @@ impl RoomCore {
         self.announce_due();
         self.give_up_overdue_reply();
         self.expire_questions();
-        self.expire_peers();
         self.end_kept_alive_kernel();
         self.autosave();
     }

@@ -4,8 +4,6 @@
 //! Promises: phases only go forward; a client that cannot take more is marked and left alone, never
 //! waited for.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use runtimed_protocol::identity;
 use runtimed_protocol::request::RequestEnvelope;
@@ -14,10 +12,6 @@ use runtimed_protocol::session_control::{InitialLoad, SyncStatus};
 use super::lane::Lane;
 use super::moment::Moment;
 use super::sync::Streams;
-
-/// A connection without a request, a presence message or an upload for this long is closed; clients send
-/// a heartbeat every 15 s. Source: protocol v4.
-pub(crate) const IDLE: Duration = Duration::from_secs(300);
 
 /// On whose behalf a connection acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,13 +74,11 @@ pub(crate) struct Peer {
     pub(crate) stale: bool,
     /// Whether an upload of it is being stored.
     pub(crate) uploading: bool,
-    /// When it last showed that somebody is there.
-    pub(crate) heard: Moment,
 }
 
 impl Peer {
     /// A connection that has just been made.
-    pub(crate) fn new(identity: Identity, load: InitialLoad, now: Moment) -> Self {
+    pub(crate) fn new(identity: Identity, load: InitialLoad) -> Self {
         Self {
             identity,
             streams: Streams::default(),
@@ -96,14 +88,11 @@ impl Peer {
             held: Vec::new(),
             stale: false,
             uploading: false,
-            heard: now,
         }
     }
 
-    /// When something must be done about it if nothing happens: its request gives up waiting, or it is
-    /// taken for dead.
-    pub(crate) fn deadline(&self) -> Moment {
-        let idle = self.heard + IDLE;
-        self.blocked.as_ref().map_or(idle, |(_, until)| idle.min(*until))
+    /// When its request gives up waiting.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.blocked.as_ref().map(|(_, until)| *until)
     }
 }

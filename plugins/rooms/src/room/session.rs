@@ -18,7 +18,7 @@ use super::core::{RoomCore, kept};
 use super::event::Effect;
 use super::kernel::Stage;
 use super::load::Loaded;
-use super::peers::{IDLE, Identity, Peer, Scope};
+use super::peers::{Identity, Peer, Scope};
 use super::presence::To;
 use super::sync::Stream;
 use crate::ids::PeerId;
@@ -28,7 +28,7 @@ impl RoomCore {
     pub(super) fn peer_joined(&mut self, id: PeerId, identity: Identity) {
         self.had_peers = true;
         self.keep_alive = None;
-        self.peers.insert(id, Peer::new(identity, self.load.clone(), self.now));
+        self.peers.insert(id, Peer::new(identity, self.load.clone()));
         // Before the client hears of the runtime state: one that finds a kernel on its way does not
         // launch one itself.
         if self.peers.len() == 1 {
@@ -95,9 +95,6 @@ impl RoomCore {
     /// A client sent a frame.
     pub(super) fn frame(&mut self, id: PeerId, frame_type: u8, payload: Bytes) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if matches!(frame_type, FrameType::REQUEST | FrameType::PRESENCE | FrameType::PUT_BLOB) {
-            peer.heard = self.now;
-        }
         match frame_type {
             FrameType::NOTEBOOK_SYNC if self.load == InitialLoad::Streaming => {
                 peer.held.push((frame_type, payload));
@@ -113,17 +110,6 @@ impl RoomCore {
                 if let Some(stream) = Stream::of(frame_type) {
                     self.sync_frame(id, stream, &payload);
                 }
-            }
-        }
-    }
-
-    /// Closes connections from which nothing has come for too long.
-    pub(super) fn expire_peers(&mut self) {
-        for (&peer, it) in &mut self.peers {
-            if it.heard + IDLE <= self.now {
-                // Once is enough; the connection's end comes back as an event.
-                it.heard = self.now;
-                self.effects.push(Effect::Close { peer });
             }
         }
     }

@@ -640,16 +640,6 @@ fn nonsense_is_answered_or_dropped_and_only_a_bad_document_closes() {
 }
 
 #[test]
-fn a_window_from_which_nothing_comes_is_closed() {
-    let mut world = World::create(31);
-    let ana = world.join("ana");
-    world.pass(299 * SECOND);
-    assert!(world.closed.is_empty());
-    world.pass(2 * SECOND);
-    assert!(world.closed.contains(&ana));
-}
-
-#[test]
 fn every_accepted_execution_ends_exactly_once_whatever_happens() {
     for seed in seeds(1..=50) {
         let mut world = World::create(seed);
