@@ -160,7 +160,7 @@ impl RoomCore {
         // What finished executions still print is picked up from the document when it comes.
         self.publication.collectors.retain(|_, collector| collector.is_dirty());
         self.publication.collectors.insert(next.id.clone(), Collector::new());
-        self.publication.published = None;
+        self.publication.published = Some(self.now);
         kept(self.documents.runtime.start_execution(&next.id));
         kept(self.documents.runtime.set_kernel_state(&KernelState::Running(Activity::Busy)));
         self.show_queue();

@@ -10,7 +10,7 @@ use runtimed_protocol::request::RequestEnvelope;
 use runtimed_protocol::session_control::{InitialLoad, SyncStatus};
 
 use super::lane::Lane;
-use super::moment::Moment;
+use super::moment::{Moment, earliest};
 use super::sync::Streams;
 
 /// On whose behalf a connection acts.
@@ -91,8 +91,10 @@ impl Peer {
         }
     }
 
-    /// When its request gives up waiting.
+    /// When something must be done about it if nothing comes from it: its request gives up waiting, or
+    /// it gets the next message though it has not answered the last.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        self.blocked.as_ref().map(|(_, until)| *until)
+        let next_message = self.streams.deadline().filter(|_| !self.stale);
+        earliest([self.blocked.as_ref().map(|(_, until)| *until), next_message])
     }
 }

@@ -16,8 +16,9 @@ use super::queue::Ended;
 use crate::ids::{ExecutionId, JobId};
 use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
 
-/// Outputs that come in after a publication are published this much later, together. Short enough for
-/// a progress bar to move, long enough for 200,000 printed lines to be a few changes.
+/// What comes in after a publication, or after the start of an execution, is published this much later,
+/// together. Short enough for a progress bar to move, long enough for 200,000 printed lines to be a few
+/// changes, and for a quick cell to be one: the Python client reads everything again at each change.
 pub(super) const COALESCE: Duration = Duration::from_millis(50);
 
 /// Outputs on their way into the document.
@@ -29,7 +30,7 @@ pub(crate) struct Publication {
     pub(super) next: Batch,
     /// The batch whose blobs are being stored.
     pub(super) storing: Option<(JobId, Batch)>,
-    /// When the last batch was made.
+    /// When the last batch was made, or the execution began.
     pub(super) published: Option<Moment>,
 }
 
@@ -55,15 +56,17 @@ impl Publication {
         self.storing.is_some() || !self.next.ended.is_empty()
     }
 
-    /// When outputs that are collected must be published.
+    /// When what has been collected must be published.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        let dirty = self.storing.is_none() && self.collectors.values().any(Collector::is_dirty);
-        dirty.then(|| self.published.map_or(Moment::default(), |at| at + COALESCE))
+        let waits = !self.next.is_empty() || self.collectors.values().any(Collector::is_dirty);
+        let at = self.published.map_or(Moment::default(), |at| at + COALESCE);
+        (waits && self.storing.is_none()).then_some(at)
     }
 
     /// Whether a batch must be made now.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        self.storing.is_none() && (!self.next.is_empty() || self.deadline().is_some_and(|at| at <= now))
+        let urgent = self.storing.is_none() && self.next.is_urgent();
+        urgent || self.deadline().is_some_and(|at| at <= now)
     }
 
     /// Makes a batch of everything there is, and names the blobs that must be stored before it.
@@ -92,7 +95,12 @@ impl Publication {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.updates.is_empty() && self.counts.is_empty() && self.ended.is_empty() && self.kernel.is_none()
+        self.updates.is_empty() && self.counts.is_empty() && !self.is_urgent()
+    }
+
+    /// Whether somebody waits for it: an execution has ended.
+    fn is_urgent(&self) -> bool {
+        !self.ended.is_empty() || self.kernel.is_some()
     }
 }
 

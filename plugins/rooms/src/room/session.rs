@@ -208,13 +208,12 @@ impl RoomCore {
     fn publish_to(&mut self, id: PeerId, stream: Stream, changed: bool) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let line = peer.streams.line(stream);
-        line.behind |= changed;
+        line.behind |= changed && line.open;
         let asked = line.asked;
-        if !line.open || peer.stale || !(line.behind || asked) {
+        if peer.stale || !line.is_due(self.now) {
             return;
         }
-        line.asked = false;
-        let message = self.documents.generate(stream, line);
+        let message = self.documents.generate(stream, line, self.now);
         let answered = message.is_some();
         if let Some(message) = message {
             self.send(id, stream.frame_type(), message);
@@ -236,7 +235,7 @@ impl RoomCore {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let line = peer.streams.line(stream);
         line.open = true;
-        if let Some(message) = self.documents.generate(stream, line) {
+        if let Some(message) = self.documents.generate(stream, line, self.now) {
             self.send(id, stream.frame_type(), message);
         }
     }
