@@ -25,11 +25,23 @@ pub(crate) struct Kind {
     /// Name in the connection file.
     pub(crate) kernel_name: &'static str,
     pub(crate) interrupt: InterruptMode,
+    /// Code run silently before anybody uses the kernel.
+    pub(crate) preparation: &'static str,
 }
 
 /// IPython kernels, started with the interpreter of an environment.
-pub(crate) const PYTHON: Kind =
-    Kind { name: "python", kernel_name: "python3", interrupt: InterruptMode::Signal };
+pub(crate) const PYTHON: Kind = Kind {
+    name: "python",
+    kernel_name: "python3",
+    interrupt: InterruptMode::Signal,
+    preparation: UNBOUNDED_IOPUB,
+};
+
+/// Takes the limit off ipykernel's IOPub queue, in the thread that owns the socket. ipykernel sets none, so
+/// libzmq's 1,000 messages apply, and a machine too busy to run libzmq's own thread in time then loses output
+/// before any reader can see it. 23 is `zmq.SNDHWM`, 0 is no limit; it binds no name in the user's namespace.
+const UNBOUNDED_IOPUB: &str = "get_ipython().kernel.iopub_thread.schedule(\
+    lambda socket=get_ipython().kernel.iopub_thread.socket: socket.setsockopt(23, 0))";
 
 impl Kind {
     /// The kind called `name`.

@@ -56,6 +56,7 @@ pub(crate) async fn launch(runtime: &Path, spec: &LaunchSpec, kind: Kind) -> Res
     let ready = async {
         let mut channels = Channels::connect(&connection, &session).await?;
         let reply = shake_hands(&mut channels, &session).await?;
+        prepare(&mut channels, &session, kind).await?;
         Ok::<_, PluginError>((channels, reply))
     };
     let (channels, reply) = tokio::select! {
@@ -88,7 +89,7 @@ async fn shake_hands(channels: &mut Channels, session: &str) -> Result<serde_jso
                 },
             };
             let Some(Incoming { channel, message }) = incoming else {
-                return Err(PluginError::unavailable("the kernel closed its sockets while it was starting"));
+                return Err(closed());
             };
             if !asked.contains(&Header::parse(&message.parent_header).msg_id) {
                 continue;
@@ -105,10 +106,35 @@ async fn shake_hands(channels: &mut Channels, session: &str) -> Result<serde_jso
     }
 }
 
+/// Runs the kind's preparation to its end, unseen by the user and whether or not it succeeds.
+async fn prepare(channels: &mut Channels, session: &str, kind: Kind) -> Result<()> {
+    let content = json!({
+        "code": kind.preparation, "silent": true, "store_history": false,
+        "user_expressions": {}, "allow_stdin": false, "stop_on_error": false,
+    });
+    let (id, message) = request(session, "execute_request", content);
+    channels.outgoing.send(Channel::Shell, message)?;
+    let (mut replied, mut idle) = (false, false);
+    while !(replied && idle) {
+        let Some(Incoming { channel, message }) = channels.incoming.recv().await else {
+            return Err(closed());
+        };
+        if Header::parse(&message.parent_header).msg_id == id {
+            replied |= channel == Channel::Shell;
+            idle |= channel == Channel::Iopub && is_idle(&message);
+        }
+    }
+    Ok(())
+}
+
 fn is_idle(message: &JupyterMessage) -> bool {
     Header::parse(&message.header).msg_type == "status"
         && serde_json::from_slice::<Status>(&message.content)
             .is_ok_and(|status| status.execution_state == "idle")
+}
+
+fn closed() -> PluginError {
+    PluginError::unavailable("the kernel closed its sockets while it was starting")
 }
 
 fn died(report: &ExitReport) -> PluginError {

@@ -1,8 +1,8 @@
 //! The part of ZMTP 3.0 that a Jupyter client needs: one connection to one kernel socket.
 //!
 //! For: shell, control and stdin (DEALER) and IOPub (SUB) over a Unix socket, NULL mechanism.
-//! Promises: message parts share the read buffer and are not copied; an idle connection holds no buffer;
-//! a lost connection is an error or an end, never a silent reconnect.
+//! Promises: message parts share the read buffer and are not copied; a lost connection is an error or an end,
+//! never a silent reconnect.
 //! Never: starts a task, drops or delays a message, trusts a length before the bytes are there.
 //!
 //! Why not the `zeromq` crate (0.7), measured against the same ipykernel 7.4: messages, round trips (3.6 ms to
@@ -11,7 +11,7 @@
 //! 2 MiB where a shim may have 4; its writer and reconnect tasks are detached; and after a lost connection it
 //! reconnects in silence, which hides the loss of messages.
 
-use std::io;
+use std::io::{self, Read};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
@@ -48,12 +48,12 @@ pub(crate) enum Role<'a> {
 /// `InvalidData` when the peer does not speak ZMTP 3 with the NULL mechanism, otherwise the socket's error.
 pub(crate) async fn handshake(stream: UnixStream, role: Role<'_>) -> io::Result<(Receiver, Sender)> {
     let (read, write) = stream.into_split();
-    let (mut receiver, mut sender) = (Receiver { read, buffer: BytesMut::new() }, Sender { write });
+    let (mut receiver, mut sender) = (Receiver { read, decoder: Decoder::default() }, Sender { write });
     sender.write.write_all(&greeting()).await?;
     check_greeting(&receiver.exactly(GREETING_BYTES).await?)?;
     sender.write.write_all(&ready(role)).await?;
     loop {
-        let frame = receiver.frame().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let frame = receiver.command().await?;
         match command_name(&frame) {
             Some(b"READY") => break,
             Some(b"ERROR") => return Err(invalid("the kernel's socket refused the connection")),
@@ -70,31 +70,15 @@ pub(crate) async fn handshake(stream: UnixStream, role: Role<'_>) -> io::Result<
 /// The incoming half of a connection.
 pub(crate) struct Receiver {
     read: OwnedReadHalf,
-    /// Bytes read and not yet taken. Holds no memory while it is empty and we wait.
-    buffer: BytesMut,
+    decoder: Decoder,
 }
 
 impl Receiver {
-    /// The next message's parts, or none when the peer has closed. Not cancel-safe: a dropped call may have
-    /// taken half a message.
+    /// The next message's parts, or none when the peer has closed. Cancel-safe.
     pub(crate) async fn receive(&mut self) -> io::Result<Option<Vec<Bytes>>> {
-        let mut parts = Vec::with_capacity(8);
-        while let Some(frame) = self.frame().await? {
-            if frame.flags & COMMAND != 0 {
-                continue;
-            }
-            parts.push(frame.body);
-            if frame.flags & MORE == 0 {
-                return Ok(Some(parts));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn frame(&mut self) -> io::Result<Option<Frame>> {
         loop {
-            if let Some(frame) = take_frame(&mut self.buffer)? {
-                return Ok(Some(frame));
+            if let Some(message) = self.decoder.message()? {
+                return Ok(Some(message));
             }
             if self.read_some().await? == 0 {
                 return Ok(None);
@@ -102,31 +86,129 @@ impl Receiver {
         }
     }
 
+    /// The same connection for a thread of its own. `sender` must be its other half.
+    ///
+    /// # Errors
+    /// The system's, when the socket cannot be made to block.
+    pub(crate) fn into_blocking(self, sender: Sender) -> io::Result<BlockingReceiver> {
+        let stream = self.read.reunite(sender.write).map_err(io::Error::other)?.into_std()?;
+        stream.set_nonblocking(false)?;
+        Ok(BlockingReceiver { stream, piece: vec![0; READ_BYTES].into(), decoder: self.decoder })
+    }
+
     async fn exactly(&mut self, length: usize) -> io::Result<Bytes> {
-        while self.buffer.len() < length {
+        while self.decoder.buffer.len() < length {
             if self.read_some().await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        Ok(self.buffer.split_to(length).freeze())
+        Ok(self.decoder.buffer.split_to(length).freeze())
+    }
+
+    async fn command(&mut self) -> io::Result<Frame> {
+        loop {
+            if let Some(frame) = take_frame(&mut self.decoder.buffer)? {
+                return Ok(frame);
+            }
+            if self.read_some().await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     /// Adds what the socket has to the buffer; 0 means the peer has closed.
     async fn read_some(&mut self) -> io::Result<usize> {
         loop {
-            if self.buffer.is_empty() {
-                // Also lets go of the allocation behind a large message that has been taken.
-                self.buffer = BytesMut::new();
-                self.read.readable().await?;
-            }
-            self.buffer.reserve(READ_BYTES);
-            match self.read.try_read_buf(&mut self.buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read.readable().await?,
-                // The kernel died with our bytes unread: for a reader that is the end, not a failure.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
-                read => return read,
+            self.read.readable().await?;
+            self.decoder.buffer.reserve(READ_BYTES);
+            match self.read.try_read_buf(&mut self.decoder.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return end_of_reset(result),
             }
         }
+    }
+}
+
+/// The incoming half of a connection whose reader has a thread to itself, so that nothing but the socket
+/// can make it wait.
+pub(crate) struct BlockingReceiver {
+    stream: std::os::unix::net::UnixStream,
+    /// Where a read puts its bytes before they join the decoder's.
+    piece: Box<[u8]>,
+    decoder: Decoder,
+}
+
+impl BlockingReceiver {
+    /// What ends [`BlockingReceiver::receive`] from elsewhere.
+    ///
+    /// # Errors
+    /// The system's, when it has no file descriptors left.
+    pub(crate) fn closer(&self) -> io::Result<Closer> {
+        self.stream.try_clone().map(Closer)
+    }
+
+    /// The next message's parts, or none when the connection was closed by either side. Blocks.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<Vec<Bytes>>> {
+        loop {
+            if let Some(message) = self.decoder.message()? {
+                return Ok(Some(message));
+            }
+            match end_of_reset(self.stream.read(&mut self.piece)) {
+                Ok(0) => return Ok(None),
+                Ok(length) => {
+                    self.decoder.buffer.extend_from_slice(self.piece.get(..length).unwrap_or_default())
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Closes a connection in both directions when dropped.
+pub(crate) struct Closer(std::os::unix::net::UnixStream);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        // Fails only when the connection is closed already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A kernel that died with our bytes unread resets the connection: for a reader that is the end.
+fn end_of_reset(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+        result => result,
+    }
+}
+
+/// Turns bytes into messages. Pure.
+#[derive(Default)]
+struct Decoder {
+    /// Bytes read and not yet taken.
+    buffer: BytesMut,
+    /// Parts of a message whose last part is still to come.
+    parts: Vec<Bytes>,
+}
+
+impl Decoder {
+    /// The next whole message in the buffer. Commands between messages are skipped.
+    fn message(&mut self) -> io::Result<Option<Vec<Bytes>>> {
+        while let Some(frame) = take_frame(&mut self.buffer)? {
+            if frame.flags & COMMAND != 0 {
+                continue;
+            }
+            self.parts.push(frame.body);
+            if frame.flags & MORE == 0 {
+                return Ok(Some(std::mem::take(&mut self.parts)));
+            }
+        }
+        if self.buffer.is_empty() {
+            // Lets go of the memory behind messages that were taken; they may have been large.
+            self.buffer = BytesMut::new();
+        }
+        Ok(None)
     }
 }
 

@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use runtimed_plugin_api::{Channel, ErrorCode, LaunchCommand, Plugin};
+use runtimed_plugin_api::{Bytes, Channel, ErrorCode, ExitReport, KernelEvents, LaunchCommand, Plugin};
 use runtimed_plugin_jupyter::JupyterPlugin;
 use serde_json::json;
 use support::{Message, Recorder, World, execute, host, kernel_python, request};
@@ -46,6 +48,10 @@ async fn a_kernel_runs_code_and_ends_when_asked() {
     assert_eq!((stream(&messages, "stdout").as_str(), &reply["status"]), ("hello\n", &json!("ok")));
     assert_eq!(result(&messages), Some(pid.to_string().as_str()));
     assert_eq!(reply["execution_count"], 1, "the handshake took no number");
+
+    // What the launch ran to prepare the kernel is nowhere to be seen.
+    let (messages, _) = recorder.run(&*kernel, "[line[:6] for line in In], dir().count('socket')").await;
+    assert_eq!(result(&messages), Some("(['', 'import', '[line['], 0)"));
 
     let (messages, reply) = recorder.run(&*kernel, "1/0").await;
     assert_eq!(reply["ename"], "ZeroDivisionError");
@@ -108,6 +114,34 @@ async fn ten_thousand_displays_arrive_complete_and_in_order() {
     world.end().await;
 }
 
+/// The contract says a consumer must not block. If one does, its room is late and complete.
+#[tokio::test]
+async fn a_consumer_that_blocks_loses_nothing() {
+    struct Blocking(AtomicUsize, Arc<dyn KernelEvents>);
+    impl KernelEvents for Blocking {
+        fn message(&self, sequence: u64, channel: Channel, message: Bytes) {
+            if self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(500) {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            self.1.message(sequence, channel, message);
+        }
+
+        fn exited(&self, report: ExitReport) {
+            self.1.exited(report);
+        }
+    }
+    let world = World::new().await;
+    let Some(python) = kernel_python() else { return };
+    let (mut recorder, events) = Recorder::new();
+    let events = Arc::new(Blocking(AtomicUsize::new(0), events));
+    let kernel = world.backend.launch(world.spec(python), events).await.unwrap();
+    let code = "from IPython.display import display\nfor i in range(4_000): display(i)";
+    let (messages, _) = recorder.run(&*kernel, code).await;
+    assert_eq!(messages.iter().filter(|message| message.kind == "display_data").count(), 4_000);
+    drop(kernel);
+    world.end().await;
+}
+
 #[tokio::test]
 async fn an_interrupt_stops_a_cell_and_the_command_it_runs() {
     let world = World::new().await;
@@ -159,9 +193,9 @@ async fn a_request_that_is_repeated_runs_once() {
 async fn a_kernel_that_dies_says_how_after_its_last_words() {
     let world = World::new().await;
     let Some((kernel, mut recorder)) = world.launch().await else { return };
-    let code = "import os\nprint('last words', flush=True)\nos.kill(os.getpid(), 9)";
-    execute(&*kernel, code);
-    recorder.until(|message| message.kind == "stream").await;
+    let (messages, _) = recorder.run(&*kernel, "print('last words')").await;
+    assert_eq!(stream(&messages, "stdout"), "last words\n");
+    execute(&*kernel, "import os; os.kill(os.getpid(), 9)");
     let report = recorder.exit().await;
     assert_eq!((report.code, report.signal, report.requested), (None, Some(9), false));
     assert!(!report.out_of_memory);
@@ -173,10 +207,9 @@ async fn a_kernel_that_will_not_stop_is_ended_with_its_children() {
     let world = World::new().await;
     let Some((kernel, mut recorder)) = world.launch().await else { return };
     let code = "import signal, subprocess, time\n\
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
-        child = subprocess.Popen(['sleep', '600'], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))\n\
-        print(child.pid, flush=True)\n\
-        while True:\n    try: time.sleep(600)\n    except BaseException: pass";
+        for ignored in signal.SIGINT, signal.SIGTERM: signal.signal(ignored, signal.SIG_IGN)\n\
+        print(subprocess.Popen(['sleep', '600']).pid, flush=True)\n\
+        while True: time.sleep(600)";
     execute(&*kernel, code);
     let message = recorder.until(|message| message.kind == "stream").await;
     let child: u32 = message.content["text"].as_str().unwrap().trim().parse().unwrap();

@@ -1,6 +1,6 @@
 //! What kernel tests share: a host, an interpreter with ipykernel, and a recorder of what a kernel says.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 mod host;
 mod python;
@@ -19,7 +19,7 @@ pub(crate) use recorder::{Message, Recorder, execute, request};
 
 /// A started plugin and the folder it works in.
 pub(crate) struct World {
-    pub(crate) plugin: JupyterPlugin,
+    pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) backend: Arc<dyn KernelBackend>,
     pub(crate) base: tempfile::TempDir,
 }
@@ -33,6 +33,11 @@ impl World {
     /// The same in a given folder.
     pub(crate) async fn at(base: tempfile::TempDir) -> Self {
         let plugin = JupyterPlugin::create(host(base.path().to_owned())).unwrap();
+        Self::with(Arc::new(plugin), base).await
+    }
+
+    /// The same with a plugin made elsewhere, whose host has `base`.
+    pub(crate) async fn with(plugin: Arc<dyn Plugin>, base: tempfile::TempDir) -> Self {
         plugin.start().await.unwrap();
         let backend = plugin.kernel_backends().remove(0);
         Self { plugin, backend, base }
