@@ -31,7 +31,7 @@ use crate::paths::{Paths, PathsEnv, PathsOptions};
 use crate::plugins::{HostContext, Registry, SearchPath};
 use crate::pools::{EnvironmentService, Pools, TrustStore};
 use crate::settings::{Mirror, Settings};
-use crate::shutdown::{Shutdown, signalled};
+use crate::shutdown::{Shutdown, Signals};
 use crate::socket::{Socket, make_private};
 use crate::{http, log};
 
@@ -148,6 +148,7 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
     let principal = local_principal(user.as_deref(), variable("USERNAME").as_deref());
     let (settings, mirror) = Settings::open(&paths.settings, &paths.base);
     let served = runtime.block_on(async {
+        let signals = Signals::catch().context("could not wait for signals")?;
         let socket = Socket::bind(&paths.socket, &paths.base)
             .with_context(|| format!("could not listen on `{}`", paths.socket.display()))?;
         let shutdown = Shutdown::default();
@@ -173,7 +174,7 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
             pools,
             shutdown,
         });
-        daemon.serve(socket, mirror, cli.run.plugin_dir.clone()).await
+        daemon.serve(socket, signals, mirror, cli.run.plugin_dir.clone()).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -220,7 +221,13 @@ impl Daemon {
     }
 
     /// Serves until somebody asks the daemon to stop, then stops.
-    async fn serve(self: Arc<Self>, socket: Socket, mirror: Mirror, plugin_dirs: Vec<PathBuf>) -> Result<()> {
+    async fn serve(
+        self: Arc<Self>,
+        socket: Socket,
+        mut signals: Signals,
+        mirror: Mirror,
+        plugin_dirs: Vec<PathBuf>,
+    ) -> Result<()> {
         let mut background = JoinSet::new();
         let (daemon, listener) = (Arc::clone(&self), http::bind().await);
         match listener.and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
@@ -234,6 +241,7 @@ impl Daemon {
             }
             Err(error) => tracing::error!("outputs are not served over HTTP: {error}"),
         }
+        log::lifecycle("STARTUP", &format!("listening on {}", self.paths.socket.display()));
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.load_plugins(plugin_dirs).await });
         background.spawn(mirror.run(self.shutdown.clone()));
@@ -241,13 +249,12 @@ impl Daemon {
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
 
         let mut connections = JoinSet::new();
-        let mut signal = std::pin::pin!(signalled());
         loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.begun() => break,
-                name = &mut signal => {
-                    log::lifecycle("STARTUP", &format!("stopping: {}", name.context("could not wait for signals")?));
+                name = signals.next() => {
+                    log::lifecycle("STARTUP", &format!("stopping: {name}"));
                     self.shutdown.begin();
                 }
                 Some(ended) = connections.join_next() => note_panic("a connection", ended),

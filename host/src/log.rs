@@ -92,7 +92,7 @@ impl Sink {
     fn line(&self, level: Level, target: &str, message: &str) {
         let now = now();
         let plain = format!("{now} {level:>5} {target}: {message}\n");
-        let color = self.stderr_color.then(|| match level {
+        let color = self.stderr_color.then_some(match level {
             Level::ERROR => 31,
             Level::WARN => 33,
             Level::INFO => 32,

@@ -3,7 +3,7 @@
 //! For: signals and the `shutdown` request on one side, every task on the other.
 //! Promises: asked once, heard by all clones; a second request changes nothing.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The daemon's stop signal. Cheap to clone.
@@ -32,15 +32,27 @@ impl Shutdown {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT, with its name.
-///
-/// # Errors
-/// When the system refuses to deliver signals to us.
-pub async fn signalled() -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// The signals that ask a daemon to stop.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on SIGTERM and SIGINT end nothing by themselves.
+    ///
+    /// # Errors
+    /// When the system refuses to deliver signals to us.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next signal and tells its name. Cancel-safe.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

@@ -203,4 +203,42 @@ mod tests {
         assert!(bytes == content[3..]);
         assert!(read(dir.path().join("missing"), 0, 1).await.is_err());
     }
+
+    #[tokio::test]
+    async fn answers_carry_what_caches_and_players_need() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blob");
+        std::fs::write(&path, "hello blob").unwrap();
+        let digest = Digest([0xab; 32]);
+        let ask = async |head: bool, name: &'static str, value: String| {
+            let blob = BlobFile { path: path.clone(), size: 10, media_type: "image/png".into() };
+            let headers = HeaderMap::from_iter([(
+                name.parse::<header::HeaderName>().unwrap(),
+                HeaderValue::from_str(&value).unwrap(),
+            )]);
+            let answer = answer(blob, digest, head, &headers).await.unwrap();
+            let (parts, body) = answer.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            (parts.status.as_u16(), parts.headers, body)
+        };
+        let (status, headers, body) = ask(false, "accept", "*/*".into()).await;
+        assert_eq!((status, &body[..]), (200, &b"hello blob"[..]));
+        assert_eq!(headers["content-type"], "image/png");
+        assert_eq!(headers["content-length"], "10");
+        assert_eq!(headers["cache-control"], "public, max-age=31536000, immutable");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["etag"], format!("\"{digest}\""));
+
+        let (status, headers, body) = ask(true, "accept", "*/*".into()).await;
+        assert_eq!(
+            (status, body.len(), &headers["content-length"]),
+            (200, 0, &HeaderValue::from_static("10"))
+        );
+        let (status, headers, body) = ask(false, "range", "bytes=6-".into()).await;
+        assert_eq!((status, &body[..]), (206, &b"blob"[..]));
+        assert_eq!(headers["content-range"], "bytes 6-9/10");
+        assert_eq!(ask(false, "range", "bytes=10-".into()).await.0, 416);
+        let (status, _, body) = ask(false, "if-none-match", format!("\"x\", W/\"{digest}\"")).await;
+        assert_eq!((status, body.len()), (304, 0));
+    }
 }

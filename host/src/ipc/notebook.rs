@@ -22,10 +22,12 @@ use runtimed_protocol::identity::{desktop_operator, valid_operator};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::egress::Egress;
 use super::in_words;
+use super::pool_doc::PoolDocument;
 use super::reader::Reader;
 use crate::cli::VERSION;
 use crate::daemon::Daemon;
@@ -58,18 +60,24 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection, handshake
             return Ok(connection.writer.shutdown().await?);
         }
     };
+    egress.send_first(bootstrap(&handshake, info).encode(typed)?)?;
+    let shared = Shared { pool_document: &daemon.pool_document, disconnect: &daemon.disconnect };
+    converse(shared, &*session, &egress, connection).await
+}
+
+/// Carries frames both ways until either side leaves, then tells the room.
+async fn converse(
+    shared: Shared<'_>,
+    session: &dyn RoomSession,
+    egress: &Egress,
+    connection: Connection,
+) -> Result<()> {
+    let Connection { reader, writer } = connection;
+    let peer = Peer { shared, session, egress, pool_sync: SyncPeer::new(), last_active: Instant::now() };
     let served = async {
-        egress.send_first(bootstrap(&handshake, info).encode(typed)?)?;
-        let peer = Peer {
-            daemon,
-            session: &*session,
-            egress: &egress,
-            pool_sync: SyncPeer::new(),
-            last_active: Instant::now(),
-        };
         tokio::select! {
-            written = egress.write_to(connection.writer) => Ok(written?),
-            received = peer.run(connection.reader) => received,
+            written = egress.write_to(writer) => Ok(written?),
+            received = peer.run(reader) => received,
         }
     };
     let served = AssertUnwindSafe(served).catch_unwind().await;
@@ -80,9 +88,16 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection, handshake
     served.unwrap_or_else(|_| Err(anyhow!("serving a notebook connection panicked; its room goes on")))
 }
 
+/// What a connection needs of the daemon.
+struct Shared<'a> {
+    pool_document: &'a PoolDocument,
+    /// Ends the connection.
+    disconnect: &'a CancellationToken,
+}
+
 /// A connection in its room.
 struct Peer<'a> {
-    daemon: &'a Daemon,
+    shared: Shared<'a>,
     session: &'a dyn RoomSession,
     egress: &'a Egress,
     pool_sync: SyncPeer,
@@ -94,7 +109,7 @@ impl Peer<'_> {
     /// Delivers frames until the client leaves, breaks the protocol or falls silent.
     async fn run(mut self, mut reader: Reader<OwnedReadHalf>) -> Result<()> {
         let mut decoder = TypedDecoder::new();
-        let mut pools = self.daemon.pool_document.watch();
+        let mut pools = self.shared.pool_document.watch();
         self.send_pool_sync();
         // What the room will still take; frames wait in the reader while it is not positive.
         let mut credit = 1;
@@ -103,7 +118,7 @@ impl Peer<'_> {
                 let Some(frame) = decoder.decode(&mut reader.buffer)? else { break };
                 match frame.frame_type {
                     FrameType::POOL_SYNC => {
-                        self.daemon.pool_document.receive(&mut self.pool_sync, &frame.payload)?;
+                        self.shared.pool_document.receive(&mut self.pool_sync, &frame.payload)?;
                         self.send_pool_sync();
                     }
                     FrameType::RESPONSE | FrameType::BROADCAST | FrameType::SESSION_CONTROL => {}
@@ -120,7 +135,7 @@ impl Peer<'_> {
                 }
             }
             tokio::select! {
-                () = self.daemon.disconnect.cancelled() => return Ok(()),
+                () = self.shared.disconnect.cancelled() => return Ok(()),
                 () = self.egress.broken.cancelled() => return Ok(()),
                 () = self.egress.writable.notified() => self.session.writable(),
                 () = self.egress.grant.notified(), if credit <= 0 => {
@@ -142,7 +157,7 @@ impl Peer<'_> {
     }
 
     fn send_pool_sync(&mut self) {
-        if let Some(message) = self.daemon.pool_document.message_for(&mut self.pool_sync) {
+        if let Some(message) = self.shared.pool_document.message_for(&mut self.pool_sync) {
             self.egress.send(FrameType::POOL_SYNC, message.into());
         }
     }
@@ -201,4 +216,136 @@ fn bootstrap(handshake: &Handshake, info: RoomInfo) -> Bootstrap {
         ephemeral: info.ephemeral,
         notebook_path: info.notebook_path.map(|path| path.to_string_lossy().into_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::{Bytes, BytesMut};
+    use runtimed_plugin_api::{Credit, async_trait};
+    use runtimed_protocol::frame::typed_header;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+    use tokio::sync::mpsc;
+
+    /// Reports what it is told and answers what the test says.
+    struct FakeSession {
+        received: mpsc::UnboundedSender<Bytes>,
+        /// What is left after each frame.
+        credit: Credit,
+        detached: AtomicBool,
+    }
+
+    #[async_trait]
+    impl RoomSession for FakeSession {
+        fn receive(&self, _: u8, payload: Bytes) -> Credit {
+            assert_ne!(&payload[..], b"panic");
+            self.received.send(payload).unwrap();
+            self.credit
+        }
+
+        fn writable(&self) {}
+
+        async fn detach(&self) {
+            self.detached.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// A connection between a client and a session.
+    struct World {
+        session: Arc<FakeSession>,
+        egress: Arc<Egress>,
+        received: mpsc::UnboundedReceiver<Bytes>,
+        client: UnixStream,
+        serving: tokio::task::JoinHandle<Result<()>>,
+    }
+
+    impl World {
+        fn new(credit: Credit) -> Self {
+            let (client, ours) = UnixStream::pair().unwrap();
+            let (sender, received) = mpsc::unbounded_channel();
+            let session =
+                Arc::new(FakeSession { received: sender, credit, detached: AtomicBool::new(false) });
+            let egress = Arc::new(Egress::default());
+            egress.send_first(b"{}".to_vec()).unwrap();
+            let (reader, writer) = ours.into_split();
+            let connection = Connection { reader: Reader::new(reader, BytesMut::new()), writer };
+            let (session2, egress2) = (Arc::clone(&session), Arc::clone(&egress));
+            let serving = tokio::spawn(async move {
+                let (pool_document, disconnect) = (PoolDocument::new().unwrap(), CancellationToken::new());
+                let shared = Shared { pool_document: &pool_document, disconnect: &disconnect };
+                converse(shared, &*session2, &egress2, connection).await
+            });
+            Self { session, egress, received, client, serving }
+        }
+
+        async fn send(&mut self, frame_type: u8, payload: &[u8]) {
+            let mut frame = typed_header(frame_type, payload.len()).unwrap().to_vec();
+            frame.extend(payload);
+            self.client.write_all(&frame).await.unwrap();
+        }
+
+        /// Reads until the daemon closes, then checks that the room was told.
+        async fn end(mut self) -> (Vec<u8>, Result<()>) {
+            let mut rest = Vec::new();
+            self.client.read_to_end(&mut rest).await.ok();
+            let served = self.serving.await.unwrap();
+            assert!(self.session.detached.load(Ordering::SeqCst));
+            (rest, served)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reply_comes_first_and_what_is_queued_is_written_before_a_close() {
+        let world = World::new(1);
+        world.egress.send(FrameType::RESPONSE, Bytes::from_static(b"last words"));
+        world.egress.close();
+        let (read, served) = world.end().await;
+        served.unwrap();
+        assert!(read.starts_with(b"\x00\x00\x00\x02{}"), "{read:?}");
+        assert!(read.windows(10).any(|part| part == b"last words"));
+    }
+
+    #[tokio::test]
+    async fn reading_pauses_without_credit_and_goes_on_after_a_grant() {
+        let mut world = World::new(0);
+        world.send(FrameType::REQUEST, b"one").await;
+        world.send(FrameType::REQUEST, b"two").await;
+        assert_eq!(&world.received.recv().await.unwrap()[..], b"one");
+        // An unknown type would be skipped at once; nothing overtakes the frame that waits.
+        assert!(world.received.try_recv().is_err());
+        world.egress.grant(1);
+        assert_eq!(&world.received.recv().await.unwrap()[..], b"two");
+        world.egress.grant(1);
+        world.egress.close();
+        world.end().await.1.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_frames_a_client_may_send_reach_the_room() {
+        let mut world = World::new(1);
+        for frame_type in [FrameType::RESPONSE, FrameType::BROADCAST, FrameType::SESSION_CONTROL] {
+            world.send(frame_type, b"ignored").await;
+        }
+        world.client.write_all(b"\x00\x00\x00\x03\x7fab").await.unwrap();
+        world.send(FrameType::PRESENCE, b"seen").await;
+        assert_eq!(&world.received.recv().await.unwrap()[..], b"seen");
+    }
+
+    #[tokio::test]
+    async fn a_broken_frame_and_a_broken_pool_message_end_the_connection() {
+        for bytes in [&b"\x00\x00\x00\x00"[..], b"\xff\xff\xff\xff", b"\x00\x00\x00\x08\x06garbage"] {
+            let mut world = World::new(1);
+            world.client.write_all(bytes).await.unwrap();
+            assert!(world.end().await.1.is_err(), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_room_is_told_even_after_a_panic() {
+        let mut world = World::new(1);
+        world.send(FrameType::REQUEST, b"panic").await;
+        assert!(world.end().await.1.unwrap_err().to_string().contains("panicked"));
+    }
 }

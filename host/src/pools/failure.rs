@@ -25,7 +25,7 @@ const NETWORK_WORDS: &[&str] = &[
 
 /// Failures in a row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
+pub(super) struct Failure {
     /// How many, at least 1.
     pub count: u32,
     /// When the last one happened.
@@ -36,17 +36,17 @@ pub struct Failure {
 
 impl Failure {
     /// One more failure after those of `before`.
-    pub fn after(before: Option<&Self>, error: PluginError, now: Instant) -> Self {
+    pub(super) fn after(before: Option<&Self>, error: PluginError, now: Instant) -> Self {
         Self { count: before.map_or(0, |failure| failure.count).saturating_add(1), at: now, error }
     }
 
     /// Time until the next attempt; zero once it is due.
-    pub fn retry_in(&self, now: Instant) -> Duration {
+    pub(super) fn retry_in(&self, now: Instant) -> Duration {
         (self.at + self.delay()).saturating_duration_since(now)
     }
 
     /// `timeout`, `invalid_package`, `import_error` or `setup_failed`.
-    pub fn kind(&self) -> String {
+    pub(super) fn kind(&self) -> String {
         let told = self.error.detail.get("error_kind").and_then(|kind| kind.as_str());
         let kind = told.unwrap_or(match self.error.code {
             ErrorCode::Timeout => "timeout",
@@ -57,7 +57,7 @@ impl Failure {
     }
 
     /// The package at fault, if the provider could tell.
-    pub fn failed_package(&self) -> Option<String> {
+    pub(super) fn failed_package(&self) -> Option<String> {
         self.error.detail.get("failed_package")?.as_str().map(str::to_owned)
     }
 

@@ -14,7 +14,7 @@ const SECTION_ORDER: &[&str] = &["pixi", "conda", "uv"];
 
 /// A decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub(super) enum Choice {
     /// One from the pool of this kind.
     Pooled(String),
     /// One built for what the notebook declares for this kind.
@@ -23,7 +23,7 @@ pub enum Choice {
 
 impl Choice {
     /// The label as clients see it.
-    pub fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         match self {
             Self::Pooled(kind) => format!("{kind}:prewarmed"),
             Self::Inline(kind) => format!("{kind}:inline"),
@@ -31,7 +31,7 @@ impl Choice {
     }
 
     /// The provider kind.
-    pub fn kind(&self) -> &str {
+    pub(super) fn kind(&self) -> &str {
         match self {
             Self::Pooled(kind) | Self::Inline(kind) => kind,
         }
@@ -43,7 +43,7 @@ impl Choice {
 ///
 /// # Errors
 /// `Unavailable` when the kind has no provider, `Unsupported` for a label nobody here can make.
-pub fn choose(source: &str, metadata: &Value, kinds: &[String], default_kind: &str) -> Result<Choice> {
+pub(super) fn choose(source: &str, metadata: &Value, kinds: &[String], default_kind: &str) -> Result<Choice> {
     let has = |kind: &str| kinds.iter().any(|known| known == kind);
     let choice = match source.split_once(':') {
         None if matches!(source, "" | "auto" | "prewarmed") => automatic(metadata, kinds, default_kind),
@@ -69,13 +69,13 @@ pub fn choose(source: &str, metadata: &Value, kinds: &[String], default_kind: &s
 }
 
 /// What the notebook declares for `kind`: the section `runt.<kind>`, or the legacy one beside it.
-pub fn section<'a>(metadata: &'a Value, kind: &str) -> Option<&'a Map<String, Value>> {
+pub(super) fn section<'a>(metadata: &'a Value, kind: &str) -> Option<&'a Map<String, Value>> {
     let current = metadata.get("runt").and_then(|runt| runt.get(kind)).and_then(Value::as_object);
     current.or_else(|| metadata.get(kind).and_then(Value::as_object))
 }
 
 /// The strings in the list `name` of a section.
-pub fn strings(section: &Map<String, Value>, name: &str) -> Vec<String> {
+pub(super) fn strings(section: &Map<String, Value>, name: &str) -> Vec<String> {
     let items = section.get(name).and_then(Value::as_array).into_iter().flatten();
     items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }

@@ -11,7 +11,7 @@ use crate::settings;
 
 /// The list of a pool: what the provider needs, what the user wants everywhere, then the provider's data
 /// and tail packages that are not named yet.
-pub fn pool_packages(info: &EnvProviderInfo, values: &Map<String, Value>) -> Vec<String> {
+pub(super) fn pool_packages(info: &EnvProviderInfo, values: &Map<String, Value>) -> Vec<String> {
     let mut packages = info.base_packages.clone();
     packages.extend(settings::default_packages(values, &info.kind));
     if settings::flag(values, "install_default_data_packages") {
@@ -22,7 +22,7 @@ pub fn pool_packages(info: &EnvProviderInfo, values: &Map<String, Value>) -> Vec
 }
 
 /// Appends those of `more` that no package in `packages` names yet.
-pub fn add_unnamed(packages: &mut Vec<String>, more: &[String]) {
+pub(super) fn add_unnamed(packages: &mut Vec<String>, more: &[String]) {
     for package in more {
         if !packages.iter().any(|named| bare_name(named) == bare_name(package)) {
             packages.push(package.clone());
@@ -31,14 +31,14 @@ pub fn add_unnamed(packages: &mut Vec<String>, more: &[String]) {
 }
 
 /// The name in a requirement: no channel, no version, lower case, `-` for `_`.
-pub fn bare_name(requirement: &str) -> String {
+pub(super) fn bare_name(requirement: &str) -> String {
     let name = requirement.rsplit("::").next().unwrap_or(requirement);
     let end = name.find(|c: char| "><=!~[;@".contains(c) || c.is_whitespace()).unwrap_or(name.len());
     name.get(..end).unwrap_or(name).to_lowercase().replace('_', "-")
 }
 
 /// Names a package list, whatever its order, on this platform.
-pub fn packages_hash(kind: &str, packages: &[String]) -> String {
+pub(super) fn packages_hash(kind: &str, packages: &[String]) -> String {
     let mut sorted: Vec<&str> = packages.iter().map(String::as_str).collect();
     sorted.sort_unstable();
     let mut hash = Sha256::new();

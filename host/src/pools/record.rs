@@ -31,7 +31,7 @@ const FILE_MODE: u32 = 0o600;
 
 /// The record of an environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(super) struct Record {
     /// The environment, as its provider made it.
     pub environment: Environment,
     /// The package list it was built from, before the provider's additions.
@@ -43,7 +43,7 @@ pub struct Record {
 
 /// Who has an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseRecord {
+pub(super) struct LeaseRecord {
     /// Id of the room, or `client`.
     pub owner: String,
     /// RFC 3339, UTC.
@@ -55,18 +55,18 @@ impl Record {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write(&self) -> io::Result<()> {
+    pub(super) fn write(&self) -> io::Result<()> {
         let prefix = &self.environment.prefix;
         std::fs::write(prefix.join(PACKAGES_FILE), packages_hash(&self.environment.kind, &self.packages))?;
         std::fs::write(prefix.join(READY_FILE), "")?;
         if self.optimized {
             std::fs::write(prefix.join(WARMED_FILE), "")?;
         }
-        disk::replace(&prefix.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE)
+        disk::replace(&prefix.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
     }
 
     /// The record of the environment at `prefix`, if it is whole and can still be used.
-    pub fn read(prefix: &Path) -> Option<Self> {
+    pub(super) fn read(prefix: &Path) -> Option<Self> {
         let record: Self = serde_json::from_slice(&std::fs::read(prefix.join(RECORD_FILE)).ok()?).ok()?;
         (record.environment.prefix == prefix && is_usable(&record.environment)).then_some(record)
     }
@@ -75,13 +75,13 @@ impl Record {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn forget(prefix: &Path) -> io::Result<()> {
+    pub(super) fn forget(prefix: &Path) -> io::Result<()> {
         remove_if_there(&prefix.join(RECORD_FILE))
     }
 }
 
 /// Whether interpreter and readiness marker are there.
-pub fn is_usable(environment: &Environment) -> bool {
+pub(super) fn is_usable(environment: &Environment) -> bool {
     environment.python.exists()
         && (environment.prefix.join(READY_FILE).exists() || environment.prefix.join(WARMED_FILE).exists())
 }
@@ -90,13 +90,13 @@ pub fn is_usable(environment: &Environment) -> bool {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn lease(prefix: &Path, owner: &str) -> io::Result<()> {
+pub(super) fn lease(prefix: &Path, owner: &str) -> io::Result<()> {
     let lease = LeaseRecord { owner: owner.to_owned(), taken_at: jiff::Timestamp::now().to_string() };
-    disk::replace(&prefix.join(LEASE_FILE), &serde_json::to_vec(&lease)?, FILE_MODE)
+    disk::replace(&prefix.join(LEASE_FILE), &serde_json::to_vec(&lease)?, FILE_MODE).map(drop)
 }
 
 /// Whether somebody has taken the environment at `prefix`.
-pub fn is_leased(prefix: &Path) -> bool {
+pub(super) fn is_leased(prefix: &Path) -> bool {
     prefix.join(LEASE_FILE).exists()
 }
 
@@ -104,7 +104,7 @@ pub fn is_leased(prefix: &Path) -> bool {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn end_lease(prefix: &Path) -> io::Result<()> {
+pub(super) fn end_lease(prefix: &Path) -> io::Result<()> {
     remove_if_there(&prefix.join(LEASE_FILE))
 }
 
@@ -112,12 +112,12 @@ pub fn end_lease(prefix: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn touch(prefix: &Path) -> io::Result<()> {
+pub(super) fn touch(prefix: &Path) -> io::Result<()> {
     std::fs::write(prefix.join(LAST_USED_FILE), jiff::Timestamp::now().as_second().to_string())
 }
 
 /// The folders of pooled environments of `kind` in `envs`.
-pub fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
+pub(super) fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
     let start = pool_folder(kind);
     let entries = std::fs::read_dir(envs).into_iter().flatten().flatten();
     let ours =
@@ -126,7 +126,7 @@ pub fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
 }
 
 /// What the folder names of pooled environments of `kind` start with.
-pub fn pool_folder(kind: &str) -> String {
+pub(super) fn pool_folder(kind: &str) -> String {
     format!("runtimed-{kind}-")
 }
 
@@ -160,7 +160,7 @@ mod tests {
         let record = Record { environment, packages: vec!["ipykernel".into()], optimized: false };
         record.write().unwrap();
         assert_eq!(Record::read(&prefix), Some(record));
-        assert_eq!(pooled(dir.path(), "uv"), [prefix.clone()]);
+        assert_eq!(pooled(dir.path(), "uv"), std::slice::from_ref(&prefix));
         assert!(pooled(dir.path(), "conda").is_empty());
 
         lease(&prefix, "room").unwrap();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::failure::Failure;
 
 /// No pool keeps more (environments contract, section 2.1).
-pub const MAX_TARGET: usize = 20;
+pub(super) const MAX_TARGET: usize = 20;
 /// Older environments are replaced, two days, since their packages fall behind (section 2.2).
 const MAX_AGE: Duration = Duration::from_secs(172_800);
 /// This many stay however old they are (section 2.8).
@@ -36,7 +36,7 @@ pub struct Ready {
 
 /// What the pool wants done next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Next {
+pub(super) enum Next {
     /// Build an environment.
     Build,
     /// Make a ready environment faster.
@@ -47,7 +47,7 @@ pub enum Next {
 
 /// One pool.
 #[derive(Debug, Default)]
-pub struct PoolState {
+pub(super) struct PoolState {
     /// How many environments to keep ready.
     target: usize,
     /// What a fresh environment holds.
@@ -73,7 +73,7 @@ pub struct PoolState {
 impl PoolState {
     /// Takes new settings over. Returns prefixes to delete: surplus ones, and outdated ones that are no
     /// longer needed as a fallback.
-    pub fn configure(&mut self, target: usize, packages: &[String]) -> Vec<PathBuf> {
+    pub(super) fn configure(&mut self, target: usize, packages: &[String]) -> Vec<PathBuf> {
         self.target = target.min(MAX_TARGET);
         if !same_list(&self.packages, packages) {
             self.packages = packages.to_vec();
@@ -92,12 +92,12 @@ impl PoolState {
     }
 
     /// Forgets builds whose keeper is gone.
-    pub fn abandon_builds(&mut self) {
+    pub(super) fn abandon_builds(&mut self) {
         self.warming.clear();
     }
 
     /// Whether the environment at `prefix` has its place in this pool already.
-    pub fn tracks(&self, prefix: &Path) -> bool {
+    pub(super) fn tracks(&self, prefix: &Path) -> bool {
         let ready = self.available.iter().chain(&self.retired);
         ready.map(|ready| &ready.environment.prefix).any(|known| known == prefix)
             || self.warming.contains(prefix)
@@ -105,7 +105,7 @@ impl PoolState {
     }
 
     /// Offers an environment that a former daemon left. Returns its prefix if it is to be deleted.
-    pub fn recover(&mut self, ready: Ready) -> Option<PathBuf> {
+    pub(super) fn recover(&mut self, ready: Ready) -> Option<PathBuf> {
         if same_list(&ready.packages, &self.packages) && self.available.len() < self.target {
             self.available.push_back(ready);
             None
@@ -120,7 +120,7 @@ impl PoolState {
     }
 
     /// What to do now.
-    pub fn next(&self, now: Instant) -> Next {
+    pub(super) fn next(&self, now: Instant) -> Next {
         if self.deficit() > 0 {
             match self.failure.as_ref().map(|failure| failure.retry_in(now)) {
                 Some(wait) if !wait.is_zero() && !self.urgent => return Next::Wait(Some(wait)),
@@ -136,13 +136,13 @@ impl PoolState {
     }
 
     /// A build began.
-    pub fn build_started(&mut self, prefix: &Path) {
+    pub(super) fn build_started(&mut self, prefix: &Path) {
         self.warming.insert(prefix.to_path_buf());
     }
 
     /// A build ended well. Returns prefixes to delete: an outdated one that it replaces, or itself if
     /// its list is no longer wanted.
-    pub fn build_succeeded(&mut self, ready: Ready) -> Vec<PathBuf> {
+    pub(super) fn build_succeeded(&mut self, ready: Ready) -> Vec<PathBuf> {
         self.warming.remove(&ready.environment.prefix);
         self.failure = None;
         self.urgent = false;
@@ -158,7 +158,7 @@ impl PoolState {
     }
 
     /// A build failed.
-    pub fn build_failed(&mut self, prefix: &Path, error: PluginError, now: Instant) {
+    pub(super) fn build_failed(&mut self, prefix: &Path, error: PluginError, now: Instant) {
         self.warming.remove(prefix);
         self.failure = Some(Failure::after(self.failure.as_ref(), error, now));
         self.failed_builds += 1;
@@ -166,30 +166,30 @@ impl PoolState {
     }
 
     /// A build was given up because the daemon stops.
-    pub fn build_cancelled(&mut self, prefix: &Path) {
+    pub(super) fn build_cancelled(&mut self, prefix: &Path) {
         self.warming.remove(prefix);
     }
 
     /// An environment is as fast as it will get.
-    pub fn optimized(&mut self, prefix: &Path) {
+    pub(super) fn optimized(&mut self, prefix: &Path) {
         let all = self.available.iter_mut().chain(&mut self.retired);
         all.filter(|ready| ready.environment.prefix == prefix).for_each(|ready| ready.optimized = true);
     }
 
     /// Hands out the oldest ready environment, or an outdated one if there is no other.
-    pub fn take(&mut self) -> Option<Ready> {
+    pub(super) fn take(&mut self) -> Option<Ready> {
         let ready = self.available.pop_front().or_else(|| self.retired.pop_front())?;
         self.leased.insert(ready.environment.prefix.clone());
         Some(ready)
     }
 
     /// A taken environment is gone, or its new owner needs no protection.
-    pub fn release(&mut self, prefix: &Path) -> bool {
+    pub(super) fn release(&mut self, prefix: &Path) -> bool {
         self.leased.remove(prefix)
     }
 
     /// A taken environment comes back unused. Returns its prefix if the pool has no room for it.
-    pub fn give_back(&mut self, ready: Ready) -> Option<PathBuf> {
+    pub(super) fn give_back(&mut self, ready: Ready) -> Option<PathBuf> {
         self.leased.remove(&ready.environment.prefix);
         if self.available.len() < self.target && same_list(&ready.packages, &self.packages) {
             self.available.push_back(ready);
@@ -199,29 +199,29 @@ impl PoolState {
     }
 
     /// A taker begins to wait.
-    pub fn wait_started(&mut self) {
+    pub(super) fn wait_started(&mut self) {
         self.waiting += 1;
         self.urgent = true;
     }
 
     /// A taker has what it wanted, or gave up.
-    pub fn wait_ended(&mut self) {
+    pub(super) fn wait_ended(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
     /// Builds that failed so far, and the last failure.
-    pub fn failures(&self) -> (u64, Option<&Failure>) {
+    pub(super) fn failures(&self) -> (u64, Option<&Failure>) {
         (self.failed_builds, self.failure.as_ref())
     }
 
     /// Empties the pool, forgets failures. Returns prefixes to delete.
-    pub fn flush(&mut self) -> Vec<PathBuf> {
+    pub(super) fn flush(&mut self) -> Vec<PathBuf> {
         self.failure = None;
         self.available.drain(..).chain(self.retired.drain(..)).map(prefix).collect()
     }
 
     /// Removes environments that are too old, as long as a few stay. Returns prefixes to delete.
-    pub fn expire(&mut self, now: Instant) -> Vec<PathBuf> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<PathBuf> {
         let mut gone = Vec::new();
         while self.oldest_surplus().is_some_and(|ready| now.saturating_duration_since(ready.since) > MAX_AGE)
         {
@@ -231,22 +231,22 @@ impl PoolState {
     }
 
     /// How many environments to keep ready.
-    pub fn target(&self) -> usize {
+    pub(super) fn target(&self) -> usize {
         self.target
     }
 
     /// What a fresh environment holds.
-    pub fn packages(&self) -> &[String] {
+    pub(super) fn packages(&self) -> &[String] {
         &self.packages
     }
 
     /// Prefixes that are taken.
-    pub fn leased(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(super) fn leased(&self) -> impl Iterator<Item = &PathBuf> {
         self.leased.iter()
     }
 
     /// What clients see. Environments that will be built without a pause count as warming.
-    pub fn status(&self, now: Instant) -> PoolStatus {
+    pub(super) fn status(&self, now: Instant) -> PoolStatus {
         let retry_in = self.failure.as_ref().map_or(Duration::ZERO, |failure| failure.retry_in(now));
         let queued = if retry_in.is_zero() || self.urgent { self.deficit() } else { 0 };
         let failure = self.failure.as_ref();

@@ -63,7 +63,7 @@ async fn a_pool_fills_serves_and_refills() {
     assert_eq!(lease.source, "uv:prewarmed");
     assert_eq!(lease.prewarmed_packages, ["pandas", "nbformat"]);
     assert_eq!(lease.launched_config["python_path"], json!(lease.environment.python));
-    assert_eq!(world.service.leased(), [lease.environment.prefix.clone()]);
+    assert_eq!(world.service.leased(), std::slice::from_ref(&lease.environment.prefix));
     world.until(|uv| uv.available == 2 && uv.warming == 0).await;
     assert_eq!(std::fs::read_dir(world.pools.envs()).unwrap().count(), 3);
     world.service.release(&lease.id, Release::Delete).await.unwrap();

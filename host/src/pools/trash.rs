@@ -15,11 +15,11 @@ const TRASH_PREFIX: &str = ".trash-";
 
 /// Takes folders to delete. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Trash(mpsc::UnboundedSender<PathBuf>);
+pub(super) struct Trash(mpsc::UnboundedSender<PathBuf>);
 
 impl Trash {
     /// A bin for folders directly inside `within`, and the work of emptying it, to be run once.
-    pub fn new(within: PathBuf) -> (Self, impl Future<Output = ()> + Send) {
+    pub(super) fn new(within: PathBuf) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, mut folders) = mpsc::unbounded_channel::<PathBuf>();
         let work = async move {
             while let Some(folder) = folders.recv().await {
@@ -34,7 +34,7 @@ impl Trash {
     }
 
     /// Deletes `folder` soon.
-    pub fn put(&self, folder: PathBuf) {
+    pub(super) fn put(&self, folder: PathBuf) {
         if let Err(folder) = self.0.send(folder) {
             tracing::debug!("`{}` is deleted at the next start", folder.0.display());
         }
@@ -42,7 +42,7 @@ impl Trash {
 }
 
 /// Deletes what a former daemon had no time for.
-pub fn empty_at_start(within: &Path) {
+pub(super) fn empty_at_start(within: &Path) {
     for entry in std::fs::read_dir(within).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(TRASH_PREFIX) {
             disk::remove_tree(&entry.path(), within).ok();

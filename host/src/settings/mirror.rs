@@ -135,11 +135,30 @@ impl Mirror {
         let written =
             written.and_then(|text| disk::replace(&self.path, format!("{text}\n").as_bytes(), FILE_MODE));
         match written {
-            Ok(()) => self.seen = file,
+            Ok(replaced) => {
+                let before = std::mem::replace(&mut self.seen, file);
+                self.rescue(&before, replaced);
+            }
             Err(error) => tracing::error!(
                 "could not write `{}`: {error}. The change is in use and will be written with the next one.",
                 self.path.display()
             ),
+        }
+    }
+
+    /// Looks at the file we replaced: an edit that was saved after we last read it is not lost.
+    fn rescue(&self, before: &Map<String, Value>, replaced: Option<Vec<u8>>) {
+        let Some(bytes) = replaced else { return };
+        match serde_json::from_slice::<Map<String, Value>>(&bytes) {
+            // Applying it wakes us, and the next write has it.
+            Ok(edited) => self.settings.apply(&schema::edits(before, &edited)),
+            Err(_) => {
+                let backup = backup_of(&self.path);
+                let kept = std::fs::write(&backup, bytes).is_ok();
+                let place =
+                    if kept { format!("is in `{}`", backup.display()) } else { "was lost".to_owned() };
+                tracing::warn!("an edit of `{}` is no JSON and {place}", self.path.display());
+            }
         }
     }
 
@@ -161,7 +180,7 @@ pub(super) fn read_at_start(path: &Path, base: &Path) -> (Map<String, Value>, Op
         Ok(Some(raw)) => (raw, None),
         Ok(None) => (read_legacy(&base.join("settings.automerge")).unwrap_or_default(), None),
         Err(error) => {
-            let backup = path.with_extension("json.invalid");
+            let backup = backup_of(path);
             let kept = match std::fs::copy(path, &backup) {
                 Ok(_) => format!(" A copy is in `{}`.", backup.display()),
                 Err(_) => String::new(),
@@ -170,6 +189,11 @@ pub(super) fn read_at_start(path: &Path, base: &Path) -> (Map<String, Value>, Op
             (legacy, Some(unreadable(path, &error) + &kept))
         }
     }
+}
+
+/// Where a file that is no JSON is kept.
+fn backup_of(path: &Path) -> PathBuf {
+    path.with_extension("json.invalid")
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {

@@ -63,7 +63,7 @@ const KEYS: &[Key] = &[
 ];
 
 /// All settings with defaults filled in: known keys first, in the order of the file, then the others.
-pub fn complete(raw: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn complete(raw: &Map<String, Value>) -> Map<String, Value> {
     let raw = &migrate(raw);
     let mut out = Map::new();
     for key in KEYS {
@@ -78,7 +78,7 @@ pub fn complete(raw: &Map<String, Value>) -> Map<String, Value> {
 
 /// What an edit of the file changes: the keys of `now` that differ from `before` and are well typed.
 /// Keys that are gone from the file leave the setting alone.
-pub fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<String, Value> {
     let mut out = Map::new();
     for (name, value) in now.iter().filter(|(name, value)| before.get(*name) != Some(*value)) {
         if name == "$schema" {
@@ -130,7 +130,7 @@ pub fn flag(settings: &Map<String, Value>, name: &str) -> bool {
 }
 
 /// A JSON Schema of the known keys, for editors.
-pub fn json_schema() -> Value {
+pub(super) fn json_schema() -> Value {
     let mut properties = json!({ "$schema": { "type": "string" } });
     for key in KEYS {
         let schema = key.kind.json_schema();
