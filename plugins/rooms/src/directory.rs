@@ -126,11 +126,13 @@ impl Directory {
         self.index().closed = true;
     }
 
-    /// Forgets a room that has ended.
-    pub(crate) fn forget(&self, id: Uuid) {
+    /// Forgets a room that ends, unless another has its id by now.
+    pub(crate) fn forget(&self, id: Uuid, inbox: &Inbox) {
         let mut index = self.index();
-        index.rooms.remove(&id);
-        index.files.retain(|_, room| *room != id);
+        if index.rooms.get(&id).is_some_and(|entry| entry.inbox.same_channel(inbox)) {
+            index.rooms.remove(&id);
+            index.files.retain(|_, room| *room != id);
+        }
     }
 
     /// Carries out a save. A room that saves under another name gets that file for its own.

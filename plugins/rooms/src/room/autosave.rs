@@ -30,9 +30,9 @@ impl Autosave {
         *last = (*last).max(now);
     }
 
-    /// A snapshot with every change so far is being saved.
-    pub(crate) fn taken(&mut self) {
-        self.unsaved = None;
+    /// A snapshot with every change so far is being saved. Says whether there was any.
+    pub(crate) fn take(&mut self) -> bool {
+        self.unsaved.take().is_some()
     }
 
     /// That snapshot did not reach the file.
@@ -73,7 +73,7 @@ mod tests {
     fn a_failed_save_is_tried_again_in_ten_seconds() {
         let mut autosave = Autosave::default();
         autosave.changed(at(1));
-        autosave.taken();
+        assert!(autosave.take());
         assert!(!autosave.is_dirty());
         autosave.failed(at(4));
         assert_eq!(autosave.deadline(), Some(at(14)));

@@ -88,6 +88,8 @@ pub(crate) struct RoomCore {
     pub(super) keep_alive: Option<(Moment, std::time::Duration)>,
     /// When the reply of an execution that is otherwise done is given up.
     pub(super) reply_overdue: Option<Moment>,
+    /// When a room that could not be loaded ends.
+    pub(super) linger: Option<Moment>,
     pub(super) launch_failed_at: Option<Moment>,
 
     pub(super) saving: Saving,
@@ -161,6 +163,7 @@ impl RoomCore {
             publication: Publication::default(),
             keep_alive: None,
             reply_overdue: None,
+            linger: None,
             launch_failed_at: None,
             saving: Saving::new(opening.path.clone()),
             free_lanes: Vec::new(),
@@ -216,6 +219,7 @@ impl RoomCore {
                 self.close();
             }
         }
+        self.end_failed_room();
         self.unblock_requests();
         self.start_requests();
         self.publish_outputs();
@@ -234,6 +238,7 @@ impl RoomCore {
             self.saving.deadline(),
             self.keep_alive.map(|(at, _)| at),
             self.reply_overdue,
+            self.linger,
         ];
         earliest(peers.chain(questions).chain(own))
     }

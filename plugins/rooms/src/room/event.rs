@@ -97,6 +97,8 @@ pub(crate) enum Effect {
     Save { job: JobId, plan: Box<SavePlan> },
     /// Keep the record of an execution that ended.
     Record(Box<ExecutionRecord>),
-    /// The room is of no more use: forget it.
+    /// The room is of no more use: let nobody else in.
+    Forget,
+    /// End the room, and every connection after what was sent.
     Dissolve,
 }

@@ -71,6 +71,8 @@ pub(crate) struct Stopping {
     pub(crate) waiting: Vec<Ticket>,
     /// What to launch once it is gone.
     pub(crate) next: Option<(Wanted, Vec<(Ticket, bool)>)>,
+    /// Whether its environment is given back then.
+    pub(crate) release: bool,
 }
 
 /// An environment, and the need it was acquired for.

@@ -105,7 +105,8 @@ impl RoomCore {
                 self.show_kernel(KernelState::Shutdown);
                 self.effects.push(Effect::Stop { launch: up.id });
                 let waiting = ticket.into_iter().collect();
-                self.kernel.stage = Stage::Stopping(Stopping { id: up.id, waiting, next: None });
+                self.kernel.stage =
+                    Stage::Stopping(Stopping { id: up.id, waiting, next: None, release: false });
             }
             Stage::Stopping(mut stopping) => {
                 stopping.waiting.extend(ticket);
@@ -239,11 +240,23 @@ impl RoomCore {
         }
         if let Some((wanted, waiting)) = stopping.next {
             self.begin_launch(wanted, waiting);
+        } else if stopping.release {
+            self.release_environment();
         }
     }
 
-    /// Gives the environment back, when nobody will start a kernel here soon.
-    pub(super) fn release_environment(&mut self) {
+    /// Ends the kernel and gives its environment back: nobody will need them soon.
+    pub(super) fn give_up_kernel(&mut self) {
+        if self.kernel.is_coming_or_up() {
+            self.shut_down_kernel(None);
+        }
+        match &mut self.kernel.stage {
+            Stage::Stopping(stopping) => stopping.release = true,
+            _ => self.release_environment(),
+        }
+    }
+
+    fn release_environment(&mut self) {
         if let Some(Environment { lease, .. }) = self.kernel.environment.take() {
             // A pooled environment is never handed out twice.
             let how = if lease.source.ends_with(":prewarmed") { Release::Delete } else { Release::Keep };

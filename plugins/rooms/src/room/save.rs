@@ -78,7 +78,8 @@ pub(crate) struct Saving {
     sequence: u64,
     /// What the last successful save wrote.
     committed: Option<SavedNotebook>,
-    running: Option<JobId>,
+    /// The save that is on its way, and whether there was anything to save.
+    running: Option<(JobId, bool)>,
     /// Saves that wait for the running one.
     waiting: VecDeque<(Ticket, Option<String>)>,
     /// Somebody else changed the file: nothing is saved there by itself.
@@ -179,15 +180,19 @@ impl RoomCore {
 
     /// A save ended.
     pub(super) fn saved(&mut self, job: JobId, result: Result<Written, SaveFailure>) {
-        if self.saving.running != Some(job) {
+        let Some((_, was_dirty)) = self.saving.running.take_if(|(running, _)| *running == job) else {
             return;
-        }
-        self.saving.running = None;
+        };
         let Some(Task::Save { ticket, heads, sequence, target }) = self.tasks.remove(&job) else { return };
         let succeeded = result.is_ok();
         let response = match result {
             Ok(written) => self.save_succeeded(written, heads, sequence),
-            Err(failure) => self.save_failed(&failure, sequence, &target),
+            Err(failure) => {
+                if was_dirty {
+                    self.saving.autosave.failed(self.now);
+                }
+                self.save_failed(&failure, sequence, &target)
+            }
         };
         self.answer(ticket, response);
         if let Some((ticket, path)) = self.saving.waiting.pop_front() {
@@ -202,7 +207,7 @@ impl RoomCore {
             return self.answer(ticket, blocked(Some(&path), None, SaveBlocked::SequenceExhausted));
         };
         self.saving.sequence = sequence;
-        self.saving.autosave.taken();
+        let was_dirty = self.saving.autosave.take();
         let bound = Some(&path) == self.saving.path.as_ref();
         let plan = SavePlan {
             room: self.id,
@@ -214,7 +219,7 @@ impl RoomCore {
         let heads = self.documents.notebook.heads().iter().map(ToString::to_string).collect();
         let job = self.ids.job();
         self.tasks.insert(job, Task::Save { ticket, heads, sequence, target: path });
-        self.saving.running = Some(job);
+        self.saving.running = Some((job, was_dirty));
         self.effects.push(Effect::Save { job, plan: Box::new(plan) });
     }
 
@@ -242,7 +247,6 @@ impl RoomCore {
 
     fn save_failed(&mut self, failure: &SaveFailure, sequence: u64, target: &Path) -> Response {
         tracing::warn!(path = %target.display(), %failure, "a notebook was not saved");
-        self.saving.autosave.failed(self.now);
         let path = target.to_string_lossy().into_owned();
         let reason = match failure {
             SaveFailure::OpenElsewhere { uuid, path } => {

@@ -23,6 +23,10 @@ use super::presence::To;
 use super::sync::Stream;
 use crate::ids::PeerId;
 
+/// How long a room that could not be loaded stays for its clients to read why. A client that is cut off
+/// at once finds a closed connection before it has looked at the reason.
+const LINGER: Duration = Duration::from_secs(1);
+
 impl RoomCore {
     /// A connection was made. Sends everything it needs without waiting for it.
     pub(super) fn peer_joined(&mut self, id: PeerId, identity: Identity) {
@@ -83,12 +87,17 @@ impl RoomCore {
         }
     }
 
+    /// Ends a room that could not be loaded, once every client had time to read why, or has left.
+    pub(super) fn end_failed_room(&mut self) {
+        if self.linger.is_some_and(|at| at <= self.now || self.peers.is_empty()) {
+            self.linger = None;
+            self.effects.push(Effect::Dissolve);
+        }
+    }
+
     /// Ends the kernel and writes the file.
     pub(super) fn close(&mut self) {
-        if self.kernel.is_coming_or_up() {
-            self.shut_down_kernel(None);
-        }
-        self.release_environment();
+        self.give_up_kernel();
         self.save_if_dirty();
     }
 
@@ -145,9 +154,10 @@ impl RoomCore {
                 for peer in ids {
                     let load = self.load.clone();
                     self.report(peer, |status| status.initial_load = load);
-                    self.effects.push(Effect::Close { peer });
                 }
-                self.effects.push(Effect::Dissolve);
+                // The next who opens the file reads it anew.
+                self.effects.push(Effect::Forget);
+                self.linger = Some(self.now + LINGER);
                 return;
             }
         };

@@ -37,6 +37,10 @@ pub(crate) const INBOUND_CREDIT: i64 = 4 * 1024 * 1024;
 /// What a kernel gets to end by itself. Source: the reference daemon waits as long before it uses force.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// What a room that ends waits for the last of its work: an environment that is given back, a record
+/// that is written. Much longer than either takes, shorter than what the host grants all rooms (30 s).
+const FINISH: Duration = Duration::from_secs(5);
+
 /// What comes into a room.
 pub(crate) enum Message {
     /// A connection wants in.
@@ -171,7 +175,25 @@ impl RoomTask {
         };
         room.perform(start.effects);
         room.live().await;
-        room.directory.forget(room.author.room);
+        room.directory.forget(room.author.room, &room.own_inbox);
+        room.finish().await;
+    }
+
+    /// Lets go of the clients and waits for what is still being written or given back.
+    async fn finish(&mut self) {
+        self.outboxes.clear();
+        let jobs = async { while self.jobs.join_next().await.is_some() {} };
+        if tokio::time::timeout(FINISH, jobs).await.is_err() {
+            tracing::warn!(room = %self.author.room, "a room ends before all of its work has");
+        }
+        self.answer_closers();
+    }
+
+    fn answer_closers(&mut self) {
+        for done in self.closing.drain(..) {
+            // Nobody listening is as good as being told.
+            let _ = done.send(());
+        }
     }
 
     async fn live(&mut self) {
@@ -313,11 +335,8 @@ impl RoomTask {
             return;
         }
         self.dissolved |= self.dissolve_at_rest || self.outboxes.is_empty();
-        if self.dissolved {
-            self.directory.forget(self.author.room);
-        }
-        for done in self.closing.drain(..) {
-            let _ = done.send(());
+        if !self.dissolved {
+            self.answer_closers();
         }
     }
 
@@ -346,6 +365,7 @@ impl RoomTask {
                         job.abort();
                     }
                 }
+                Effect::Forget => self.directory.forget(self.author.room, &self.own_inbox),
                 Effect::Dissolve => self.dissolved = true,
                 slow => self.start(slow),
             }
@@ -470,6 +490,7 @@ impl RoomTask {
             | Effect::Close { .. }
             | Effect::Say { .. }
             | Effect::CancelLaunch { .. }
+            | Effect::Forget
             | Effect::Dissolve => {}
         }
     }

@@ -335,6 +335,7 @@ impl World {
                 Effect::Install { job, .. } => self.jobs.push_back(Event::Installed { job, result: Ok(()) }),
                 Effect::Save { job, plan } => self.save(job, *plan),
                 Effect::Record(record) => self.records.push(*record),
+                Effect::Forget => {}
                 Effect::Dissolve => self.dissolved = true,
             }
         }
