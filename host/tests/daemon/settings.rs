@@ -32,10 +32,14 @@ impl Window {
     /// Exchanges messages until the settings are as wanted.
     fn until(&mut self, wanted: impl Fn(&Value) -> bool) {
         while !wanted(&self.settings()) {
-            let message = Message::decode(&self.client.receive()).unwrap();
-            self.document.sync().receive_sync_message(&mut self.state, message).unwrap();
-            self.say();
+            self.listen();
         }
+    }
+
+    fn listen(&mut self) {
+        let message = Message::decode(&self.client.receive()).unwrap();
+        self.document.sync().receive_sync_message(&mut self.state, message).unwrap();
+        self.say();
     }
 
     fn say(&mut self) {
@@ -44,9 +48,14 @@ impl Window {
         }
     }
 
+    /// Sets a key and stays until the daemon has it: a Bloom filter may take one change in a hundred for
+    /// known, and then the daemon asks for it.
     fn set(&mut self, name: &str, value: &str) {
         self.document.put(ROOT, name, value).unwrap();
         self.say();
+        while self.state.their_heads != Some(self.document.get_heads()) {
+            self.listen();
+        }
     }
 }
 
