@@ -57,10 +57,11 @@ pub fn enabled(level: Level, target: &str) -> bool {
     SINK.get().is_some_and(|sink| sink.targets.would_enable(target, &level))
 }
 
-/// Writes a line whose target is not known at compile time: a plugin's.
-pub fn line(level: Level, target: &str, message: &str) {
-    if let Some(sink) = SINK.get().filter(|sink| sink.targets.would_enable(target, &level)) {
-        sink.line(level, target, message);
+/// Writes a line that does not come from a `tracing` event of ours, whatever the filter says: ask
+/// [`enabled`] first.
+pub fn line(level: Level, source: &str, message: &str) {
+    if let Some(sink) = SINK.get() {
+        sink.line(level, source, message);
     }
 }
 

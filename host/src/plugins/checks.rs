@@ -4,13 +4,14 @@
 //! take the daemon down. Cheap checks first.
 //! Never: loads anything. All of it blocks on the file system.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use object::{Architecture, Object, ObjectKind, ObjectSegment};
+use object::{Architecture, Object, ObjectKind, ObjectSegment, ReadCache};
 use runtimed_plugin_api::adapter::{ABI_MAJOR, ABI_MINOR};
-use runtimed_plugin_api::manifest::{File, Manifest, this_target};
+use runtimed_plugin_api::manifest::{FILE_NAME, File, Manifest, this_target};
 use sha2::{Digest, Sha256};
 
 use super::row::Problem;
@@ -31,11 +32,13 @@ pub(super) fn check(manifest: &Manifest, folder: &Path) -> Result<PathBuf, Probl
             "install a build of the plugin for this machine",
         )
     })?;
-    let (path, bytes) = check_file(library, folder)?;
-    check_sanity(&path, &bytes)?;
+    check_file(&File { path: FILE_NAME.into(), sha256: None }, folder)?;
     for file in &manifest.files {
         check_file(file, folder)?;
     }
+    let (path, opened, found) = check_file(library, folder)?;
+    check_sanity(&path, &opened, found.len())?;
+    check_unchanged(&path, &found)?;
     Ok(path)
 }
 
@@ -54,10 +57,10 @@ fn check_abi(manifest: &Manifest) -> Result<(), Problem> {
     ))
 }
 
-/// Checks place, permissions and hash of a file, and returns where it is and what is in it.
-fn check_file(file: &File, folder: &Path) -> Result<(PathBuf, Vec<u8>), Problem> {
+/// Checks place, permissions and hash of a file. Returns where it is, the open file, and how it was found.
+fn check_file(file: &File, folder: &Path) -> Result<(PathBuf, fs::File, Metadata), Problem> {
     let named = folder.join(&file.path);
-    let unreadable = |error: std::io::Error| {
+    let unreadable = |error: io::Error| {
         Problem::refused(format!("`{}` could not be read: {error}", named.display()), "reinstall the plugin")
     };
     let path = named.canonicalize().map_err(unreadable)?;
@@ -68,9 +71,16 @@ fn check_file(file: &File, folder: &Path) -> Result<(PathBuf, Vec<u8>), Problem>
         ));
     }
     check_permissions(&path)?;
-    let bytes = fs::read(&path).map_err(unreadable)?;
+    // Asked before it is opened: opening a pipe waits for a writer, for ever.
+    if !fs::metadata(&path).map_err(unreadable)?.is_file() {
+        return Err(Problem::refused(format!("`{}` is not a file", path.display()), "reinstall the plugin"));
+    }
+    let mut opened = fs::File::open(&path).map_err(unreadable)?;
+    let found = opened.metadata().map_err(unreadable)?;
     if let Some(expected) = &file.sha256 {
-        let found = hex::encode(Sha256::digest(&bytes));
+        let mut digest = Sha256::new();
+        io::copy(&mut opened, &mut digest).map_err(unreadable)?;
+        let found = hex::encode(digest.finalize());
         if found != *expected {
             return Err(Problem {
                 report: Some(format!("{}\nexpected {expected}\nfound    {found}\n", path.display())),
@@ -81,7 +91,20 @@ fn check_file(file: &File, folder: &Path) -> Result<(PathBuf, Vec<u8>), Problem>
             });
         }
     }
-    Ok((path, bytes))
+    Ok((path, opened, found))
+}
+
+/// What the loader will open by its name is what was read here: an update that replaced or rewrote the file
+/// meanwhile is noticed. Whoever could do so in the moment that is left is us or root, as was checked.
+fn check_unchanged(path: &Path, found: &Metadata) -> Result<(), Problem> {
+    let identity = |it: &Metadata| (it.dev(), it.ino(), it.size(), it.ctime(), it.ctime_nsec());
+    match fs::symlink_metadata(path) {
+        Ok(now) if identity(&now) == identity(found) => Ok(()),
+        _ => Err(Problem::refused(
+            format!("`{}` changed while it was being checked", path.display()),
+            "restart the daemon when the update is done",
+        )),
+    }
 }
 
 /// Nobody but us, root and administrators may be able to change the file or any folder on the way to it.
@@ -127,14 +150,15 @@ fn is_private_group(owner: u32, group: u32) -> bool {
 
 /// A library for this machine, whole. The loader maps segments without asking whether the file has them,
 /// and the process dies of SIGBUS when it has not.
-fn check_sanity(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
+fn check_sanity(path: &Path, file: &fs::File, length: u64) -> Result<(), Problem> {
     let broken = |what: String| {
         Problem::refused(
             format!("`{}` is not a usable library: {what}", path.display()),
             "reinstall the plugin",
         )
     };
-    let library = object::File::parse(bytes).map_err(|error| broken(error.to_string()))?;
+    let content = ReadCache::new(file);
+    let library = object::File::parse(&content).map_err(|error| broken(error.to_string()))?;
     if library.kind() != ObjectKind::Dynamic {
         return Err(broken("it is not a dynamic library".to_owned()));
     }
@@ -146,7 +170,6 @@ fn check_sanity(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
     if library.architecture() != expected {
         return Err(broken(format!("it is for {:?}, this machine is {expected:?}", library.architecture())));
     }
-    let length = bytes.len() as u64;
     for segment in library.segments() {
         let (start, size) = segment.file_range();
         if start.checked_add(size).is_none_or(|end| end > length) {

@@ -39,7 +39,7 @@ pub(super) async fn run(spec: ProcessSpec, lines: &dyn ProcessLines) -> Result<P
 }
 
 async fn watch(spec: &ProcessSpec, name: &str, lines: &dyn ProcessLines) -> Result<ProcessExit> {
-    let mut child = command(spec)?.spawn().map_err(|error| not_started(name, &error))?;
+    let mut child = command(spec)?.spawn().map_err(|error| not_started(spec, name, &error))?;
     let group = Group::of(&child, spec.nice);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (mut kept_out, mut kept_err) = (Tail::new(STDOUT_KEPT), Tail::new(STDERR_KEPT));
@@ -79,7 +79,14 @@ fn command(spec: &ProcessSpec) -> Result<Command> {
     Ok(command)
 }
 
-fn not_started(name: &str, error: &std::io::Error) -> PluginError {
+fn not_started(spec: &ProcessSpec, name: &str, error: &std::io::Error) -> PluginError {
+    // The system gives the same answer for a missing program and for a missing folder to run it in.
+    if let Some(cwd) = spec.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
+        return PluginError::invalid(format!(
+            "`{name}` could not be started in `{}`, which is not a folder",
+            cwd.display()
+        ));
+    }
     let code = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorCode::NotFound,
         std::io::ErrorKind::PermissionDenied => ErrorCode::Denied,
@@ -221,6 +228,9 @@ mod tests {
     async fn a_missing_program_and_an_empty_command_are_errors() {
         let spec = ProcessSpec { argv: vec!["/no/such/program".into()], ..ProcessSpec::default() };
         assert_eq!(run(spec, &NoLines).await.unwrap_err().code, ErrorCode::NotFound);
+        let spec = ProcessSpec { cwd: Some("/no/such/folder".into()), ..shell("true") };
+        let error = run(spec, &NoLines).await.unwrap_err();
+        assert!(error.code == ErrorCode::Invalid && error.message.contains("/no/such/folder"), "{error}");
         assert_eq!(run(ProcessSpec::default(), &NoLines).await.unwrap_err().code, ErrorCode::Invalid);
     }
 
@@ -257,6 +267,22 @@ mod tests {
         started.recv().await.unwrap();
         call.abort();
         reader.await.unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_left_the_group_and_keeps_the_pipe_open_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("pid");
+        // Ends once the other one is in a session of its own and has said its number.
+        let script = format!(
+            "mkfifo '{0}'; setsid sh -c 'echo $$ >\"{0}\"; exec sleep 600' & cat '{0}'",
+            fifo.display()
+        );
+        let exit = run(shell(&script), &NoLines).await.unwrap();
+        assert!(exit.success());
+        let pid = Pid::from_raw(exit.stdout.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).expect("it was still there");
     }
 
     #[tokio::test]

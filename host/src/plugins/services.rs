@@ -1,5 +1,6 @@
 //! What a plugin sees of the host: one object for each plugin.
 
+use std::fmt::Write;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
@@ -9,12 +10,14 @@ use runtimed_plugin_api::{
     BlobStore, Directories, Environments, HostServices, KernelBackend, ProcessExit, ProcessLines,
     ProcessSpec, Result, SettingsView,
 };
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use super::processes;
 use super::registry::Registry;
+use crate::log;
 
 /// What the daemon's main hands to every plugin.
 pub struct HostContext {
@@ -37,29 +40,16 @@ pub(super) struct Services {
     pub(super) registry: Weak<Registry>,
 }
 
-/// Log target of everything a plugin says; its own target is a field.
-const TARGET: &str = "runtimed::plugin";
-
 #[async_trait]
 impl HostServices for Services {
-    fn log_enabled(&self, level: u8, _: &str) -> bool {
-        match level {
-            1 => tracing::enabled!(target: TARGET, Level::ERROR),
-            2 => tracing::enabled!(target: TARGET, Level::WARN),
-            3 => tracing::enabled!(target: TARGET, Level::INFO),
-            4 => tracing::enabled!(target: TARGET, Level::DEBUG),
-            _ => tracing::enabled!(target: TARGET, Level::TRACE),
-        }
+    fn log_enabled(&self, level: u8, target: &str) -> bool {
+        log::enabled(level_of(level), target)
     }
 
     fn log(&self, level: u8, target: &str, message: &str, fields: &str) {
-        let plugin = self.plugin.as_str();
-        match level {
-            1 => tracing::error!(target: TARGET, plugin, from = target, fields, "{message}"),
-            2 => tracing::warn!(target: TARGET, plugin, from = target, fields, "{message}"),
-            3 => tracing::info!(target: TARGET, plugin, from = target, fields, "{message}"),
-            4 => tracing::debug!(target: TARGET, plugin, from = target, fields, "{message}"),
-            _ => tracing::trace!(target: TARGET, plugin, from = target, fields, "{message}"),
+        if self.log_enabled(level, target) {
+            let source = format!("plugin {}", self.plugin);
+            log::line(level_of(level), &source, &format!("{message}{}", readable(fields)));
         }
     }
 
@@ -99,5 +89,46 @@ impl HostServices for Services {
 
     async fn shutting_down(&self) {
         self.context.shutdown.cancelled().await;
+    }
+}
+
+/// A level by its ABI number.
+fn level_of(number: u8) -> Level {
+    match number {
+        0 | 1 => Level::ERROR,
+        2 => Level::WARN,
+        3 => Level::INFO,
+        4 => Level::DEBUG,
+        _ => Level::TRACE,
+    }
+}
+
+/// The fields of a line, a JSON object, as ` key=value` each; quoted where a value would not end visibly.
+fn readable(fields: &str) -> String {
+    let fields: Map<String, Value> = serde_json::from_str(fields).unwrap_or_default();
+    let mut text = String::new();
+    for (key, value) in &fields {
+        let plain = |text: &&str| !text.is_empty() && !text.contains(|c: char| c.is_control() || " \"=".contains(c));
+        // Writing to a string cannot fail.
+        let _ = match value.as_str().filter(plain) {
+            Some(value) => write!(text, " {key}={value}"),
+            None => write!(text, " {key}={value}"),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_read_like_a_line() {
+        assert_eq!(readable("{}"), "");
+        assert_eq!(readable("no JSON"), "");
+        assert_eq!(
+            readable(r#"{"path":"/usr/bin/uv","step":2,"why":"no such\nfile","none":"","list":[1,"a b"]}"#),
+            r#" list=[1,"a b"] none="" path=/usr/bin/uv step=2 why="no such\nfile""#
+        );
     }
 }

@@ -52,7 +52,7 @@ impl Keeper {
             self.pool.keep(|state| state.expire(Instant::now()));
             match self.pool.next() {
                 Next::Build => self.build().await,
-                Next::Optimize(environment) => self.optimize(environment).await,
+                Next::Optimize(ready) => self.optimize(ready).await,
                 Next::Wait(longest) => {
                     let longest = longest.unwrap_or(Duration::MAX);
                     tokio::select! {
@@ -145,7 +145,8 @@ impl Keeper {
     }
 
     /// Gives way at once when somebody changes the pool: refilling comes first.
-    async fn optimize(&mut self, environment: Environment) {
+    async fn optimize(&mut self, ready: Ready) {
+        let Ready { environment, packages, .. } = ready;
         let provider = Arc::clone(&self.pool.provider);
         tokio::select! {
             biased;
@@ -158,7 +159,6 @@ impl Keeper {
             }
         }
         let prefix = environment.prefix.clone();
-        let packages = self.pool.packages();
         write_record(Record { environment, packages, optimized: true }).await.ok();
         self.pool.keep(|state: &mut PoolState| {
             state.optimized(&prefix);

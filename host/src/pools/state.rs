@@ -40,7 +40,7 @@ pub(super) enum Next {
     /// Build an environment.
     Build,
     /// Make a ready environment faster.
-    Optimize(Environment),
+    Optimize(Ready),
     /// Nothing, for this long at most; for ever if none.
     Wait(Option<Duration>),
 }
@@ -128,7 +128,7 @@ impl PoolState {
             }
         }
         match self.available.iter().find(|ready| !ready.optimized) {
-            Some(ready) => Next::Optimize(ready.environment.clone()),
+            Some(ready) => Next::Optimize(ready.clone()),
             None => Next::Wait(self.oldest_surplus().map(|ready| {
                 (ready.since + MAX_AGE).saturating_duration_since(now) + Duration::from_secs(1)
             })),
@@ -455,11 +455,10 @@ mod tests {
         let mut pool = full(3, now);
         pool.take();
         let fresh = Ready { optimized: false, ..ready("fresh", "a b", now) };
-        let environment = fresh.environment.clone();
-        pool.build_started(&environment.prefix);
-        pool.build_succeeded(fresh);
-        assert_eq!(pool.next(now), Next::Optimize(environment.clone()));
-        pool.optimized(&environment.prefix);
+        pool.build_started(&fresh.environment.prefix);
+        pool.build_succeeded(fresh.clone());
+        assert_eq!(pool.next(now), Next::Optimize(fresh.clone()));
+        pool.optimized(&fresh.environment.prefix);
         assert!(matches!(pool.next(now), Next::Wait(Some(_))));
     }
 }
