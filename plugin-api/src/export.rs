@@ -30,13 +30,14 @@ pub struct Exported<E>(PhantomData<E>);
 impl<E: Export> Entry for Exported<E> {
     fn create(host: HostServicesObject) -> Outcome<PluginObject> {
         let host = Arc::new(host);
-        bridge(host.clone());
-        install_hook();
         let reporter = host.clone();
         let side = Side::plugin(E::ID, E::WORKERS, move |message, location| {
             reporter.panicked(message.into(), location.into());
         });
+        // From here on a panic is an error; one that got out would end the process.
         let made = side.attempt(|| {
+            bridge(host.clone());
+            install_hook();
             let host = RemoteHost::new(host, &side)?;
             Ok(serve_plugin(E::Plugin::create(Arc::new(host))?, &side))
         });

@@ -4,6 +4,8 @@
 //! Promises: crossing costs one small allocation whatever the length; the memory is given back by the
 //! side that made it. The receiver turns it into `bytes::Bytes`, which counts references from there on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use abi_stable::StableAbi;
 
 /// A view of immutable memory and the function that gives its owner back.
@@ -67,7 +69,12 @@ impl std::fmt::Debug for Bytes {
 /// `owner` must come from `From<bytes::Bytes>` above and must not be used again.
 unsafe extern "C" fn release(owner: *const ()) {
     // SAFETY: the caller passes the pointer that `Box::into_raw` gave, once.
-    drop(unsafe { Box::from_raw(owner.cast_mut().cast::<bytes::Bytes>()) });
+    let bytes = unsafe { Box::from_raw(owner.cast_mut().cast::<bytes::Bytes>()) };
+    // The memory may belong to a type whose destructor panics, and nothing may unwind into the other side.
+    // The panic's payload is forgotten, because its destructor may panic again.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(bytes))) {
+        std::mem::forget(payload);
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +104,25 @@ mod tests {
         assert!(dropped.try_recv().is_err(), "a slice still needs the memory");
         drop(part);
         dropped.try_recv().unwrap();
+    }
+
+    #[test]
+    #[allow(clippy::panic, reason = "the owner misbehaves on purpose")]
+    fn an_owner_that_panics_when_it_goes_ends_nobody() {
+        struct Owner;
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &[1, 2]
+            }
+        }
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                panic!("a destructor that panics");
+            }
+        }
+        let received = bytes::Bytes::from(Bytes::from(bytes::Bytes::from_owner(Owner)));
+        assert_eq!(received[..], [1, 2]);
+        drop(received);
     }
 
     #[test]

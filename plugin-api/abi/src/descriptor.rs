@@ -53,7 +53,7 @@ impl Text {
     }
 }
 
-// SAFETY: every pointer in it is to immutable static data.
+// SAFETY: every pointer in it is to static data that is `Sync` itself: text, and the `LibHeader`.
 unsafe impl Sync for Descriptor {}
 
 impl Descriptor {

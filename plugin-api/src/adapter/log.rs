@@ -22,7 +22,9 @@ static HOST: RwLock<Option<Arc<HostServicesObject>>> = RwLock::new(None);
 
 /// Sends this library's `tracing` events to `host` from now on.
 pub(crate) fn bridge(host: Arc<HostServicesObject>) {
-    *HOST.write().unwrap_or_else(PoisonError::into_inner) = Some(host);
+    let former = HOST.write().unwrap_or_else(PoisonError::into_inner).replace(host);
+    // After the lock is free: dropping it calls out to the host.
+    drop(former);
     // Fails when a former instance installed it already, which is as good.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Bridge));
 }
