@@ -1,17 +1,21 @@
 //! Every plugin there is, and its life.
 //!
-//! Promises: plugins start after what they need and stop before it, each within a deadline; one that waits
-//! for its first use is loaded once, however many ask for it at a time.
+//! Promises: plugins start after what they need and stop before it, each within a deadline, and one that
+//! hangs delays only those that need it; one that waits for its first use is loaded once, however many ask
+//! for it at a time and even if they stop waiting.
 //! Never: holds a lock while a plugin is called.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, join_all};
 use runtimed_plugin_api::manifest::{Activate, Carrier, Manifest};
 use runtimed_plugin_api::{BlobStore, ENV_PROVIDER, EnvProvider, KernelBackend, Plugin, PluginError, Rooms};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::load::load;
@@ -20,6 +24,9 @@ use super::row::{Problem, Row, Status};
 use super::search::{Found, SearchPath, search};
 use super::services::{HostContext, Services};
 
+/// Longest time from the first check of a plugin's files to its `create`. Hashing and loading 40 MB takes a
+/// second on a slow disk, and `create` does nothing slow, so this is generous.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest start of a plugin. `start` only schedules long work, so this is generous.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// What a plugin gets to return from `stop` after its grace is over.
@@ -39,6 +46,8 @@ pub struct Registry {
     others: Mutex<Vec<Row>>,
     /// Whether everything that starts with the daemon has started, or failed to.
     loaded: watch::Sender<bool>,
+    /// Activations under way: they belong to the registry and not to who asked first and may stop waiting.
+    activations: Mutex<JoinSet<()>>,
 }
 
 /// A plugin that may be loaded.
@@ -59,6 +68,7 @@ impl Registry {
             slots: OnceLock::new(),
             others: Mutex::default(),
             loaded: watch::Sender::new(false),
+            activations: Mutex::default(),
         })
     }
 
@@ -85,11 +95,8 @@ impl Registry {
             }
         }
         let slots = self.slots.get_or_init(|| self.sort(usable));
-        for slot in slots {
-            if slot.starts_with_the_daemon() {
-                self.activate(slot).await;
-            }
-        }
+        let starting = slots.iter().filter(|slot| slot.starts_with_the_daemon());
+        join_all(starting.map(|slot| self.activate(slot))).await;
         self.loaded.send_replace(true);
     }
 
@@ -101,6 +108,8 @@ impl Registry {
 
     /// Stops every plugin, dependents first, each with `grace` to make everything durable.
     pub async fn stop(&self, grace: Duration) {
+        let mut unfinished = std::mem::take(&mut *lock(&self.activations));
+        unfinished.shutdown().await;
         for slot in self.slots().iter().rev() {
             let Some(plugin) = slot.active() else { continue };
             let id = &slot.manifest.id;
@@ -228,8 +237,24 @@ impl Registry {
         slots.collect()
     }
 
-    /// Loads and starts a plugin, once; later calls get the same outcome.
-    async fn activate(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Arc<dyn Plugin>> {
+    /// Loads and starts a plugin, once; later calls get the same outcome. Who stops waiting stops nothing.
+    /// Boxed, because what is needed may need something itself.
+    fn activate(self: &Arc<Self>, slot: &Arc<Slot>) -> BoxFuture<'static, Option<Arc<dyn Plugin>>> {
+        if let Some(made) = slot.plugin.get() {
+            return Box::pin(ready(made.clone()));
+        }
+        let (registry, slot) = (Arc::clone(self), Arc::clone(slot));
+        let (tell, told) = oneshot::channel();
+        let mut activations = lock(&self.activations);
+        while activations.try_join_next().is_some() {}
+        activations.spawn(async move {
+            // Fails if nobody waits any more.
+            let _ = tell.send(registry.activate_now(&slot).await);
+        });
+        Box::pin(async move { told.await.ok().flatten() })
+    }
+
+    async fn activate_now(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Arc<dyn Plugin>> {
         let made = slot.plugin.get_or_init(|| async {
             match self.start(slot).await {
                 Ok(plugin) => {
@@ -248,11 +273,10 @@ impl Registry {
     async fn start(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<dyn Plugin>, Problem> {
         let manifest = &slot.manifest;
         for need in &manifest.needs.capabilities {
-            // Boxed, because what is needed may need something itself. Circles have no slots.
+            // This ends, because circles have no slots.
             let mut there = false;
             for provider in self.slots().iter().filter(|provider| provider.manifest.provides(need)) {
-                let provider: &Arc<Slot> = provider;
-                there |= Arc::ptr_eq(provider, slot) || Box::pin(self.activate(provider)).await.is_some();
+                there |= Arc::ptr_eq(provider, slot) || self.activate(provider).await.is_some();
             }
             if !there {
                 return Err(Problem::refused(
@@ -272,12 +296,18 @@ impl Registry {
             registry: Arc::downgrade(self),
         };
         let poisoned = Arc::downgrade(slot);
-        let plugin = load(manifest.clone(), folder, Arc::new(host), move |panicked| {
+        let loading = load(manifest.clone(), folder, Arc::new(host), move |panicked| {
             if let Some(slot) = poisoned.upgrade() {
                 slot.poison(&panicked.message, &panicked.location);
             }
-        })
-        .await?;
+        });
+        // What is loading cannot be interrupted; it is left to itself, and its plugin is dropped unused.
+        let plugin = timeout(LOAD_DEADLINE, loading).await.unwrap_or_else(|_| {
+            Err(Problem::failed(
+                format!("plugin `{}` could not be loaded within {} s", manifest.id, LOAD_DEADLINE.as_secs()),
+                "restart the daemon, or reinstall the plugin",
+            ))
+        })?;
         match timeout(START_DEADLINE, plugin.start()).await {
             Ok(Ok(())) => Ok(plugin),
             Ok(Err(error)) => Err(Problem::failed(

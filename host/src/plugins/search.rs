@@ -41,6 +41,18 @@ pub(super) struct Findings {
 
 /// Looks into every folder. Blocks on the file system.
 pub(super) fn search(path: &SearchPath) -> Findings {
+    for (source, folder) in &path.0 {
+        // Somebody named it, so somebody expects plugins there; the other folders may be missing.
+        if matches!(source, Source::Argument | Source::Environment)
+            && let Err(error) = folder.read_dir()
+        {
+            tracing::warn!(
+                "no plugins from `{}`, which was named for them: {error}; in a checkout of runtimed, \
+                 `cargo xtask build` puts them there",
+                folder.display()
+            );
+        }
+    }
     let mut findings = Findings::default();
     let mut winners: BTreeMap<String, PathBuf> = BTreeMap::new();
     for (source, named) in path.plugin_folders() {

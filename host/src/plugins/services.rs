@@ -108,7 +108,8 @@ fn readable(fields: &str) -> String {
     let fields: Map<String, Value> = serde_json::from_str(fields).unwrap_or_default();
     let mut text = String::new();
     for (key, value) in &fields {
-        let plain = |text: &&str| !text.is_empty() && !text.contains(|c: char| c.is_control() || " \"=".contains(c));
+        let plain =
+            |text: &&str| !text.is_empty() && !text.contains(|c: char| c.is_control() || " \"=".contains(c));
         // Writing to a string cannot fail.
         let _ = match value.as_str().filter(plain) {
             Some(value) => write!(text, " {key}={value}"),
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(readable("{}"), "");
         assert_eq!(readable("no JSON"), "");
         assert_eq!(
-            readable(r#"{"path":"/usr/bin/uv","step":2,"why":"no such\nfile","none":"","list":[1,"a b"]}"#),
+            readable(r#"{"list":[1,"a b"],"none":"","path":"/usr/bin/uv","step":2,"why":"no such\nfile"}"#),
             r#" list=[1,"a b"] none="" path=/usr/bin/uv step=2 why="no such\nfile""#
         );
     }

@@ -191,6 +191,26 @@ async fn a_provider_waits_for_its_first_use_and_is_loaded_once() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_provider_and_leaves_does_not_stop_it() {
+    let world = World::new();
+    let folder = world.install("fixture");
+    edit(
+        &folder,
+        "rooms.v1\"\nname = \"echo\"\n",
+        "env-provider.v1\"\nname = \"other\"\n[run]\nactivate = \"on-demand\"\n",
+    );
+    let registry = world.load().await;
+    {
+        let asking = std::pin::pin!(registry.env_provider("fixture"));
+        assert!(futures_util::poll!(asking).is_pending());
+    }
+    while registry.rows()[0].status == Status::NotLoaded {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(registry.rows()[0].status, Status::Failed);
+}
+
+#[tokio::test]
 async fn the_first_id_wins_and_a_disabled_one_rests() {
     let mut world = World::new();
     world.install("fixture");
@@ -258,6 +278,12 @@ async fn files_that_are_no_libraries_are_refused_without_being_opened() {
     refusal(&world).await;
     fs::remove_file(folder.join("lib.so")).unwrap();
     assert!(refusal(&world).await.reason.contains("could not be read"));
+    // Whoever opens a pipe without a writer waits for ever.
+    let pipe = std::process::Command::new("mkfifo").arg(folder.join("lib.so")).status().unwrap();
+    assert!(pipe.success() && refusal(&world).await.reason.ends_with("is not a file"));
+    fs::remove_file(folder.join("lib.so")).unwrap();
+    fs::create_dir(folder.join("lib.so")).unwrap();
+    assert!(refusal(&world).await.reason.ends_with("is not a file"));
 }
 
 #[tokio::test]
@@ -302,6 +328,9 @@ async fn what_others_could_have_changed_is_refused() {
     mode(&folder, 0o777);
     assert!(refusal(&world).await.reason.starts_with("everybody can write to"));
     mode(&folder, 0o755);
+    mode(&folder.join("plugin.toml"), 0o646);
+    assert!(refusal(&world).await.reason.ends_with("plugin.toml`"));
+    mode(&folder.join("plugin.toml"), 0o644);
     fs::rename(&library, world.plugins("elsewhere.so")).unwrap();
     symlink(world.plugins("elsewhere.so"), &library).unwrap();
     assert!(refusal(&world).await.reason.contains("leads out of the plugin's folder"));
