@@ -17,6 +17,7 @@ struct Fixture {
 #[async_trait]
 impl Plugin for Fixture {
     fn create(host: Host) -> Result<Self> {
+        assert!(!host.directories().plugin.join("panic").exists(), "create panics, as the test asked");
         Ok(Self { host })
     }
 

@@ -68,7 +68,9 @@ impl SearchPath {
         let data = if cfg!(target_os = "macos") {
             home.map(|home| home.join("Library/Application Support"))
         } else {
-            set("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home.map(|home| home.join(".local/share")))
+            // A relative one counts as unset, says the XDG specification; it would depend on where we stand.
+            let data = set("XDG_DATA_HOME").map(PathBuf::from).filter(|data| data.is_absolute());
+            data.or_else(|| home.map(|home| home.join(".local/share")))
         };
         let binary = std::env::current_exe().ok();
         Self::new(arguments, set("RUNTIMED_PLUGIN_PATH").as_deref(), data.as_deref(), binary.as_deref())

@@ -166,6 +166,19 @@ async fn a_panic_poisons_the_row_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_panic_in_create_is_a_row() {
+    let world = World::new();
+    let folder = world.install("fixture");
+    fs::write(folder.join("panic"), "").unwrap();
+    let row = world.load().await.rows().remove(0);
+    assert_eq!(row.status, Status::Failed);
+    assert_eq!(
+        row.reason,
+        "plugin `fixture` could not be created: the plugin panicked: create panics, as the test asked"
+    );
+}
+
+#[tokio::test]
 async fn a_provider_waits_for_its_first_use_and_is_loaded_once() {
     let world = World::new();
     let folder = world.install("fixture");
