@@ -24,6 +24,7 @@ mod queue;
 mod requests;
 pub(crate) mod save;
 mod session;
+mod superseded;
 mod sync;
 pub(crate) mod task;
 #[cfg(test)]

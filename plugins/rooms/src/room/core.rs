@@ -27,6 +27,7 @@ use super::publication::Publication;
 use super::queue::Queue;
 use super::requests::{Question, Task};
 use super::save::Saving;
+use super::superseded::Superseded;
 use super::sync::Documents;
 use crate::ids::{ExecutionId, Ids, JobId, PeerId};
 
@@ -104,8 +105,8 @@ pub(crate) struct RoomCore {
     pub(super) environment_mode: Option<String>,
     /// Ends once everything is done.
     pub(super) closing: bool,
-    /// The execution each cell showed before its present one.
-    pub(super) previous: BTreeMap<String, String>,
+    /// Executions that cells show no more.
+    pub(super) superseded: Superseded,
     ephemeral: bool,
     home: PathBuf,
     default_runtime: String,
@@ -172,7 +173,7 @@ impl RoomCore {
             working_dir: opening.working_dir,
             environment_mode: opening.environment_mode,
             closing: false,
-            previous: BTreeMap::new(),
+            superseded: Superseded::default(),
             ephemeral: opening.ephemeral,
             home: opening.home,
             default_runtime: opening.default_runtime,

@@ -190,9 +190,7 @@ impl RoomCore {
             seq: self.queue.accepted(),
             submitted_by_actor_label: &submitted_by,
         }));
-        if let Some(before) = self.documents.notebook.execution_id(cell_id) {
-            self.previous.insert(cell_id.to_owned(), before);
-        }
+        self.superseded.accepted(cell_id, self.documents.notebook.execution_id(cell_id), &id);
         kept(self.documents.notebook.set_execution_id(cell_id, &id));
         self.queue.accept(execution);
         id

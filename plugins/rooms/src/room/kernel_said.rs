@@ -129,8 +129,8 @@ impl RoomCore {
         let ids = &mut self.ids;
         let mut new_id = || ids.uuid().to_string();
         if !self.publication.collectors.contains_key(parent) {
-            // A thread goes on printing after its cell is done.
-            if !self.executions.contains(parent) {
+            // A thread goes on printing after its cell is done, and even after the room forgot it.
+            if !self.executions.contains(parent) || self.documents.runtime.execution(parent).is_none() {
                 return;
             }
             let collector = resumed(self.documents.runtime.outputs(parent));
@@ -175,6 +175,7 @@ impl RoomCore {
                 kept(self.documents.runtime.set_kernel_state(&KernelState::Running(Activity::Idle)));
             }
             self.record(ended.iter().map(|(id, _)| id));
+            self.forget_superseded();
         }
         if let Some(state) = kernel {
             self.write_kernel(state);

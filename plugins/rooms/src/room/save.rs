@@ -299,7 +299,7 @@ impl RoomCore {
         let (execution, outputs) = read(execution?)?;
         if outputs.is_empty()
             && matches!(execution.status, Status::Queued | Status::Running)
-            && let Some((before, outputs)) = self.previous.get(cell).and_then(|id| read(id))
+            && let Some((before, outputs)) = self.superseded.previous(cell).and_then(|id| read(id))
         {
             return Some((before.execution_count, outputs));
         }

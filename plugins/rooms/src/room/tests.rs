@@ -16,6 +16,7 @@ use super::event::Event;
 use super::load::{Loaded, PastExecution};
 use super::peers::Scope;
 use super::save::SaveFailure;
+use super::superseded::KEPT;
 
 mod client;
 mod world;
@@ -74,6 +75,28 @@ fn a_cell_runs_and_everybody_sees_the_result() {
     }
     assert_eq!(world.records.len(), 1);
     assert_eq!(world.records[0].status, "done");
+}
+
+#[test]
+fn a_cell_that_runs_again_and_again_leaves_little_behind() {
+    let mut world = World::create(3);
+    let ana = world.join("ana");
+    world.settle();
+    let mut executions = vec![world.run(ana, "value 2")];
+    world.settle();
+    let cell = world.client(ana).execution(&executions[0]).cell_id.unwrap();
+    for _ in 0..3 * KEPT {
+        executions.push(world.run_cell(ana, &cell));
+        world.settle();
+    }
+    let client = world.client(ana);
+    let left = client.runtime.execution_ids();
+    // The cell's own, the one before, and those that went out of sight last.
+    assert_eq!(left.len(), KEPT + 2);
+    let recent = &executions[executions.len() - left.len()..];
+    assert!(recent.iter().all(|id| left.contains(id)), "the newest stay");
+    assert_eq!(client.outputs(&executions[executions.len() - 1]).len(), 1);
+    assert_eq!(world.records.len(), executions.len(), "every record is kept");
 }
 
 #[test]

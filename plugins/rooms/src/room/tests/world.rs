@@ -172,6 +172,11 @@ impl World {
         let cell = format!("cell-{}", self.ids.uuid());
         let frame = self.client(peer).add_cell(&cell, source);
         self.send(peer, frame);
+        self.run_cell(peer, &cell)
+    }
+
+    /// Runs a cell that is there, as a client does; returns the execution's id.
+    pub(super) fn run_cell(&mut self, peer: PeerId, cell: &str) -> String {
         let heads = self.client(peer).heads();
         let request = json!({"action": "execute_cell", "cell_id": cell, "required_heads": heads});
         match self.ask(peer, request) {
