@@ -129,6 +129,10 @@ pub struct EnvRequest {
     /// Provider-specific options from the notebook, such as uv's `prerelease`.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// Nobody waits for this environment yet: its work should give way to everybody else's. Takes no part
+    /// in the key.
+    #[serde(default)]
+    pub background: bool,
 }
 
 /// A decided request: what will be installed, under which name.

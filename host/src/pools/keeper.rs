@@ -173,6 +173,7 @@ async fn build(pool: &Arc<Pool>, prefix: &Path, packages: Vec<String>) -> Result
     let request = EnvRequest {
         packages: packages.clone(),
         channels: pool.provider.info().default_channels,
+        background: true,
         ..EnvRequest::default()
     };
     let environment = build_verified(pool, request, prefix, task).await?;

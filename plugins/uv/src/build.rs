@@ -30,8 +30,8 @@ const INDEX_LIMIT: Duration = Duration::from_secs(900);
 const VALIDATION_LIMIT: Duration = Duration::from_secs(60);
 /// Byte compilation behind the user's back; a data science stack takes a minute or two of one core.
 const COMPILATION_LIMIT: Duration = Duration::from_secs(900);
-/// Niceness of background work.
-const BACKGROUND: u8 = 10;
+/// Niceness of background work: a notebook that is being opened needs both cores of a small machine.
+pub(crate) const BACKGROUND: u8 = 10;
 
 /// Runs steps with one uv in one working directory.
 pub(crate) struct Build<'a> {
@@ -40,6 +40,8 @@ pub(crate) struct Build<'a> {
     /// Where uv looks for its configuration, upward from here.
     pub(crate) cwd: &'a Path,
     pub(crate) task: &'a Task,
+    /// Niceness of every step, 0 to 19.
+    pub(crate) nice: u8,
 }
 
 impl Build<'_> {
@@ -146,7 +148,8 @@ impl Build<'_> {
         lines: Arc<dyn ProcessLines>,
     ) -> Result<ProcessExit> {
         let cwd = Some(self.cwd.to_owned());
-        let spec = ProcessSpec { argv, cwd, timeout: Some(limit), ..ProcessSpec::default() };
+        let (timeout, nice) = (Some(limit), self.nice);
+        let spec = ProcessSpec { argv, cwd, timeout, nice, ..ProcessSpec::default() };
         let exit = self.host.run_process(spec, lines).await;
         exit.map_err(|error| errors::step_failed(error, step, limit.as_secs()))
     }

@@ -13,7 +13,7 @@ use runtimed_plugin_api::{
 };
 use serde_json::{Map, json};
 
-use crate::build::{self, Build};
+use crate::build::{self, BACKGROUND, Build};
 use crate::commands::{self, Source};
 use crate::key::{KeyParts, cache_key, hex_digits};
 use crate::tool::{Surroundings, Tool};
@@ -56,7 +56,8 @@ impl UvProvider {
     async fn build(&self, uv: &Path, request: EnvRequest, prefix: &Path, task: &Task) -> Result<Environment> {
         let parent = prefix.parent().unwrap_or(prefix);
         make_folder(parent).await?;
-        let build = Build { host: &self.host, uv, cwd: parent, task };
+        let nice = if request.background { BACKGROUND } else { 0 };
+        let build = Build { host: &self.host, uv, cwd: parent, task, nice };
         let wish = blank_is_none(request.python).or_else(|| self.preferred_python());
         let (python, python_version) = build.venv(prefix, wish.as_deref()).await?;
         let prerelease = request.options.get("prerelease").and_then(|mode| mode.as_str());
@@ -77,7 +78,7 @@ impl UvProvider {
     async fn prepare(&self, uv: &Path, project: &Project, prefix: &Path, task: &Task) -> Result<Environment> {
         make_folder(prefix).await?;
         let cwd = project.file.parent().unwrap_or(&project.file);
-        let build = Build { host: &self.host, uv, cwd, task };
+        let build = Build { host: &self.host, uv, cwd, task, nice: 0 };
         let (python, offline) = build.project(&project.file).await?;
         Ok(Environment {
             kind: KIND.to_owned(),
@@ -147,7 +148,7 @@ impl EnvProvider for UvProvider {
         }
         let uv = self.tool.path(&task).await?;
         let cwd = env.prefix.parent().unwrap_or(&env.prefix);
-        let build = Build { host: &self.host, uv: &uv, cwd, task: &task };
+        let build = Build { host: &self.host, uv: &uv, cwd, task: &task, nice: 0 };
         build.install(&env.python, &packages, None, &[Source::Cache, Source::Index]).await
     }
 
