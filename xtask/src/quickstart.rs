@@ -19,7 +19,12 @@ pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
     let output = home.join("example.ipynb");
     workspace::run(
-        daemon.runt().arg("run").arg(workspace::root().join("docs/example.ipynb")).arg("--output").arg(&output),
+        daemon
+            .runt()
+            .arg("run")
+            .arg(workspace::root().join("docs/example.ipynb"))
+            .arg("--output")
+            .arg(&output),
     )?;
     println!("ran in {:.1} s; the finished notebook is {}", start.elapsed().as_secs_f32(), output.display());
     daemon.stop()?;

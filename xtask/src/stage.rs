@@ -51,8 +51,11 @@ fn stage_plugin(folder: &Path, built: &Path, plugins: &Path) -> Result<()> {
     let id = manifest.get("id").and_then(|id| id.as_str()).context("no `id`").with_context(named)?.to_owned();
     let staged = plugins.join(&id);
     // Every target's library is listed; only the one that was built here can be staged and hashed.
-    let libraries =
-        manifest.get_mut("library").and_then(|l| l.as_table_mut()).context("no [library]").with_context(named)?;
+    let libraries = manifest
+        .get_mut("library")
+        .and_then(|l| l.as_table_mut())
+        .context("no [library]")
+        .with_context(named)?;
     libraries.retain(|target, _| *target == this_target());
     let library = libraries
         .get_mut(&this_target())
@@ -61,7 +64,11 @@ fn stage_plugin(folder: &Path, built: &Path, plugins: &Path) -> Result<()> {
         .with_context(named)?;
     stage_file(library, built, &staged)?;
     for file in manifest.get_mut("files").and_then(|f| f.as_array_mut()).into_iter().flatten() {
-        stage_file(file.as_table_mut().context("[[files]] is not a table").with_context(named)?, built, &staged)?;
+        stage_file(
+            file.as_table_mut().context("[[files]] is not a table").with_context(named)?,
+            built,
+            &staged,
+        )?;
     }
     let schema = folder.join("settings.schema.json");
     if schema.is_file() {

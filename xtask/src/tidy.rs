@@ -50,8 +50,13 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn arrows() -> Result<Vec<String>> {
-    let text =
-        workspace::output(workspace::cargo().args(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
+    let text = workspace::output(workspace::cargo().args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+    ]))?;
     let metadata: Value = serde_json::from_str(&text)?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
@@ -81,7 +86,8 @@ fn file_rules(file: &Path) -> Result<Vec<String>> {
     let shown = file.strip_prefix(&root).unwrap_or(file).to_string_lossy().into_owned();
     let text = std::fs::read_to_string(file)?;
     let mut complaints = Vec::new();
-    let documented = text.lines().find(|line| !line.starts_with("#!")).is_some_and(|line| line.starts_with("//!"));
+    let documented =
+        text.lines().find(|line| !line.starts_with("#!")).is_some_and(|line| line.starts_with("//!"));
     if !documented {
         complaints.push(format!("{shown}: does not open with a `//!` header that says what it is for"));
     }
@@ -92,7 +98,12 @@ fn file_rules(file: &Path) -> Result<Vec<String>> {
         let code = line.split("//").next().unwrap_or_default();
         for (word, homes) in CONFINED {
             if code.contains(word) && !homes.iter().any(|home| shown.starts_with(home)) {
-                complaints.push(format!("{shown}:{}: `{}` belongs in {}", number + 1, word.trim(), homes.join(", ")));
+                complaints.push(format!(
+                    "{shown}:{}: `{}` belongs in {}",
+                    number + 1,
+                    word.trim(),
+                    homes.join(", ")
+                ));
             }
         }
     }

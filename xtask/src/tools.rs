@@ -67,11 +67,14 @@ fn venv(folder: PathBuf, packages: &[&str]) -> Result<PathBuf> {
         return Ok(folder);
     }
     // Without its own pip, a venv needs no ensurepip, which Debian packages apart.
-    workspace::run(workspace::command("python3").args(["-m", "venv", "--without-pip", "--clear"]).arg(&folder))?;
-    let site = workspace::output(
-        workspace::command(folder.join("bin/python"))
-            .args(["-I", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]),
+    workspace::run(
+        workspace::command("python3").args(["-m", "venv", "--without-pip", "--clear"]).arg(&folder),
     )?;
+    let site = workspace::output(workspace::command(folder.join("bin/python")).args([
+        "-I",
+        "-c",
+        "import sysconfig; print(sysconfig.get_path('platlib'))",
+    ]))?;
     workspace::run(
         workspace::command("python3")
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", site.trim()])

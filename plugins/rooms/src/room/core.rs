@@ -85,6 +85,8 @@ pub(crate) struct RoomCore {
     pub(super) executions: BTreeSet<ExecutionId>,
     pub(super) kernel: Kernel,
     pub(super) publication: Publication,
+    /// Until when the start of an execution is kept back, so that its end may travel with it.
+    pub(super) start_held: Option<Moment>,
     /// When the kernel ends if nobody comes.
     pub(super) keep_alive: Option<(Moment, std::time::Duration)>,
     /// When the reply of an execution that is otherwise done is given up.
@@ -162,6 +164,7 @@ impl RoomCore {
             executions: BTreeSet::new(),
             kernel: Kernel::default(),
             publication: Publication::default(),
+            start_held: None,
             keep_alive: None,
             reply_overdue: None,
             linger: None,
@@ -239,6 +242,7 @@ impl RoomCore {
             self.saving.deadline(),
             self.keep_alive.map(|(at, _)| at),
             self.reply_overdue,
+            self.start_held,
             self.linger,
         ];
         earliest(peers.chain(questions).chain(own))

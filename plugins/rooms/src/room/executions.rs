@@ -5,6 +5,7 @@
 //! running is not queued again; an id names one execution for ever.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState, NewExecution, Queue};
@@ -20,6 +21,10 @@ use super::queue::{Ended, Queued};
 use super::requests::Ticket;
 use crate::ids::ExecutionId;
 use crate::outputs::Collector;
+
+/// How long clients may not hear that an execution began. Most cells of a person are over by then, and are
+/// one change instead of two; the Python client needs 5 ms and more for each, as much as such a cell takes.
+const START_HELD: Duration = Duration::from_millis(8);
 
 /// What the user saw is not known, or was not given.
 const NOT_READY: &str = "Notebook state was not ready. Review before running again.";
@@ -164,6 +169,7 @@ impl RoomCore {
         kept(self.documents.runtime.start_execution(&next.id));
         kept(self.documents.runtime.set_kernel_state(&KernelState::Running(Activity::Busy)));
         self.show_queue();
+        self.start_held = Some(self.now + START_HELD);
         self.effects.push(Effect::Say { launch, request: execute_request(&next) });
     }
 

@@ -169,6 +169,7 @@ impl RoomCore {
             kept(runtime.finish_execution(id, *outcome));
         }
         if !ended.is_empty() {
+            self.start_held = None;
             // All in one change: a client that waits for the end waits for silence after it, too.
             self.show_queue();
             if self.queue.executing().is_none() && self.kernel.up().is_some() {

@@ -132,6 +132,7 @@ impl RoomCore {
 
     /// Sends every client what it does not have yet: the end of every event.
     pub(super) fn publish_documents(&mut self) {
+        self.start_held = self.start_held.filter(|until| *until > self.now);
         let changed = self.documents.take_changed();
         if changed[Stream::Notebook as usize] {
             self.saving.changed(self.now);
@@ -220,7 +221,8 @@ impl RoomCore {
         let line = peer.streams.line(stream);
         line.behind |= changed && line.open;
         let asked = line.asked;
-        if peer.stale || !line.is_due(self.now) {
+        let held = stream == Stream::Runtime && self.start_held.is_some() && !asked;
+        if peer.stale || held || !line.is_due(self.now) {
             return;
         }
         let message = self.documents.generate(stream, line, self.now);
