@@ -1,11 +1,27 @@
-//! The unmodified PyPI client against the real daemon, with real environments and kernels.
+//! The unmodified PyPI client, and our own command line, against the real daemon, with real environments
+//! and kernels.
 //!
-//! Each test is one script of `real_client/`, against a daemon of its own in a home of its own.
-//! `cargo xtask test` prepares the tools and says where they are; without them the tests say so and pass.
+//! Each test has a daemon of its own in a home of its own. `cargo xtask test` prepares the tools and says
+//! where they are; without them the tests say so and pass.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a step that fails is a failed test"
+)]
+
+#[allow(dead_code, reason = "shared with the daemon's other tests, which use the rest of it")]
+#[path = "daemon/support.rs"]
+mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::{env, fs};
+
+use serde_json::Value;
+use support::Daemon;
 
 #[test]
 fn cells_are_edited() {
@@ -32,13 +48,60 @@ fn the_daemon_answers() {
     script("daemon.py");
 }
 
+/// `runt run` shows what the notebook shows, saves it, and fails when a cell fails.
+#[test]
+fn a_notebook_runs_like_a_script() {
+    let Some(dist) = env::var_os("RUNTIMED_TEST_DIST").map(PathBuf::from) else {
+        eprintln!("skipped: no staged build here. `cargo xtask test` makes one.");
+        return;
+    };
+    let mut daemon = start();
+    let runt = |daemon: &Daemon, arguments: &[&str]| -> Output {
+        let mut command = Command::new(dist.join("bin/runt"));
+        command.args(arguments).env("HOME", daemon.home.path()).env("RUNTIMED_SOCKET_PATH", &daemon.socket);
+        command.output().unwrap()
+    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example.ipynb");
+    let output = daemon.home.path().join("out/done.ipynb");
+    let before = fs::read(&example).unwrap();
+
+    let run = runt(&daemon, &["run", example.to_str().unwrap(), "--output", output.to_str().unwrap()]);
+    let shown = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{shown}{}", String::from_utf8_lossy(&run.stderr));
+    for expected in ["Hello from Python", "4│16│64", "[image/png,", "#################### 100%", "\n42\n"] {
+        assert!(shown.contains(expected), "`{expected}` is not in:\n{shown}");
+    }
+    assert_eq!(fs::read(&example).unwrap(), before, "the notebook itself is left alone");
+    let saved: Value = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
+    assert_eq!(saved["cells"][5]["outputs"][0]["data"]["text/plain"][0], "42");
+
+    let mut failing = saved;
+    failing["cells"][1]["source"] = "import os\nprint(os.getcwd())\n1 / 0".into();
+    let failing_path = daemon.home.path().join("failing.ipynb");
+    fs::write(&failing_path, failing.to_string()).unwrap();
+    let run = runt(&daemon, &["run", failing_path.to_str().unwrap(), "--output", output.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(1));
+    let shown = String::from_utf8_lossy(&run.stdout);
+    assert!(shown.contains("ZeroDivisionError"), "{shown}");
+    let folder = daemon.home.path().canonicalize().unwrap();
+    assert!(shown.starts_with(folder.to_str().unwrap()), "a notebook runs in its own folder: {shown}");
+
+    let run = runt(&daemon, &["run", failing_path.to_str().unwrap(), "--json"]);
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&report["success"], &report["cells"][0]["status"]), (&false.into(), &"error".into()));
+
+    let run = runt(&daemon, &["daemon", "stop"]);
+    assert!(String::from_utf8_lossy(&run.stdout).ends_with("Daemon stopped gracefully.\n"));
+    assert!(daemon.ended().success());
+}
+
 /// Runs a script with the client's Python against a fresh daemon.
 fn script(name: &str) {
-    let Some(python) = std::env::var_os("RUNTIMED_TEST_CLIENT_PYTHON") else {
+    let Some(python) = env::var_os("RUNTIMED_TEST_CLIENT_PYTHON") else {
         eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
         return;
     };
-    let mut daemon = Daemon::start();
+    let mut daemon = start();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client");
     let output = Command::new(python)
         .arg("-B")
@@ -46,93 +109,38 @@ fn script(name: &str) {
         .env("HOME", daemon.home.path())
         .env("RUNTIMED_SOCKET_PATH", &daemon.socket)
         .output()
-        .expect("the client's python starts");
+        .unwrap();
     assert!(
         output.status.success(),
         "{name} ended with {}\n{}{}\n--- daemon\n{}",
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
-        daemon.log(),
+        log(&daemon),
     );
-    daemon.stop();
-    let log = daemon.log();
-    assert!(!log.contains("panicked"), "the daemon's log tells of a panic:\n{log}");
+    daemon.signal("TERM");
+    assert!(daemon.ended().success(), "the daemon ends well\n{}", log(&daemon));
+    assert!(!log(&daemon).contains("PANIC"), "{}", log(&daemon));
 }
 
-/// A daemon in a temporary home. Ended with its kernels when dropped.
-struct Daemon {
-    child: Child,
-    home: tempfile::TempDir,
-    socket: PathBuf,
+/// A daemon with the staged plugins and one environment in its pool.
+fn start() -> Daemon {
+    Daemon::start_with(|home, command| {
+        let config = home.join(".config/nteract");
+        fs::create_dir_all(&config).unwrap();
+        let settings = r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
+        fs::write(config.join("settings.json"), settings).unwrap();
+        // What uv needs to reach the package index, and the cache that all tests share.
+        let passed = env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            ["SSL_CERT_", "UV_", "RUNTIMED_PLUGIN_PATH"].iter().any(|prefix| name.starts_with(prefix))
+                || name.to_ascii_lowercase().ends_with("_proxy")
+        });
+        command.envs(passed);
+    })
 }
 
-impl Daemon {
-    fn start() -> Self {
-        let home = tempfile::Builder::new().prefix("rt").tempdir().expect("a temporary home");
-        let config = home.path().join(".config/nteract");
-        std::fs::create_dir_all(&config).expect("a config folder");
-        let settings =
-            r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
-        std::fs::write(config.join("settings.json"), settings).expect("settings");
-        let socket = home.path().join("s.sock");
-        let child = Command::new(env!("CARGO_BIN_EXE_runtimed"))
-            .args(["--log-level", "info", "run", "--socket"])
-            .arg(&socket)
-            .env("HOME", home.path())
-            .env("USER", "tester")
-            .env("XDG_RUNTIME_DIR", home.path().join("run"))
-            .env_remove("XDG_CACHE_HOME")
-            .env_remove("XDG_CONFIG_HOME")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the daemon starts");
-        let daemon = Self { child, home, socket };
-        let start = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&daemon.socket).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(30), "the daemon listens\n{}", daemon.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        daemon
-    }
-
-    fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.home.path().join(".cache/runt/runtimed.log"));
-        log.unwrap_or_else(|error| format!("(no log: {error})"))
-    }
-
-    /// Ends it the way a service manager does and checks that it ends well.
-    fn stop(&mut self) {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the daemon's exit") {
-                assert!(status.success(), "the daemon ended with {status}\n{}", self.log());
-                break;
-            }
-            assert!(start.elapsed() < Duration::from_secs(30), "the daemon ends on SIGTERM\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert!(!self.socket.exists(), "the socket is gone after a clean end");
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // After a failed script: the daemon ends its kernels on SIGTERM, so do not kill it outright.
-        if self.child.try_wait().is_ok_and(|exit| exit.is_none()) {
-            let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_secs(10)
-                && self.child.try_wait().is_ok_and(|exit| exit.is_none())
-            {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
+fn log(daemon: &Daemon) -> String {
+    let log = fs::read_to_string(daemon.base().join("runtimed.log"));
+    log.unwrap_or_else(|error| format!("(no log: {error})"))
 }

@@ -52,7 +52,7 @@ impl Keeper {
             self.pool.keep(|state| state.expire(Instant::now()));
             match self.pool.next() {
                 Next::Build => self.build().await,
-                Next::Optimize(ready) => self.optimize(ready).await,
+                Next::Optimize(ready) => self.optimize(*ready).await,
                 Next::Wait(longest) => {
                     let longest = longest.unwrap_or(Duration::MAX);
                     tokio::select! {

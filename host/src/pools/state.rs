@@ -40,7 +40,7 @@ pub(super) enum Next {
     /// Build an environment.
     Build,
     /// Make a ready environment faster.
-    Optimize(Ready),
+    Optimize(Box<Ready>),
     /// Nothing, for this long at most; for ever if none.
     Wait(Option<Duration>),
 }
@@ -128,7 +128,7 @@ impl PoolState {
             }
         }
         match self.available.iter().find(|ready| !ready.optimized) {
-            Some(ready) => Next::Optimize(ready.clone()),
+            Some(ready) => Next::Optimize(Box::new(ready.clone())),
             None => Next::Wait(self.oldest_surplus().map(|ready| {
                 (ready.since + MAX_AGE).saturating_duration_since(now) + Duration::from_secs(1)
             })),
@@ -457,7 +457,7 @@ mod tests {
         let fresh = Ready { optimized: false, ..ready("fresh", "a b", now) };
         pool.build_started(&fresh.environment.prefix);
         pool.build_succeeded(fresh.clone());
-        assert_eq!(pool.next(now), Next::Optimize(fresh.clone()));
+        assert_eq!(pool.next(now), Next::Optimize(Box::new(fresh.clone())));
         pool.optimized(&fresh.environment.prefix);
         assert!(matches!(pool.next(now), Next::Wait(Some(_))));
     }
