@@ -68,7 +68,8 @@ fn a_notebook_runs_like_a_script() {
     let run = runt(&daemon, &["run", example.to_str().unwrap(), "--output", output.to_str().unwrap()]);
     let shown = String::from_utf8_lossy(&run.stdout).into_owned();
     assert!(run.status.success(), "{shown}{}", String::from_utf8_lossy(&run.stderr));
-    for expected in ["Hello from Python", "4│16│64", "[image/png,", "#################### 100%", "\n42\n"] {
+    for expected in ["Hello from Python", "4│16│64", "[image/png,", "#################### 100%", "\n42\n"]
+    {
         assert!(shown.contains(expected), "`{expected}` is not in:\n{shown}");
     }
     assert_eq!(fs::read(&example).unwrap(), before, "the notebook itself is left alone");
@@ -91,7 +92,12 @@ fn a_notebook_runs_like_a_script() {
     assert_eq!((&report["success"], &report["cells"][0]["status"]), (&false.into(), &"error".into()));
 
     let run = runt(&daemon, &["daemon", "stop"]);
-    assert!(String::from_utf8_lossy(&run.stdout).ends_with("Daemon stopped gracefully.\n"));
+    let shown = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        shown.ends_with("Daemon stopped gracefully.\n"),
+        "{shown}{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
     assert!(daemon.ended().success());
 }
 
@@ -128,7 +134,8 @@ fn start() -> Daemon {
     Daemon::start_with(|home, command| {
         let config = home.join(".config/nteract");
         fs::create_dir_all(&config).unwrap();
-        let settings = r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
+        let settings =
+            r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
         fs::write(config.join("settings.json"), settings).unwrap();
         // What uv needs to reach the package index, and the cache that all tests share.
         let passed = env::vars_os().filter(|(name, _)| {
