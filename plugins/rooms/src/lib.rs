@@ -1,6 +1,6 @@
 //! Open notebooks for runtimed: their documents, peers, queues, outputs and files.
 //!
-//! Map: [`rooms`] takes connections and questions from the host; `directory` knows which room is which;
+//! Map: `rooms` takes connections and questions from the host; `directory` knows which room is which;
 //! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
 //! `notebook_file` reads and writes `.ipynb`; `disk` and `records` are the files.
 

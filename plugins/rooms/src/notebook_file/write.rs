@@ -68,10 +68,10 @@ pub(crate) fn write(
     })
 }
 
-/// The blobs that [`write`] will look up.
+/// The blobs that [`write()`] will look up.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn needed_blobs(
     notebook: &Notebook,
     template: Option<&Template<'_>>,

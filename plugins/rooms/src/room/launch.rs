@@ -1,6 +1,6 @@
 //! How a kernel comes and goes.
 //!
-//! For: moving [`Kernel`] from stage to stage and showing clients where it is.
+//! For: moving `Kernel` from stage to stage and showing clients where it is.
 //! Promises: clients that wait for an execution never see `Error` or `Shutdown` while one is unfinished;
 //! whoever asked for a kernel reads the answer before the document says that it runs.
 //! Never: starts or stops a process; that is an effect.
