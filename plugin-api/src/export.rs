@@ -48,7 +48,7 @@ impl<E: Export> Entry for Exported<E> {
     }
 }
 
-/// Exports a [`Plugin`](crate::Plugin) from a `cdylib`.
+/// Exports a [`Plugin`] from a `cdylib`.
 ///
 /// `id` is the plugin's id, the same as in `plugin.toml`. `workers` is the number of threads of its runtime:
 /// one unless said otherwise, `cores` for as many as the machine has.

@@ -65,7 +65,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// Who it is. Constant.
     fn info(&self) -> KernelInfo;
 
-    /// Sends a message ([`JupyterMessage::encode`]) without waiting. A repeated `msg_id` is dropped.
+    /// Sends a message (see [`encode`](crate::JupyterMessage::encode)) without waiting. A repeated `msg_id` is
+    /// dropped.
     fn send(&self, channel: Channel, message: Bytes) -> Result<()>;
 
     /// Messages up to here have had their effect made durable and need not be kept.
@@ -80,7 +81,8 @@ pub trait Kernel: Send + Sync + 'static {
 
 /// What a kernel tells its room. Calls come in order from one thread at a time and must not block.
 pub trait KernelEvents: Send + Sync + 'static {
-    /// A message from the kernel, encoded by [`JupyterMessage::encode`], its signature already checked.
+    /// A message from the kernel (see [`encode`](crate::JupyterMessage::encode)), its signature already
+    /// checked.
     fn message(&self, sequence: Sequence, channel: Channel, message: Bytes);
 
     /// The kernel's process is gone. Nothing follows.
