@@ -77,7 +77,7 @@ fn from_manifests() -> anyhow::Result<Vec<PluginRow>> {
 }
 
 fn manifest_row(source: Source, folder: &Path, shadowed: bool) -> PluginRow {
-    let path = folder.display().to_string();
+    let path = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf()).display().to_string();
     let source = source.to_string();
     match Manifest::read(folder) {
         Ok(manifest) => PluginRow {
