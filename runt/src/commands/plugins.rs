@@ -51,7 +51,8 @@ pub(crate) async fn list(json: bool) -> anyhow::Result<ExitCode> {
 
 /// One sentence for each essential capability that no working plugin provides.
 pub(crate) fn missing(rows: &[PluginRow]) -> Vec<String> {
-    let works = |row: &&PluginRow| matches!(row.status.as_str(), "ok" | "not_loaded" | "loading");
+    // A poisoned plugin has panicked once and still serves; its row says so.
+    let works = |row: &&PluginRow| matches!(row.status.as_str(), "ok" | "not_loaded" | "poisoned");
     let provided = |wanted: &str| {
         rows.iter()
             .filter(works)
@@ -125,4 +126,26 @@ fn row(row: &PluginRow) -> Vec<String> {
         terminal::tilde(Path::new(&row.path)),
         row.status.clone(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_plugin_provides_is_missing() {
+        let row = |capability: &str, status: &str| PluginRow {
+            provides: vec![ProvidedCapability { capability: capability.into(), name: String::new() }],
+            status: status.into(),
+            ..PluginRow::default()
+        };
+        let rows = [
+            row("rooms.v1", "poisoned"),
+            row("blob-store.v1", "ok"),
+            row("kernel-backend.v1", "failed"),
+            row("env-provider.v1", "not_loaded"),
+        ];
+        let missing = missing(&rows);
+        assert!(matches!(missing.as_slice(), [one] if one.contains("kernel-backend.v1")), "{missing:?}");
+    }
 }
