@@ -19,7 +19,6 @@ use anyhow::{Context, Result};
 use runtimed_plugin_api::{Directories, Environments, PluginError, RoomReply, RoomRequest, Rooms};
 use runtimed_protocol::identity::local_principal;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -71,8 +70,8 @@ pub struct Daemon {
     pub shutdown: Shutdown,
     /// Rooms are closed; connections end now.
     pub disconnect: CancellationToken,
-    /// The plugins; none until they are loaded.
-    registry: watch::Sender<Option<Arc<Registry>>>,
+    /// The plugins, loaded or not: a stop in the middle of loading must find what has started.
+    registry: Arc<Registry>,
 }
 
 /// Runs a daemon from its lock to its last act. The exit code is 0 after a clean stop, and also when
@@ -96,7 +95,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            say(&format!("Error: {error:#}"));
+            say(&in_words(&error));
             return ExitCode::FAILURE;
         }
     };
@@ -110,7 +109,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         }
         Err(error) => {
             log::lifecycle("STARTUP", &format!("Daemon exited: {error:#}"));
-            say(&format!("Error: {error:#}"));
+            say(&in_words(&error));
             ExitCode::FAILURE
         }
     }
@@ -119,8 +118,28 @@ pub fn run(cli: &Cli) -> ExitCode {
 fn take_lock(paths: &Paths) -> Result<Option<DaemonLock>> {
     std::fs::create_dir_all(&paths.base)
         .with_context(|| format!("could not make `{}`", paths.base.display()))?;
+    // Log, outputs and journals are the user's own, wherever the socket is.
+    make_private(&paths.base)
+        .with_context(|| format!("could not make `{}` private", paths.base.display()))?;
     let path = paths.lock();
     DaemonLock::take(&path).with_context(|| format!("could not lock `{}`", path.display()))
+}
+
+/// Why the daemon cannot run: what happened, what was kept, what to do.
+fn in_words(error: &anyhow::Error) -> String {
+    let kind = error.chain().find_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    let remedy = match kind {
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "Free some space",
+        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            "Make that place writable for your user, or name another one with XDG_CACHE_HOME"
+        }
+        _ => "Correct that",
+    };
+    let text = format!("{error:#}");
+    format!(
+        "Error: {}.\nNotebooks, settings and environments are as they were.\n{remedy}, then start the daemon again.",
+        text.trim_end_matches('.')
+    )
 }
 
 /// Says something before there is a log, or beside it.
@@ -149,32 +168,31 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
     let (settings, mirror) = Settings::open(&paths.settings, &paths.base);
     let served = runtime.block_on(async {
         let signals = Signals::catch().context("could not wait for signals")?;
-        let socket = Socket::bind(&paths.socket, &paths.base)
+        let socket = Socket::bind(&paths.socket)
+            .await
             .with_context(|| format!("could not listen on `{}`", paths.socket.display()))?;
         let shutdown = Shutdown::default();
         let pools =
             Pools::new(paths.envs.clone(), settings.clone(), cli.run.disabled_pools(), shutdown.clone());
         let trust = TrustStore::new(paths.trusted_packages());
+        let environments =
+            EnvironmentService::new(pools.clone(), settings.clone(), trust, paths.inline_envs());
+        let registry = registry(cli, &paths, &settings, &environments, &shutdown);
         let daemon = Arc::new(Daemon {
-            environments: EnvironmentService::new(
-                pools.clone(),
-                settings.clone(),
-                trust,
-                paths.inline_envs(),
-            ),
+            environments,
             pool_document: PoolDocument::new()?,
             started: Instant::now(),
             started_at: jiff::Timestamp::now().to_string(),
             http_port: OnceLock::new(),
             disconnect: CancellationToken::new(),
-            registry: watch::Sender::new(None),
+            registry,
             paths,
             principal,
             settings,
             pools,
             shutdown,
         });
-        daemon.serve(socket, signals, mirror, cli.run.plugin_dir.clone()).await
+        daemon.serve(socket, signals, mirror).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -188,14 +206,10 @@ impl Daemon {
     pub async fn registry(&self) -> Result<Arc<Registry>, PluginError> {
         let stopping =
             || PluginError::new(runtimed_plugin_api::ErrorCode::Cancelled, "The daemon is stopping.");
-        let mut registry = self.registry.subscribe();
         tokio::select! {
             biased;
-            loaded = registry.wait_for(Option::is_some) => match loaded.as_deref() {
-                Ok(Some(registry)) => Ok(Arc::clone(registry)),
-                _ => Err(stopping()),
-            },
-            () = self.disconnect.cancelled() => Err(stopping()),
+            () = self.registry.wait_until_loaded() => Ok(Arc::clone(&self.registry)),
+            () = self.shutdown.begun() => Err(stopping()),
         }
     }
 
@@ -221,13 +235,7 @@ impl Daemon {
     }
 
     /// Serves until somebody asks the daemon to stop, then stops.
-    async fn serve(
-        self: Arc<Self>,
-        socket: Socket,
-        mut signals: Signals,
-        mirror: Mirror,
-        plugin_dirs: Vec<PathBuf>,
-    ) -> Result<()> {
+    async fn serve(self: Arc<Self>, socket: Socket, mut signals: Signals, mirror: Mirror) -> Result<()> {
         let mut background = JoinSet::new();
         let (daemon, listener) = (Arc::clone(&self), http::bind().await);
         match listener.and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
@@ -243,7 +251,7 @@ impl Daemon {
         }
         log::lifecycle("STARTUP", &format!("listening on {}", self.paths.socket.display()));
         let daemon = Arc::clone(&self);
-        background.spawn(async move { daemon.load_plugins(plugin_dirs).await });
+        background.spawn(async move { daemon.load_plugins().await });
         background.spawn(mirror.run(self.shutdown.clone()));
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
@@ -276,40 +284,20 @@ impl Daemon {
     }
 
     /// Looks for plugins, starts them, and keeps pools for what they provide.
-    async fn load_plugins(&self, plugin_dirs: Vec<PathBuf>) {
-        let runtime = runtime_directory(&self.paths);
-        let environments: Arc<dyn Environments> = Arc::new(self.environments.clone());
-        let context = HostContext {
-            directories: Directories {
-                base: self.paths.base.clone(),
-                runtime,
-                blobs: self.paths.blobs.clone(),
-                executions: self.paths.executions(),
-                tools: self.paths.tools(),
-                plugin: PathBuf::new(),
-            },
-            settings: self.settings.watch(),
-            shutdown: self.shutdown.token().clone(),
-            environments: OnceLock::from(environments),
+    async fn load_plugins(&self) {
+        let loading = async {
+            self.registry.load().await;
+            self.registry.env_providers().await
         };
-        let path = SearchPath::of_this_process(&plugin_dirs);
-        let registry = Registry::new(Arc::new(context), path, self.disabled_plugins());
-        registry.load().await;
-        self.registry.send_replace(Some(Arc::clone(&registry)));
-        let providers = registry.env_providers().await;
-        self.pools.run(providers.into_values().collect()).await;
-    }
-
-    /// Ids in the setting `plugins.disabled`.
-    fn disabled_plugins(&self) -> BTreeSet<String> {
-        let settings = self.settings.view().values;
-        let ids = settings.pointer("/plugins/disabled").and_then(Value::as_array).into_iter().flatten();
-        ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+        tokio::select! {
+            providers = loading => self.pools.run(providers.into_values().collect()).await,
+            // What has started is stopped with the registry.
+            () = self.shutdown.begun() => {}
+        }
     }
 
     async fn stop(&self, connections: JoinSet<()>, background: JoinSet<()>) {
-        let registry = self.registry.borrow().clone();
-        if let Some(rooms) = registry.as_ref().and_then(|registry| registry.rooms()) {
+        if let Some(rooms) = self.registry.rooms() {
             match timeout(CLOSE_LIMIT, rooms.ask(RoomRequest::Close)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!("closing the notebooks failed: {error}"),
@@ -319,10 +307,40 @@ impl Daemon {
         self.disconnect.cancel();
         end(connections, "connection").await;
         end(background, "background task").await;
-        if let Some(registry) = registry {
-            registry.stop(PLUGIN_STOP_LIMIT).await;
-        }
+        self.registry.stop(PLUGIN_STOP_LIMIT).await;
     }
+}
+
+/// The plugins this daemon will look for.
+fn registry(
+    cli: &Cli,
+    paths: &Paths,
+    settings: &Settings,
+    environments: &EnvironmentService,
+    shutdown: &Shutdown,
+) -> Arc<Registry> {
+    let environments: Arc<dyn Environments> = Arc::new(environments.clone());
+    let context = HostContext {
+        directories: Directories {
+            base: paths.base.clone(),
+            runtime: runtime_directory(paths),
+            blobs: paths.blobs.clone(),
+            executions: paths.executions(),
+            tools: paths.tools(),
+            plugin: PathBuf::new(),
+        },
+        settings: settings.watch(),
+        shutdown: shutdown.token().clone(),
+        environments: OnceLock::from(environments),
+    };
+    let path = SearchPath::of_this_process(&cli.run.plugin_dir);
+    Registry::new(Arc::new(context), path, disabled_plugins(&settings.view().values))
+}
+
+/// Ids in the setting `plugins.disabled`.
+fn disabled_plugins(settings: &Value) -> BTreeSet<String> {
+    let ids = settings.pointer("/plugins/disabled").and_then(Value::as_array).into_iter().flatten();
+    ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 
 /// Makes the folder for sockets of kernels and helpers. Where the usual one is not the user's alone, it

@@ -1,8 +1,9 @@
 //! The unix socket clients connect to.
 //!
-//! For: `daemon.rs`, which holds the lock when it binds: a socket file found here is a dead one's.
+//! For: `daemon.rs`, which holds the lock of its base when it binds. With `--socket`, daemons of two bases
+//! may still want the same path.
 //! Promises: mode 0600; removed when dropped, if it is still ours.
-//! Never: replaces anything that is not a socket; serves another user.
+//! Never: replaces anything that is not a socket, or one that somebody listens on; serves another user.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -27,18 +28,16 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds `path`. Its directory becomes private if it is `base`, the daemon's own.
+    /// Binds `path`.
     ///
     /// # Errors
-    /// When something that is not a socket is there, or the system refuses.
-    pub fn bind(path: &Path, base: &Path) -> io::Result<Self> {
+    /// When something that is not a socket is there, or one in use, or the system refuses.
+    pub async fn bind(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
-            if directory == base {
-                make_private(directory)?;
-            }
             remove_socket(&directory.join(OBSOLETE_SOCKET)).ok();
         }
+        refuse_if_in_use(path).await?;
         remove_socket(path)?;
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
@@ -80,6 +79,18 @@ pub fn make_private(directory: &Path) -> io::Result<()> {
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(DIRECTORY_MODE))
 }
 
+/// Tells a living socket from one whose daemon was killed.
+async fn refuse_if_in_use(path: &Path) -> io::Result<()> {
+    match UnixStream::connect(path).await {
+        // A listener whose queue is full lives, too.
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens there. It was left alone. Stop it, or choose another path with --socket.",
+        )),
+    }
+}
+
 fn remove_socket(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -104,9 +115,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let socket = Socket::bind(&path, dir.path()).unwrap();
+        let socket = Socket::bind(&path).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+        let second = Socket::bind(&path).await.unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert!(!path.exists());
     }
@@ -116,7 +128,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         std::fs::write(&path, "precious").unwrap();
-        let error = Socket::bind(&path, dir.path()).unwrap_err();
+        let error = Socket::bind(&path).await.unwrap_err();
         assert!(error.to_string().contains("is not a socket"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }

@@ -120,6 +120,23 @@ fn broken_libraries_are_rows_with_a_reason() {
     assert!(refused_notebook(&daemon).contains("`rooms`"));
 }
 
+#[test]
+fn a_stop_does_not_wait_for_a_plugin_that_hangs_at_its_start() {
+    let mut daemon = start(|plugins| {
+        install(plugins, "fixture", &fs::read(fixture()).unwrap());
+        fs::write(plugins.join("fixture/hang"), "").unwrap();
+    });
+    let mut waiting = daemon.connect(json!({"channel": "pool"}));
+    waiting.send(json!({"type": "list_plugins"}).to_string().as_bytes());
+    assert_eq!(daemon.ask(json!({"type": "ping"}))["type"], "pong");
+    daemon.signal("TERM");
+    assert!(daemon.ended().success());
+    let reply = String::from_utf8(waiting.rest()).unwrap();
+    assert!(reply.contains("The daemon is stopping."), "{reply}");
+    let log = fs::read_to_string(daemon.base().join("runtimed.log")).unwrap();
+    assert!(!log.contains("was cut off"), "{log}");
+}
+
 /// The library that cargo builds with the tests, seen from the test binary in `target/<profile>/deps`.
 fn fixture() -> PathBuf {
     let name = format!("{}plugin_fixture{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);

@@ -22,6 +22,9 @@ impl Plugin for Fixture {
     }
 
     async fn start(&self) -> Result<()> {
+        if self.host.directories().plugin.join("hang").exists() {
+            std::future::pending::<()>().await;
+        }
         tracing::info!(answer = 42, "the fixture is ready");
         Ok(())
     }

@@ -43,13 +43,23 @@ pub async fn serve(daemon: Arc<Daemon>, stream: UnixStream) {
         Err(_) => return tracing::debug!("closed a connection that said nothing for {HANDSHAKE_LIMIT:?}"),
     };
     let served = match handshake {
-        Handshake::Pool => pool::serve(&daemon, connection).await,
-        Handshake::SettingsSync => settings_sync::serve(&daemon, connection).await,
+        Handshake::Pool => until_disconnect(&daemon, pool::serve(&daemon, connection)).await,
+        Handshake::SettingsSync => until_disconnect(&daemon, settings_sync::serve(&daemon, connection)).await,
         Handshake::RuntimeAgent {} => Ok(()),
         notebook => notebook::serve(&daemon, connection, notebook).await,
     };
     if let Err(error) = served {
         tracing::debug!("closed a connection: {error:#}");
+    }
+}
+
+/// Serves until the client leaves or the daemon stops, whatever is being waited for: a client that reads
+/// nothing must not hold the end up. What can be said at once still is.
+async fn until_disconnect(daemon: &Daemon, serving: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        biased;
+        served = serving => served,
+        () = daemon.disconnect.cancelled() => Ok(()),
     }
 }
 

@@ -29,11 +29,7 @@ const DAEMON_API_VERSION: u32 = 1;
 pub(super) async fn serve(daemon: &Daemon, mut connection: Connection) -> Result<()> {
     let mut decoder = FrameDecoder::new(POOL_MAX);
     loop {
-        let frame = tokio::select! {
-            () = daemon.disconnect.cancelled() => return Ok(()),
-            frame = connection.reader.next(&mut decoder) => frame?,
-        };
-        let Some(frame) = frame else { return Ok(()) };
+        let Some(frame) = connection.reader.next(&mut decoder).await? else { return Ok(()) };
         let reply = match serde_json::from_slice::<PoolRequest>(&frame) {
             Ok(PoolRequest::Take { env_type }) => match take(daemon, &mut connection, &env_type).await? {
                 Some(reply) => reply,

@@ -24,7 +24,6 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection) -> Result
             connection.writer.write_all(&frame).await?;
         }
         tokio::select! {
-            () = daemon.disconnect.cancelled() => return Ok(()),
             frame = connection.reader.next(&mut decoder) => match frame? {
                 Some(message) => settings.receive(&mut peer, &message)?,
                 None => return Ok(()),

@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use runtimed_plugin_api::manifest::{Activate, Carrier, Manifest};
 use runtimed_plugin_api::{BlobStore, ENV_PROVIDER, EnvProvider, KernelBackend, Plugin, PluginError, Rooms};
@@ -75,6 +77,14 @@ impl Registry {
     /// Finds all plugins, and starts those that start with the daemon and what they need. Call it once,
     /// beside serving: a daemon answers before its plugins are there.
     pub async fn load(self: &Arc<Self>) {
+        // Whoever waits for the plugins must not wait for ever, whatever happens here.
+        if AssertUnwindSafe(self.search_and_start()).catch_unwind().await.is_err() {
+            tracing::error!("looking for plugins panicked; those that have started are used");
+        }
+        self.loaded.send_replace(true);
+    }
+
+    async fn search_and_start(self: &Arc<Self>) {
         let path = self.path.clone();
         let findings = tokio::task::spawn_blocking(move || search(&path)).await.unwrap_or_default();
         for (found, winner) in findings.shadowed {
@@ -97,7 +107,6 @@ impl Registry {
         let slots = self.slots.get_or_init(|| self.sort(usable));
         let starting = slots.iter().filter(|slot| slot.starts_with_the_daemon());
         join_all(starting.map(|slot| self.activate(slot))).await;
-        self.loaded.send_replace(true);
     }
 
     /// Waits until [`Registry::load`] is done.

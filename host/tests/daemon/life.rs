@@ -91,6 +91,27 @@ fn a_file_in_the_sockets_place_is_kept_and_named() {
 }
 
 #[test]
+fn a_place_that_cannot_be_used_is_named_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("file"), "content").unwrap();
+    let output = command(home.path()).env("XDG_CACHE_HOME", home.path().join("file")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].starts_with("Error: could not make `") && lines[0].contains("file/runt"), "{said}");
+    assert_eq!(lines[1], "Notebooks, settings and environments are as they were.");
+    assert!(lines.len() == 3 && lines[2].ends_with("then start the daemon again."), "{said}");
+}
+
+#[test]
+fn the_daemons_folder_is_private_wherever_the_socket_is() {
+    let daemon = Daemon::start_with(|home, command| {
+        command.arg("--socket").arg(home.join("elsewhere.sock"));
+    });
+    assert_eq!((mode(&daemon.socket), mode(&daemon.base())), (0o600, 0o700));
+}
+
+#[test]
 fn the_version_is_told() {
     let output = Command::new(env!("CARGO_BIN_EXE_runtimed")).arg("--version").output().unwrap();
     assert!(output.status.success());
