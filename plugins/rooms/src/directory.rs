@@ -74,7 +74,7 @@ pub(crate) struct Found {
 impl Directory {
     /// No rooms yet.
     pub(crate) fn new(host: Host) -> Self {
-        let incarnation = format!("{:.8}", Uuid::new_v4().simple());
+        let incarnation = format!("{:.8}", Uuid::new_v4().simple().to_string());
         Self { host, incarnation, index: Mutex::default() }
     }
 
@@ -154,6 +154,11 @@ impl Directory {
         let target = tokio::task::spawn_blocking(move || paths::save_target(&wanted))
             .await
             .map_err(|error| SaveFailure::Io(format!("internal error: {error}")))?;
+        if before.as_ref() == Some(&target) {
+            // Another name of the room's own file.
+            let plan = SavePlan { bound: true, ..plan };
+            return disk::save(plan, target, None, blobs).await;
+        }
         self.claim(&target, room)?;
         let result = disk::save(plan, target.clone(), before.clone(), blobs).await;
         let mut index = self.index();

@@ -22,6 +22,7 @@ use crate::ids::Ids;
 use crate::notebook_file::{FileCell, Template, needed_blobs, parse, write};
 use crate::outputs::NewBlob;
 use crate::outputs::mime::digest;
+use crate::paths;
 use crate::room::load::{Loaded, PastExecution};
 use crate::room::save::{SaveFailure, SavePlan, Written};
 
@@ -116,7 +117,8 @@ pub(crate) async fn save(
             .map_err(unwritable)?;
         let unchanged = there.as_ref() == Some(&bytes);
         if !unchanged {
-            check_unchanged_outside(&plan, there.as_deref())?;
+            // Read once more: storage may have taken its time.
+            check_unchanged_outside(&plan, read_if_there(&plan.path)?.as_deref())?;
             replace(&plan.path, &bytes).map_err(|error| cannot_write(&plan.path, &error))?;
         }
         Ok(Written { digest: digest(&bytes).0, path: plan.path, unchanged, at: now() })
@@ -202,6 +204,10 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let before = fs::metadata(path).map(|metadata| metadata.permissions()).ok();
+    if before.is_some() && !paths::is_writable(path) {
+        // Putting another file in its place would get around that.
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     let mut builder = tempfile::Builder::new();
     let builder =
         builder.prefix(".runtimed-").suffix(".tmp").permissions(fs::Permissions::from_mode(NEW_FILE));

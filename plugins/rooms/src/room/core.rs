@@ -5,7 +5,7 @@
 //! every client in one message per document.
 //! Never: does I/O, reads a clock, draws on randomness of its own, or waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use super::requests::{Question, Task};
 use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
-use crate::ids::{ExecutionId, Ids, JobId, PeerId};
+use crate::ids::{Ids, JobId, PeerId};
 
 /// Without a new visitor, a launch that failed is not tried again for this long. Source: the reference
 /// daemon; it keeps a broken environment from being built over and over.
@@ -81,8 +81,6 @@ pub(crate) struct RoomCore {
     pub(super) had_peers: bool,
 
     pub(super) queue: Queue,
-    /// Every execution this room ever had, to refuse an id that comes twice.
-    pub(super) executions: BTreeSet<ExecutionId>,
     pub(super) kernel: Kernel,
     pub(super) publication: Publication,
     /// Until when the start of an execution is kept back, so that its end may travel with it.
@@ -105,7 +103,7 @@ pub(crate) struct RoomCore {
 
     pub(super) working_dir: Option<PathBuf>,
     pub(super) environment_mode: Option<String>,
-    /// Ends once everything is done.
+    /// Comes to rest, and ends then unless somebody is here.
     pub(super) closing: bool,
     /// Executions that cells show no more.
     pub(super) superseded: Superseded,
@@ -161,7 +159,6 @@ impl RoomCore {
             load: if reads_file { InitialLoad::Streaming } else { InitialLoad::NotNeeded },
             had_peers: false,
             queue: Queue::default(),
-            executions: BTreeSet::new(),
             kernel: Kernel::default(),
             publication: Publication::default(),
             start_held: None,
@@ -313,6 +310,11 @@ impl RoomCore {
     /// Whether nothing is left to be done before the room may end: no kernel, no unsaved file.
     pub(crate) fn is_at_rest(&self) -> bool {
         matches!(self.kernel.stage, Stage::Down) && self.saving.is_at_rest()
+    }
+
+    /// The room goes on after all: somebody is here.
+    pub(crate) fn stay_open(&mut self) {
+        self.closing = false;
     }
 
     /// Whether nothing of the room is kept on disk.

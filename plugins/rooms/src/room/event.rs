@@ -67,6 +67,8 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     /// Send a frame to a client.
     Send { peer: PeerId, frame_type: u8, payload: Bytes },
+    /// Let a client send this many bytes more: what it had sent is handled.
+    Grant { peer: PeerId, bytes: usize },
     /// End a connection after what was sent.
     Close { peer: PeerId },
     /// Read the notebook's file.

@@ -2,7 +2,7 @@
 //!
 //! For: accepting executions, feeding them to the kernel one by one, and interrupting it.
 //! Promises: what runs is the source as it stood when the request was accepted; a cell that is queued or
-//! running is not queued again; an id names one execution for ever.
+//! running is not queued again; an id names one execution, as far as the room remembers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -185,7 +185,6 @@ impl RoomCore {
     /// Takes an execution into the queue and points its cell at it.
     fn accept(&mut self, ticket: &Ticket, cell_id: &str, id: Option<String>) -> ExecutionId {
         let id = id.map_or_else(|| self.ids.execution(), |id| id.as_str().into());
-        self.executions.insert(id.clone());
         let source = self.documents.notebook.source(cell_id).unwrap_or_default();
         let submitted_by = self.peers.get(&ticket.peer).map(|peer| peer.identity.label()).unwrap_or_default();
         let execution = Queued { id: id.clone(), cell: cell_id.to_owned(), source };
@@ -206,7 +205,7 @@ impl RoomCore {
         if Uuid::parse_str(id).is_err() {
             return Err(ExecutionIdReason::Malformed);
         }
-        if self.executions.contains(id) {
+        if self.documents.runtime.execution(id).is_some() || self.superseded.was_removed(id) {
             return Err(ExecutionIdReason::AlreadyExists);
         }
         Ok(())

@@ -130,7 +130,7 @@ impl RoomCore {
         let mut new_id = || ids.uuid().to_string();
         if !self.publication.collectors.contains_key(parent) {
             // A thread goes on printing after its cell is done, and even after the room forgot it.
-            if !self.executions.contains(parent) || self.documents.runtime.execution(parent).is_none() {
+            if self.documents.runtime.execution(parent).is_none() {
                 return;
             }
             let collector = resumed(self.documents.runtime.outputs(parent));

@@ -54,6 +54,10 @@ impl RoomCore {
 
     /// Launches a kernel, or joins the launch in progress, and answers `ticket` when it is up.
     pub(super) fn launch(&mut self, wanted: Wanted, ticket: Option<Ticket>) {
+        if self.closing {
+            return self
+                .answer(ticket, Response::error("The notebook is being closed. Please open it again."));
+        }
         match &mut self.kernel.stage {
             Stage::Up(_) => {
                 let response = Response::KernelAlreadyRunning(self.kernel_facts());
@@ -94,9 +98,7 @@ impl RoomCore {
                 self.effects.push(Effect::CancelLaunch { launch: launch.id });
                 self.show_kernel(KernelState::Shutdown);
                 kept(self.documents.runtime.set_env_progress(None));
-                for (waiting, _) in launch.waiting {
-                    self.answer(Some(waiting), Response::error("Kernel launch was cancelled by shutdown"));
-                }
+                self.cancel_waiting(launch.waiting);
                 self.answer(ticket, Response::KernelShuttingDown);
             }
             Stage::Announcing(up, _) | Stage::Up(up) => {
@@ -110,8 +112,16 @@ impl RoomCore {
             }
             Stage::Stopping(mut stopping) => {
                 stopping.waiting.extend(ticket);
+                let next = stopping.next.take();
                 self.kernel.stage = Stage::Stopping(stopping);
+                self.cancel_waiting(next.map(|(_, waiting)| waiting).unwrap_or_default());
             }
+        }
+    }
+
+    fn cancel_waiting(&mut self, waiting: Vec<(Ticket, bool)>) {
+        for (ticket, _) in waiting {
+            self.answer(Some(ticket), Response::error("Kernel launch was cancelled by shutdown"));
         }
     }
 
@@ -180,7 +190,7 @@ impl RoomCore {
             name: facts.kernel_type.clone(),
             language: facts.kernel_type.clone(),
             env_source: facts.env_source.clone(),
-            runtime_agent_id: format!("runtime-agent:{:.8}", launch.id.0.simple()),
+            runtime_agent_id: format!("runtime-agent:{:.8}", launch.id.0.simple().to_string()),
         }));
         self.show_kernel(KernelState::Connecting);
         let up = Up { id, kind: launch.wanted.kind };
@@ -247,7 +257,7 @@ impl RoomCore {
 
     /// Ends the kernel and gives its environment back: nobody will need them soon.
     pub(super) fn give_up_kernel(&mut self) {
-        if self.kernel.is_coming_or_up() {
+        if !matches!(self.kernel.stage, Stage::Down) {
             self.shut_down_kernel(None);
         }
         match &mut self.kernel.stage {
@@ -257,11 +267,16 @@ impl RoomCore {
     }
 
     fn release_environment(&mut self) {
-        if let Some(Environment { lease, .. }) = self.kernel.environment.take() {
-            // A pooled environment is never handed out twice.
-            let how = if lease.source.ends_with(":prewarmed") { Release::Delete } else { Release::Keep };
-            self.effects.push(Effect::Release { lease: lease.id, how });
-        }
+        let release = self.take_environment();
+        self.effects.extend(release);
+    }
+
+    /// Takes the environment from the room; what is left to do with it.
+    pub(crate) fn take_environment(&mut self) -> Option<Effect> {
+        let Environment { lease, .. } = self.kernel.environment.take()?;
+        // A pooled environment is never handed out twice.
+        let how = if lease.source.ends_with(":prewarmed") { Release::Delete } else { Release::Keep };
+        Some(Effect::Release { lease: lease.id, how })
     }
 
     /// What the notebook declares about its environment.

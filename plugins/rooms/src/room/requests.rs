@@ -193,6 +193,10 @@ impl RoomCore {
     }
 
     fn start_request(&mut self, peer: PeerId, envelope: RequestEnvelope) {
+        if let InitialLoad::Failed { reason } = &self.load {
+            let (ticket, error) = (Ticket { peer, id: envelope.id, in_line: true }, Response::error(reason));
+            return self.answer(Some(ticket), error);
+        }
         match self.has_heads(&envelope.required_heads) {
             Ok(true) => self.perform(peer, envelope),
             Ok(false) => {

@@ -31,10 +31,10 @@ pub(crate) struct SavePlan {
     pub(crate) path: PathBuf,
     /// What to write.
     pub(crate) notebook: Notebook,
-    /// What the file must hold now, as SHA-256, unless it holds already what is to be written. None for
-    /// a file the room has never read or written.
+    /// What the room's own file must hold now, as SHA-256, unless it holds already what is to be written.
+    /// None for a file the room has never read or written.
     pub(crate) expected: Option<[u8; 32]>,
-    /// Whether the room already has this file.
+    /// Whether `path` is the room's own file.
     pub(crate) bound: bool,
 }
 
@@ -151,12 +151,7 @@ impl RoomCore {
                 return self.answer(Some(ticket), blocked(None, None, SaveBlocked::Io { message }));
             }
         };
-        if !self.saving.autosave.is_dirty()
-            && Some(&target) == self.saving.path.as_ref()
-            && let Some(committed) = self.saving.committed.clone()
-        {
-            return self.answer(Some(ticket), Response::NotebookAlreadyCurrent(committed));
-        }
+        // With nothing to save, too: the file may be gone or another by now.
         self.begin_save(target, Some(ticket));
     }
 
@@ -199,6 +194,23 @@ impl RoomCore {
             self.save(ticket, path);
         } else if self.closing && succeeded {
             self.save_if_dirty();
+        } else if self.closing && Some(&target) == self.saving.path.as_ref() {
+            self.save_aside();
+        }
+    }
+
+    /// Saves what would be lost with the room, because its file is somebody else's by now, beside the file.
+    pub(super) fn save_aside(&mut self) {
+        if let Some(path) = self.saving.path.as_deref()
+            && self.saving.running.is_none()
+            && self.saving.conflict
+            && self.saving.autosave.is_dirty()
+        {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let aside =
+                path.with_file_name(format!("{stem}.unsaved-{:.8}.ipynb", self.id.simple().to_string()));
+            tracing::warn!(aside = %aside.display(), "a notebook whose file was changed by another program is saved beside it");
+            self.begin_save(aside, None);
         }
     }
 
@@ -213,7 +225,7 @@ impl RoomCore {
             room: self.id,
             path: path.clone(),
             notebook: self.snapshot(),
-            expected: self.saving.digest.filter(|_| bound),
+            expected: self.saving.digest,
             bound,
         };
         let heads = self.documents.notebook.heads().iter().map(ToString::to_string).collect();
@@ -226,7 +238,14 @@ impl RoomCore {
     fn save_succeeded(&mut self, written: Written, heads: Vec<String>, sequence: u64) -> Response {
         let path = written.path.to_string_lossy().into_owned();
         self.saving.digest = Some(written.digest);
-        self.saving.conflict = false;
+        let in_conflict = std::mem::take(&mut self.saving.conflict);
+        let is_last = |last: &&SavedNotebook| last.path == path && last.exported_heads == heads;
+        if written.unchanged
+            && !in_conflict
+            && let Some(last) = self.saving.committed.as_ref().filter(is_last)
+        {
+            return Response::NotebookAlreadyCurrent(last.clone());
+        }
         let runtime = &mut self.documents.runtime;
         kept(runtime.set_path(Some(&path)));
         kept(runtime.set_last_saved(Some(&written.at)));

@@ -99,15 +99,26 @@ impl RoomCore {
     pub(super) fn close(&mut self) {
         self.give_up_kernel();
         self.save_if_dirty();
+        if self.closing {
+            self.save_aside();
+        }
     }
 
     /// A client sent a frame.
     pub(super) fn frame(&mut self, id: PeerId, frame_type: u8, payload: Bytes) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        if frame_type == FrameType::NOTEBOOK_SYNC && self.load == InitialLoad::Streaming {
+            // Without credit for it: what waits stays bounded.
+            return peer.held.push((frame_type, payload));
+        }
+        let bytes = payload.len();
+        self.frame_came(id, frame_type, payload);
+        self.effects.push(Effect::Grant { peer: id, bytes });
+    }
+
+    fn frame_came(&mut self, id: PeerId, frame_type: u8, payload: Bytes) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         match frame_type {
-            FrameType::NOTEBOOK_SYNC if self.load == InitialLoad::Streaming => {
-                peer.held.push((frame_type, payload));
-            }
             FrameType::REQUEST => self.request_came(id, &payload),
             FrameType::PUT_BLOB => self.upload_came(id, payload),
             FrameType::PRESENCE => {
@@ -192,7 +203,6 @@ impl RoomCore {
             for (seq, output) in (0..).zip(&execution.outputs) {
                 kept(runtime.put_output(&execution.id, seq, output));
             }
-            self.executions.insert(execution.id.as_str().into());
         }
     }
 

@@ -15,6 +15,10 @@ use crate::ids::ExecutionId;
 /// cell over and over, and looks at the results later, has its last ones.
 pub(super) const KEPT: usize = 16;
 
+/// Ids remembered after their executions left the document, to refuse one that comes twice. A client that
+/// repeats itself does so within seconds; 1,000 executions take longer.
+const REMEMBERED: usize = 1024;
+
 /// What cells showed, and what they show no more.
 #[derive(Default)]
 pub(super) struct Superseded {
@@ -24,6 +28,8 @@ pub(super) struct Superseded {
     previous: BTreeMap<String, String>,
     /// Older ones, oldest first.
     out_of_sight: VecDeque<String>,
+    /// The last that left the document, oldest first.
+    removed: VecDeque<String>,
 }
 
 impl Superseded {
@@ -36,6 +42,18 @@ impl Superseded {
     /// The execution a cell showed before its present one.
     pub(super) fn previous(&self, cell: &str) -> Option<&String> {
         self.previous.get(cell)
+    }
+
+    /// Whether an execution with this id left the document not long ago.
+    pub(super) fn was_removed(&self, id: &str) -> bool {
+        self.removed.iter().any(|removed| removed == id)
+    }
+
+    fn remember(&mut self, id: String) {
+        self.removed.push_back(id);
+        if self.removed.len() > REMEMBERED {
+            self.removed.pop_front();
+        }
     }
 
     /// The next one that may go.
@@ -52,6 +70,7 @@ impl RoomCore {
             match runtime.execution(&oldest) {
                 Some(execution) if execution.status.is_terminal() => {
                     kept(runtime.remove_execution(&oldest));
+                    self.superseded.remember(oldest);
                 }
                 // Not over: its turn comes again.
                 Some(_) => return self.superseded.out_of_sight.push_back(oldest),

@@ -2,12 +2,15 @@
 //!
 //! For: bringing what a client wrote into the documents, and what changed to every client.
 //! Promises: after every event each client gets at most one message per document; a client that may not
-//! write a document cannot, and hears the documents all the same.
+//! write a document cannot, and hears the documents all the same; a message that automerge panics over
+//! costs its sender the connection, and nobody else anything.
 //! Never: waits for a client.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use runtimed_protocol::documents::automerge::ChangeHash;
+use runtimed_protocol::documents::automerge::legacy::{Key, ObjectId};
+use runtimed_protocol::documents::automerge::{AutoCommit, Change, ChangeHash};
 use runtimed_protocol::documents::sync::{Incoming, Received, SyncError};
 use runtimed_protocol::documents::{CommentsDoc, CommsDoc, Document, NotebookDoc, RuntimeStateDoc, SyncPeer};
 use runtimed_protocol::frame::FrameType;
@@ -141,7 +144,7 @@ impl Documents {
         payload: &[u8],
         may_write: bool,
     ) -> Result<Received, SyncError> {
-        let incoming = Incoming::decode(payload)?;
+        let incoming = catch_unwind(|| Incoming::decode(payload)).unwrap_or_else(|_| Err(panicked()))?;
         line.asked = true;
         line.awaiting = None;
         let sync = &mut line.sync;
@@ -149,7 +152,12 @@ impl Documents {
             Stream::Notebook => receive(sync, &mut self.notebook, incoming, may_write),
             Stream::Runtime => receive(sync, &mut self.runtime, incoming, may_write),
             Stream::Comms => receive(sync, &mut self.comms, incoming, may_write),
-            Stream::Comments => receive(sync, &mut self.comments, incoming, may_write),
+            Stream::Comments => {
+                let known = self.comments.automerge_mut();
+                let mut new = incoming.changes().iter().filter(|change| !is_known(known, change));
+                let may_write = may_write && !new.any(renames_comments);
+                receive(sync, &mut self.comments, incoming, may_write)
+            }
         }
     }
 
@@ -174,5 +182,39 @@ fn receive(
     incoming: Incoming,
     may_write: bool,
 ) -> Result<Received, SyncError> {
-    if may_write { sync.receive(document, incoming) } else { sync.receive_stripped(document, incoming) }
+    if !may_write {
+        return sync.receive_stripped(document, incoming);
+    }
+    let before = document.heads();
+    let received = catch_unwind(AssertUnwindSafe(|| sync.receive(document, incoming)));
+    received.unwrap_or_else(|panic| match restored(document, &before) {
+        Some(restored) => {
+            *document.automerge_mut() = restored;
+            Err(panicked())
+        }
+        None => resume_unwind(panic),
+    })
+}
+
+/// The document as it was at `heads`, made anew from its changes. Their hashes prove that it is the same.
+fn restored(document: &mut impl Document, heads: &[ChangeHash]) -> Option<AutoCommit> {
+    let document = document.automerge_mut();
+    let actor = document.get_actor().clone();
+    let fork = catch_unwind(AssertUnwindSafe(|| document.fork_at(heads))).ok()?;
+    let mut restored = fork.ok()?.with_actor(actor);
+    (restored.get_heads() == heads).then_some(restored)
+}
+
+fn panicked() -> SyncError {
+    SyncError::Undecodable("automerge panicked over it".to_owned())
+}
+
+fn is_known(document: &mut AutoCommit, change: &Change) -> bool {
+    document.get_change_meta_by_hash(&change.hash()).is_some()
+}
+
+/// Whether a change gives the comments another name. The daemon alone does.
+fn renames_comments(change: &Change) -> bool {
+    let name = Key::Map("comments_doc_id".into());
+    change.decode().operations.iter().any(|op| op.obj == ObjectId::Root && op.key == name)
 }

@@ -6,14 +6,16 @@
 //! Never: decides anything.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use runtimed_plugin_api::{
     Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec, PeerLink,
-    PluginError, Progress, ProgressSink, RoomInfo, RoomSummary, Sequence, Task,
+    PluginError, Progress, ProgressSink, Release, RoomInfo, RoomSummary, Sequence, Task,
 };
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
@@ -174,19 +176,43 @@ impl RoomTask {
             directory: start.directory,
         };
         room.perform(start.effects);
-        room.live().await;
+        if AssertUnwindSafe(room.live()).catch_unwind().await.is_err() {
+            tracing::error!(room = %room.author.room, "a room ends because it panicked");
+        }
         room.directory.forget(room.author.room, &room.own_inbox);
         room.finish().await;
     }
 
-    /// Lets go of the clients and waits for what is still being written or given back.
+    /// Lets go of the clients, ends what a room that broke has left, and waits for what is still being
+    /// written or given back.
     async fn finish(&mut self) {
         self.outboxes.clear();
-        let jobs = async { while self.jobs.join_next().await.is_some() {} };
-        if tokio::time::timeout(FINISH, jobs).await.is_err() {
+        if let Some((_, job)) = self.launching.take() {
+            job.abort();
+        }
+        let kernels: Vec<LaunchId> = self.kernels.keys().copied().collect();
+        let environment = self.core.take_environment();
+        self.perform(kernels.into_iter().map(|launch| Effect::Stop { launch }).chain(environment).collect());
+        if tokio::time::timeout(FINISH, self.finish_jobs()).await.is_err() {
             tracing::warn!(room = %self.author.room, "a room ends before all of its work has");
         }
         self.answer_closers();
+    }
+
+    /// Lets work end, and gives back what it still brings.
+    async fn finish_jobs(&mut self) {
+        while let Some(done) = self.jobs.join_next().await {
+            match done {
+                Ok(Done::Kernel(launch, Ok(kernel))) => {
+                    self.kernels.insert(launch, kernel.into());
+                    self.start(Effect::Stop { launch });
+                }
+                Ok(Done::Event(Event::Environment { result: Ok(lease), .. })) => {
+                    self.start(Effect::Release { lease: lease.id, how: Release::Keep });
+                }
+                _ => {}
+            }
+        }
     }
 
     fn answer_closers(&mut self) {
@@ -239,12 +265,7 @@ impl RoomTask {
                 }
             }
             Message::Frame { peer, frame_type, payload } => {
-                let bytes = payload.len();
                 self.handle(Event::Frame { peer, frame_type, payload });
-                if let Some(Outbox { link, credit }) = self.outboxes.get(&peer) {
-                    credit.fetch_add(bytes as i64, Ordering::Relaxed);
-                    link.grant(bytes as u64);
-                }
             }
             Message::Writable { peer } => self.handle(Event::Writable { peer }),
             Message::Leave { peer, done } => {
@@ -336,6 +357,7 @@ impl RoomTask {
         }
         self.dissolved |= self.dissolve_at_rest || self.outboxes.is_empty();
         if !self.dissolved {
+            self.core.stay_open();
             self.answer_closers();
         }
     }
@@ -344,6 +366,12 @@ impl RoomTask {
         for effect in effects {
             match effect {
                 Effect::Send { peer, frame_type, payload } => self.send(peer, frame_type, payload),
+                Effect::Grant { peer, bytes } => {
+                    if let Some(Outbox { link, credit }) = self.outboxes.get(&peer) {
+                        credit.fetch_add(bytes as i64, Ordering::Relaxed);
+                        link.grant(bytes as u64);
+                    }
+                }
                 Effect::Close { peer } => {
                     if let Some(outbox) = self.outboxes.get(&peer) {
                         outbox.link.close();
@@ -487,6 +515,7 @@ impl RoomTask {
             }
             // Carried out at once, in `perform`.
             Effect::Send { .. }
+            | Effect::Grant { .. }
             | Effect::Close { .. }
             | Effect::Say { .. }
             | Effect::CancelLaunch { .. }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use runtimed_plugin_api::{Channel, ErrorCode, PluginError, Release};
+use runtimed_protocol::documents::automerge::legacy::{Key, ObjectId, Op, OpId, OpType};
+use runtimed_protocol::documents::automerge::sync::{State, SyncDoc as _};
+use runtimed_protocol::documents::automerge::{ActorId, Change, ExpandedChange};
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState, Status};
-use runtimed_protocol::documents::{ContentRef, Document as _, NotebookDoc, Output};
+use runtimed_protocol::documents::{CommentsDoc, ContentRef, Document, NotebookDoc, Output};
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::response::{NotebookResponse as Response, SaveBlocked};
 use runtimed_protocol::session_control::InitialLoad;
@@ -290,6 +293,45 @@ fn a_launch_request_joins_the_launch_in_progress() {
 }
 
 #[test]
+fn a_restart_that_is_stopped_is_answered_and_nothing_comes_up_in_a_room_that_closes() {
+    let mut world = World::create(37);
+    let (ana, bob) = (world.join("ana"), world.join("bob"));
+    world.settle();
+    let launch = json!({"action": "launch_kernel", "kernel_type": "python", "env_source": "auto", "notebook_path": null});
+    let cancelled = Response::error("Kernel launch was cancelled by shutdown");
+    world.hold_jobs = true;
+    world.request(ana, json!({"action": "shutdown_kernel"}));
+    world.settle();
+    let id = world.request(ana, launch.clone());
+    world.settle();
+    let stop = world.request(bob, json!({"action": "shutdown_kernel"}));
+    world.settle();
+    assert_eq!(world.answer(ana, &id), cancelled);
+    world.hold_jobs = false;
+    world.settle();
+    assert_eq!(world.answer(bob, &stop), Response::KernelShuttingDown);
+    assert_eq!((world.kernels_started, world.client(ana).runtime.kernel_state()), (1, KernelState::Shutdown));
+
+    // The daemon stops in the middle of a restart.
+    assert!(matches!(world.ask(ana, launch.clone()), Response::KernelLaunched(_)));
+    world.hold_jobs = true;
+    world.request(ana, json!({"action": "shutdown_kernel"}));
+    let id = world.request(ana, launch.clone());
+    world.settle();
+    world.event(Event::Closing);
+    world.hold_jobs = false;
+    world.settle();
+    assert_eq!(world.answer(ana, &id), cancelled);
+    assert!(matches!(world.ask(ana, launch.clone()), Response::Error { .. }));
+    assert!(world.core.is_at_rest());
+    assert_eq!((world.kernels_started, world.released.len()), (2, 1));
+
+    // It was only asked to come to rest: whoever is here goes on.
+    world.core.stay_open();
+    assert!(matches!(world.ask(ana, launch), Response::KernelLaunched(_)));
+}
+
+#[test]
 fn a_launch_that_is_stopped_is_answered_and_gives_its_environment_back() {
     let mut world = World::create(12);
     world.hold_jobs = true;
@@ -427,6 +469,41 @@ fn an_untitled_notebook_gets_a_file_by_being_saved() {
     assert_eq!(saved.path, "/lab/a.ipynb");
     assert_eq!(world.client(ana).runtime.path().as_deref(), Some("/lab/a.ipynb"));
     assert_eq!(saved.exported_heads, world.client(ana).heads());
+}
+
+#[test]
+fn a_save_without_changes_looks_at_the_file_all_the_same() {
+    let mut world = World::open(35, Some("/lab/fit.ipynb"), seeded());
+    let ana = world.join("ana");
+    world.settle();
+    let save = json!({"action": "save_notebook", "format_cells": false});
+    assert!(matches!(world.ask(ana, save.clone()), Response::NotebookSaved(_)));
+    world.no_save = Some(SaveFailure::ChangedOutside("changed".to_owned()));
+    assert!(matches!(
+        world.ask(ana, save.clone()),
+        Response::NotebookSaveBlocked { reason: SaveBlocked::SourceConflict { .. }, .. }
+    ));
+    assert!(matches!(
+        world.ask(ana, save),
+        Response::NotebookAlreadyCurrent(saved) | Response::NotebookSaved(saved) if saved.save_sequence == 3
+    ));
+}
+
+#[test]
+fn edits_in_conflict_with_the_file_are_saved_beside_it_before_the_room_ends() {
+    let mut world = World::open(36, Some("/lab/fit.ipynb"), seeded());
+    let ana = world.join("ana");
+    world.settle();
+    world.no_save = Some(SaveFailure::ChangedOutside("changed".to_owned()));
+    let frame = world.client(ana).add_cell("c", "value 1");
+    world.send(ana, frame);
+    world.settle();
+    world.event(Event::Closing);
+    world.settle();
+    let paths: Vec<_> = world.saved.iter().map(|plan| plan.path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["/lab/fit.ipynb", "/lab/fit.unsaved-00000000.ipynb"]);
+    assert_eq!(world.saved[1].notebook.cells.len(), 2);
+    assert!(world.core.is_at_rest());
 }
 
 #[test]
@@ -574,9 +651,15 @@ fn a_file_is_streamed_in_and_its_requests_wait() {
     assert!(client.reports.iter().all(|report| report.initial_load == InitialLoad::Streaming));
     assert!(!client.frame_types.contains(&FrameType::NOTEBOOK_SYNC));
     assert!(!client.answers.contains_key(&id));
+    let frame = world.client(ana).add_cell("early", "value 2").unwrap();
+    let (before, bytes) = (world.granted[&ana], frame.1.len());
+    world.send(ana, Some(frame));
+    world.settle();
+    assert_eq!(world.granted[&ana], before, "what waits costs credit");
 
     world.event(Event::Loaded(Ok(Box::new(loaded()))));
     world.settle();
+    assert!(world.granted[&ana] >= before + bytes);
     let client = world.client(ana);
     assert!(client.is_ready(), "{:?}", client.status);
     assert_eq!(client.status.initial_load, InitialLoad::Ready);
@@ -601,6 +684,9 @@ fn a_file_that_cannot_be_read_says_why_before_it_closes() {
     assert_eq!(world.client(ana).status.initial_load, InitialLoad::Failed { reason });
     // It ends by itself, but not before the client had time to read.
     assert!(!world.dissolved);
+    let launch =
+        json!({"action": "launch_kernel", "kernel_type": "", "env_source": "", "notebook_path": null});
+    assert_eq!(world.ask(ana, launch), Response::error("Notebook is not a JSON object"));
     world.pass(2 * SECOND);
     assert!(world.dissolved);
 }
@@ -663,6 +749,66 @@ fn nonsense_is_answered_or_dropped_and_only_a_bad_document_closes() {
     world.send(ana, Some((FrameType::NOTEBOOK_SYNC, bytes::Bytes::from_static(b"not automerge"))));
     world.settle();
     assert!(world.closed.contains(&ana));
+}
+
+#[test]
+fn nobody_renames_the_comments() {
+    let mut world = World::create(38);
+    let ana = world.join("ana");
+    world.settle();
+    let name = world.core.documents.comments.identity();
+    // A document with a name of its own.
+    let mut comments = CommentsDoc::new("comments:evil", &json!({}), "local:ana/evil").unwrap();
+    let changes = comments.changes_since(&[]);
+    world.send(ana, Some((FrameType::COMMENTS_SYNC, message(&mut comments, &changes))));
+    world.settle();
+    assert_eq!(world.core.documents.comments.identity(), name);
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn a_change_that_automerge_panics_over_costs_its_sender_the_connection_and_nothing_else() {
+    let mut world = World::create(39);
+    let (ana, eve) = (world.join("ana"), world.join("eve"));
+    world.settle();
+    let before = world.client(ana).notebook.to_json();
+    let client = world.client(eve);
+    let actor = ActorId::from(b"local:ana/evil".as_slice());
+    let change = ExpandedChange {
+        operations: vec![Op {
+            action: OpType::Put("x".into()),
+            obj: ObjectId::Id(OpId(999, actor.clone())),
+            key: Key::Map("k".into()),
+            pred: Vec::new().into(),
+            insert: false,
+        }],
+        actor_id: actor,
+        hash: None,
+        seq: 1,
+        start_op: 1000.try_into().unwrap(),
+        time: 0,
+        message: None,
+        deps: client.notebook.heads(),
+        extra_bytes: Vec::new(),
+        author: None,
+    };
+    let frame = message(&mut client.notebook, &[Change::from(change)]);
+    world.send(eve, Some((FrameType::NOTEBOOK_SYNC, frame)));
+    world.settle();
+    assert!(world.closed.contains(&eve) && !world.closed.contains(&ana));
+    assert_eq!(world.client(ana).notebook.to_json(), before);
+    let execution = world.run(ana, "value 1");
+    assert_eq!(world.client(ana).execution(&execution).status, Status::Done);
+    let late = world.join("bob");
+    world.settle();
+    assert_eq!(world.client(late).notebook.to_json(), world.client(ana).notebook.to_json());
+}
+
+/// A client's message that brings `changes`, wanted or not.
+fn message(document: &mut impl Document, changes: &[Change]) -> bytes::Bytes {
+    let mut message = document.automerge_mut().sync().generate_sync_message(&mut State::new()).unwrap();
+    message.changes = changes.iter().map(|change| change.raw_bytes().to_vec()).collect::<Vec<_>>().into();
+    message.encode().into()
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) acquired: u32,
     pub(super) released: Vec<Release>,
     pub(super) closed: BTreeSet<PeerId>,
+    /// Bytes of handled frames.
+    pub(super) granted: BTreeMap<PeerId, usize>,
     pub(super) records: Vec<ExecutionRecord>,
     pub(super) saved: Vec<SavePlan>,
     pub(super) blobs: Vec<NewBlob>,
@@ -103,6 +105,7 @@ impl World {
             acquired: 0,
             released: Vec::new(),
             closed: BTreeSet::new(),
+            granted: BTreeMap::new(),
             records: Vec::new(),
             saved: Vec::new(),
             blobs: Vec::new(),
@@ -295,6 +298,7 @@ impl World {
                         self.event(Event::Congested { peer });
                     }
                 }
+                Effect::Grant { peer, bytes } => *self.granted.entry(peer).or_default() += bytes,
                 Effect::Close { peer } => drop(self.closed.insert(peer)),
                 Effect::Load { .. } => {}
                 Effect::Acquire { launch, .. } => {
@@ -347,12 +351,14 @@ impl World {
     }
 
     fn save(&mut self, job: JobId, plan: SavePlan) {
+        let is_same = |last: &SavePlan| (&last.path, &last.notebook) == (&plan.path, &plan.notebook);
+        let unchanged = self.saved.last().is_some_and(is_same);
         let result = match self.no_save.take() {
             Some(failure) => Err(failure),
             None => Ok(Written {
                 path: plan.path.clone(),
                 digest: [1; 32],
-                unchanged: false,
+                unchanged,
                 at: "2026-01-01T00:00:00Z".to_owned(),
             }),
         };
