@@ -104,7 +104,7 @@ impl RoomCore {
                 if let Some(update) = DisplayUpdate::parse(&message.content) {
                     let collectors = self.publication.collectors.values_mut();
                     collectors.for_each(|collector| collector.update_display(&update));
-                    self.publication.next.updates.push(update);
+                    self.publication.next.update(update);
                 }
             }
             "comm_msg" => self.widget_message(message),

@@ -94,6 +94,14 @@ impl Publication {
 }
 
 impl Batch {
+    /// Adds an update, in place of an earlier one of the same displays: nobody needs to see both.
+    pub(super) fn update(&mut self, update: DisplayUpdate) {
+        match self.updates.iter_mut().find(|earlier| earlier.display_id == update.display_id) {
+            Some(earlier) => *earlier = update,
+            None => self.updates.push(update),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.updates.is_empty() && self.counts.is_empty() && !self.is_urgent()
     }

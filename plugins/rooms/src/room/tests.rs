@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtimed_plugin_api::{Channel, ErrorCode, PluginError, Release};
 use runtimed_protocol::documents::automerge::legacy::{Key, ObjectId, Op, OpId, OpType};
 use runtimed_protocol::documents::automerge::sync::{State, SyncDoc as _};
-use runtimed_protocol::documents::automerge::{ActorId, Change, ExpandedChange};
+use runtimed_protocol::documents::automerge::{ActorId, Change, ExpandedChange, ReadDoc as _};
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState, Status};
 use runtimed_protocol::documents::{CommentsDoc, ContentRef, Document, NotebookDoc, Output};
 use runtimed_protocol::frame::FrameType;
@@ -547,6 +547,28 @@ fn a_display_is_updated_wherever_it_is() {
     let client = world.client(ana);
     assert_eq!(text(&client.outputs(&shown)[0]), "three");
     assert_eq!(text(&client.outputs(&both)[0]), "three");
+}
+
+#[test]
+fn of_many_updates_of_a_display_the_last_is_shown() {
+    let mut world = World::create(40);
+    let ana = world.join("ana");
+    world.settle();
+    let shown = world.run(ana, "display d one\ndisplay e one");
+    let written = |world: &World| world.core.documents.runtime.automerge().stats().num_ops;
+    let before = written(&world);
+    let launch = world.launch();
+    for number in 0..1000 {
+        let id = if number % 2 == 0 { "d" } else { "e" };
+        let update = json!({
+            "data": {"text/plain": number.to_string()}, "metadata": {}, "transient": {"display_id": id},
+        });
+        world.say(launch, Channel::Iopub, "", "update_display_data", &update);
+    }
+    world.settle();
+    let outputs = world.client(ana).outputs(&shown);
+    assert_eq!(outputs.iter().map(text).collect::<Vec<_>>(), ["998", "999"]);
+    assert!(written(&world) - before < 500, "each burst is written once");
 }
 
 #[test]
