@@ -181,8 +181,7 @@ impl RoomCore {
             }
         };
         if let Err(error) = result {
-            let state = error_state(&error, "");
-            return self.launch_failed(launch, state, &error);
+            return self.start_failed(launch, &error);
         }
         self.launch_failed_at = None;
         let facts = self.facts(&launch.wanted.kind);
@@ -220,8 +219,7 @@ impl RoomCore {
         match std::mem::take(&mut self.kernel.stage) {
             Stage::Announcing(up, _) | Stage::Up(up) if up.id == id => {}
             Stage::Starting(launch) if launch.id == id => {
-                let error = PluginError::internal(death_notice(report));
-                return self.launch_failed(launch, error_state(&error, ""), &error);
+                return self.start_failed(launch, &PluginError::internal(death_notice(report)));
             }
             other => {
                 self.kernel.stage = other;
@@ -350,6 +348,12 @@ impl RoomCore {
         };
         self.effects.push(Effect::Launch { launch: launch.id, spec: Box::new(spec) });
         self.kernel.stage = Stage::Starting(launch);
+    }
+
+    /// The process did not come up. The environment may be why: the next launch gets another.
+    fn start_failed(&mut self, launch: Launch, error: &PluginError) {
+        self.release_environment();
+        self.launch_failed(launch, error_state(error, ""), error);
     }
 
     fn launch_failed(&mut self, launch: Launch, state: KernelState, error: &PluginError) {

@@ -2,11 +2,11 @@
 //!
 //! For: a runtime state that stays small however often cells run. Clients read all of it at each change,
 //! so the time of every later execution grows with what is left lying there.
-//! Promises: an execution stays while its cell shows it or falls back on it, while it is not over, and
+//! Promises: an execution stays while a cell shows it or falls back on it, while it is not over, and
 //! while it is one of the last [`KEPT`] that went out of sight: whoever waits for it can still read it.
 //! Its record stays on disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::core::{RoomCore, kept};
 use crate::ids::ExecutionId;
@@ -44,6 +44,15 @@ impl Superseded {
         self.previous.get(cell)
     }
 
+    /// Cells that are no more show nothing.
+    fn forget_cells_but(&mut self, there: &BTreeSet<String>) {
+        let gone: Vec<String> = self.last.keys().filter(|cell| !there.contains(*cell)).cloned().collect();
+        for cell in gone {
+            self.out_of_sight.extend(self.previous.remove(&cell));
+            self.out_of_sight.extend(self.last.remove(&cell));
+        }
+    }
+
     /// Whether an execution with this id left the document not long ago.
     pub(super) fn was_removed(&self, id: &str) -> bool {
         self.removed.iter().any(|removed| removed == id)
@@ -65,6 +74,11 @@ impl Superseded {
 impl RoomCore {
     /// Removes executions that went out of sight long ago.
     pub(super) fn forget_superseded(&mut self) {
+        // Looking at every cell each time would take longer the more there are.
+        if self.superseded.last.len() > self.documents.notebook.cell_count() + KEPT {
+            let there = self.documents.notebook.cell_ids().into_iter().collect();
+            self.superseded.forget_cells_but(&there);
+        }
         while let Some(oldest) = self.superseded.take_excess() {
             let runtime = &mut self.documents.runtime;
             match runtime.execution(&oldest) {

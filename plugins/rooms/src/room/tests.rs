@@ -103,6 +103,25 @@ fn a_cell_that_runs_again_and_again_leaves_little_behind() {
 }
 
 #[test]
+fn cells_that_run_and_are_deleted_leave_little_behind() {
+    let mut world = World::create(42);
+    let ana = world.join("ana");
+    world.settle();
+    for _ in 0..4 * KEPT {
+        let execution = world.run(ana, "value 2");
+        let client = world.client(ana);
+        let cell = client.execution(&execution).cell_id.unwrap();
+        client.notebook.delete_cell(&cell).unwrap();
+        client.notebook.commit();
+        let frame = client.sync_frame(FrameType::NOTEBOOK_SYNC);
+        world.send(ana, frame);
+        world.settle();
+    }
+    assert!(world.client(ana).runtime.execution_ids().len() <= 2 * KEPT + 2);
+    assert_eq!(world.records.len(), 4 * KEPT);
+}
+
+#[test]
 fn the_end_of_an_execution_is_the_last_thing_it_changes() {
     let mut world = World::create(3);
     let ana = world.join("ana");
@@ -371,6 +390,20 @@ fn an_environment_that_cannot_be_had_is_said_and_nobody_waits_for_it() {
     assert_eq!(client.runtime.kernel_state(), expected);
     let launch = json!({"action": "launch_kernel", "kernel_type": "python", "env_source": "auto", "notebook_path": null});
     assert!(matches!(world.ask(ana, launch), Response::KernelLaunched(_)));
+}
+
+#[test]
+fn after_a_kernel_that_did_not_start_the_next_gets_another_environment() {
+    let mut world = World::create(41);
+    world.no_kernel = Some(PluginError::internal("No module named ipykernel"));
+    let ana = world.join("ana");
+    world.settle();
+    let kernel = world.client(ana).runtime.kernel_state();
+    assert!(matches!(kernel, KernelState::Error { details, .. } if details == "No module named ipykernel"));
+    let launch =
+        json!({"action": "launch_kernel", "kernel_type": "", "env_source": "", "notebook_path": null});
+    assert!(matches!(world.ask(ana, launch), Response::KernelLaunched(_)));
+    assert_eq!((world.acquired, &world.released[..]), (2, &[Release::Delete][..]));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) slow: BTreeSet<PeerId>,
     /// What the next acquire fails with.
     pub(super) no_environment: Option<PluginError>,
+    /// What the next start of a kernel fails with.
+    pub(super) no_kernel: Option<PluginError>,
     /// What the next save fails with.
     pub(super) no_save: Option<SaveFailure>,
     /// While set, slow work does not end.
@@ -112,6 +114,7 @@ impl World {
             dissolved: false,
             slow: BTreeSet::new(),
             no_environment: None,
+            no_kernel: None,
             no_save: None,
             hold_jobs: false,
             ids: Ids::seeded(seed ^ u64::MAX),
@@ -308,6 +311,10 @@ impl World {
                     self.jobs.push_back(Event::Environment { launch, result });
                 }
                 Effect::Release { how, .. } => self.released.push(how),
+                Effect::Launch { launch, .. } if self.no_kernel.is_some() => {
+                    let result = Err(self.no_kernel.take().unwrap());
+                    self.jobs.push_back(Event::KernelStarted { launch, result });
+                }
                 Effect::Launch { launch, .. } => {
                     self.kernels_started += 1;
                     self.kernel = Some(Kernel { launch, count: 0, looping: None, ran: Vec::new() });
