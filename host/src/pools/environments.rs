@@ -19,6 +19,7 @@ use super::labels::{Choice, choose, section};
 use super::packages::{add_unnamed, bare_name};
 use super::pool::Pool;
 use super::record::{self, Record};
+use super::taken::Taken;
 use super::trust::{self, TrustStore};
 use super::{Pools, PoolsByKind};
 use crate::disk;
@@ -63,16 +64,15 @@ impl EnvironmentService {
             error
         })?;
         // Given back if this call is dropped or fails from here on.
-        let mut taken = Taken { pool: Arc::clone(&pool), ready: Some(ready.clone()) };
-        let (prefix, owner) = (ready.environment.prefix.clone(), need.room.clone());
-        blocking(move || record::lease(&prefix, &owner)).await?;
+        let taken = Taken::new(&pool, ready.clone());
+        taken.lease(&need.room).await?;
         let base: Vec<String> =
             pool.provider.info().base_packages.iter().map(|name| bare_name(name)).collect();
         let prewarmed: Vec<String> =
             ready.packages.iter().filter(|package| !base.contains(&bare_name(package))).cloned().collect();
         let config = json!({ "prewarmed_packages": prewarmed });
         let lease = self.lease(pool, ready.environment, false, label, config).await?;
-        taken.ready = None;
+        taken.keep();
         Ok(Lease { prewarmed_packages: prewarmed, ..lease })
     }
 
@@ -92,26 +92,43 @@ impl EnvironmentService {
         }
         let channels = request.channels.clone();
         let plan = pool.provider.plan(request.clone()).await?;
-        let prefix = self.inline_envs.join(folder_name(&plan.key)?);
-        let one_at_a_time = self.build_lock(&prefix);
-        let environment = {
-            let _building = one_at_a_time.lock().await;
-            match self.cached(&pool, &prefix).await? {
-                Some(environment) => {
-                    task.report("cache_hit", json!({ "env_path": prefix }));
-                    environment
-                }
-                None => self.build(&pool, request, &prefix, task.clone()).await?,
-            }
-        };
-        task.report("ready", json!({ "env_path": prefix, "python_path": environment.python }));
-        let touched = prefix.clone();
+        let environment = self.declared(&pool, folder_name(&plan.key)?, request, &task).await?;
+        let touched = environment.prefix.clone();
+        task.report("ready", json!({ "env_path": touched, "python_path": environment.python }));
         blocking(move || record::touch(&touched)).await?;
         let mut config = json!({ format!("{}_deps", pool.kind): dependencies });
         if !channels.is_empty() {
             config[format!("{}_channels", pool.kind)] = json!(channels);
         }
         self.lease(pool, environment, true, label, config).await
+    }
+
+    /// An environment for `key`: a whole one that is there, or a new one in a folder that nobody uses. The
+    /// first folder is `<key>`, the next `<key>-2`: what a notebook installs into its running environment
+    /// makes that one useless to others, and it must not be rebuilt under the kernel.
+    async fn declared(
+        &self,
+        pool: &Pool,
+        key: &str,
+        request: runtimed_plugin_api::EnvRequest,
+        task: &Task,
+    ) -> Result<Environment> {
+        let mut folder = key.to_owned();
+        let mut number = 1;
+        loop {
+            let prefix = self.inline_envs.join(&folder);
+            let one_at_a_time = self.build_lock(&prefix);
+            let _building = one_at_a_time.lock().await;
+            if let Some(environment) = self.cached(pool, &prefix).await? {
+                task.report("cache_hit", json!({ "env_path": prefix }));
+                return Ok(environment);
+            }
+            if !self.leased().contains(&prefix) {
+                return self.build(pool, request, &prefix, task.clone()).await;
+            }
+            number += 1;
+            folder = format!("{key}-{number}");
+        }
     }
 
     /// The environment at `prefix`, if a former build left a whole one there.
@@ -211,7 +228,8 @@ impl Environments for EnvironmentService {
             Choice::Pooled(_) => self.pooled(pool, &need, &label, &task).await,
             Choice::Inline(_) => {
                 let verdict = self.trust.verdict(&need.metadata, &providers(&pools)).await?;
-                if verdict.needs_approval {
+                // A channel alone needs no approval to be declared, but one to be installed from.
+                if verdict.needs_approval || !self.trust.covers(&need.metadata, &*pool.provider).await? {
                     return Err(PluginError::new(
                         ErrorCode::Denied,
                         "The notebook declares packages that are not trusted yet. Nothing was installed.",
@@ -262,20 +280,6 @@ impl Environments for EnvironmentService {
     }
 }
 
-/// An environment on its way into a lease; goes back to its pool if it does not get there.
-struct Taken {
-    pool: Arc<Pool>,
-    ready: Option<super::Ready>,
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if let Some(ready) = self.ready.take() {
-            self.pool.give_back(ready);
-        }
-    }
-}
-
 fn providers(pools: &PoolsByKind) -> Vec<Arc<dyn EnvProvider>> {
     pools.values().map(|pool| Arc::clone(&pool.provider)).collect()
 }
@@ -287,7 +291,7 @@ fn folder_name(key: &str) -> Result<&str> {
 }
 
 /// Runs file work on the blocking pool.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -14,17 +14,23 @@ pub(super) struct FakeProvider {
     kind: &'static str,
     /// What the next builds fail with, first one first.
     failures: Mutex<Vec<PluginError>>,
+    /// Builds never end.
+    stuck: bool,
     /// Builds so far.
     pub(super) built: AtomicUsize,
 }
 
 impl FakeProvider {
     pub(super) fn new(kind: &'static str) -> Self {
-        Self { kind, failures: Mutex::default(), built: AtomicUsize::new(0) }
+        Self { kind, failures: Mutex::default(), stuck: false, built: AtomicUsize::new(0) }
     }
 
     pub(super) fn failing(kind: &'static str, failures: Vec<PluginError>) -> Self {
         Self { failures: Mutex::new(failures), ..Self::new(kind) }
+    }
+
+    pub(super) fn stuck(kind: &'static str) -> Self {
+        Self { stuck: true, ..Self::new(kind) }
     }
 }
 
@@ -49,6 +55,9 @@ impl EnvProvider for FakeProvider {
 
     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
         task.phase("creating_venv");
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
         std::fs::create_dir(prefix).map_err(|error| PluginError::internal(error.to_string()))?;
         let mut failures = self.failures.lock().unwrap();
         if !failures.is_empty() {
@@ -80,7 +89,10 @@ impl EnvProvider for FakeProvider {
     }
 
     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
-        let identity = |name: &String| PackageIdentity { ecosystem: "pypi".into(), name: name.clone() };
-        Ok(request.packages.iter().map(identity).collect())
+        let identity = |ecosystem: &'static str| {
+            move |name: &String| PackageIdentity { ecosystem: ecosystem.into(), name: name.clone() }
+        };
+        let channels = request.channels.iter().map(identity("conda-channel"));
+        Ok(request.packages.iter().map(identity("pypi")).chain(channels).collect())
     }
 }

@@ -4,6 +4,7 @@
 //! Promises: one build at a time; a build that fails, hangs or is given up leaves no folder; settings
 //! are followed while a build runs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use serde_json::{Map, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::in_use::in_use;
 use super::packages::pool_packages;
 use super::pool::{Pool, stopping};
 use super::record::{self, Record, pool_folder};
@@ -44,7 +46,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Adopts what a former daemon left, then keeps the pool full until the daemon stops.
+    /// Adopts what a former daemon left and no process uses, then keeps the pool full until the daemon stops.
     /// The pool is to be configured before.
     pub(super) async fn run(mut self) {
         self.recover().await;
@@ -84,16 +86,17 @@ impl Keeper {
         });
         let (envs, kind) = (self.pool.envs.clone(), self.pool.kind.clone());
         let found = tokio::task::spawn_blocking(move || {
-            let folders = record::pooled(&envs, &kind);
-            folders
-                .into_iter()
-                .map(|prefix| {
-                    let record = Record::read(&prefix).filter(|_| !record::is_leased(&prefix));
-                    (prefix, record)
-                })
-                .collect::<Vec<_>>()
+            let mut found = BTreeMap::new();
+            for prefix in record::pooled(&envs, &kind) {
+                let record = Record::read(&prefix).filter(|_| !record::is_leased(&prefix));
+                found.insert(prefix, record);
+            }
+            let taken = found.iter().filter(|(_, record)| record.is_none());
+            let used = in_use(taken.map(|(prefix, _)| prefix.clone()).collect());
+            (found, used)
         });
-        for (prefix, record) in found.await.unwrap_or_default() {
+        let (found, used) = found.await.unwrap_or_default();
+        for (prefix, record) in found {
             let ready = record.map(|record| Ready {
                 environment: record.environment,
                 packages: record.packages,
@@ -104,6 +107,8 @@ impl Keeper {
                 // A keeper that is started again finds its own.
                 _ if state.tracks(&prefix) => Vec::new(),
                 Some(ready) => state.recover(ready).into_iter().collect(),
+                // A kernel or a build of a former daemon that has not ended yet; the next start sees to it.
+                None if used.contains(&prefix) => Vec::new(),
                 None => vec![prefix],
             });
         }

@@ -11,12 +11,14 @@ mod environments;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod in_use;
 mod keeper;
 mod labels;
 mod packages;
 mod pool;
 mod record;
 mod state;
+mod taken;
 mod trash;
 mod trust;
 
@@ -39,6 +41,7 @@ pub use trust::TrustStore;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
 use keeper::Keeper;
+use taken::Taken;
 use trash::Trash;
 
 /// Longest wait of a client that takes an environment (wire contract, section 5.3).
@@ -82,7 +85,8 @@ impl Pools {
         let pools: PoolsByKind = providers
             .into_iter()
             .map(|provider| {
-                let pool = Pool::new(provider, shared.envs.clone(), shared.published.clone(), trash.clone());
+                let (envs, published) = (shared.envs.clone(), shared.published.clone());
+                let pool = Pool::new(provider, envs, published, trash.clone(), shared.shutdown.clone());
                 (pool.kind.clone(), Arc::new(pool))
             })
             .collect();
@@ -165,8 +169,12 @@ impl Pools {
         let pools = self.by_kind().await.ok()?;
         let pool = pools.get(kind).filter(|pool| pool.target() > 0)?;
         let ready = timeout(TAKE_LIMIT, pool.take_or_wait(&Task::silent())).await.ok()?.ok()?;
-        let prefix = ready.environment.prefix.clone();
-        tokio::task::spawn_blocking(move || record::lease(&prefix, CLIENT)).await.ok();
+        let taken = Taken::new(pool, ready.clone());
+        if let Err(error) = taken.lease(CLIENT).await {
+            tracing::warn!("a client did not get an environment: {error}");
+            return None;
+        }
+        taken.keep();
         Some(TakenEnv {
             env_type: kind.to_owned(),
             venv_path: ready.environment.prefix.to_string_lossy().into_owned(),
@@ -175,7 +183,7 @@ impl Pools {
         })
     }
 
-    /// Takes back what a client took. False if it was not taken from here, and then nothing is touched.
+    /// Takes back what a client took. False if no client took it from here, and then nothing is touched.
     pub async fn give_back(&self, env: &TakenEnv) -> bool {
         let prefix = PathBuf::from(&env.venv_path);
         let Some(pool) = self.loaded().get(&env.env_type).cloned().filter(|pool| pool.has_leased(&prefix))
@@ -183,15 +191,19 @@ impl Pools {
             return false;
         };
         let path = prefix.clone();
-        let record = tokio::task::spawn_blocking(move || record::Record::read(&path)).await.ok().flatten();
-        match record {
-            Some(record) => pool.give_back(Ready {
+        let checked = tokio::task::spawn_blocking(move || {
+            // What a room has taken is not a client's to return: a kernel may run in it.
+            record::is_leased_to(&path, CLIENT).then(|| record::Record::read(&path))
+        });
+        match checked.await.ok().flatten() {
+            None => return false,
+            Some(Some(record)) => pool.give_back(Ready {
                 environment: record.environment,
                 packages: record.packages,
                 optimized: record.optimized,
                 since: tokio::time::Instant::now(),
             }),
-            None => pool.discard(&prefix),
+            Some(None) => pool.discard(&prefix),
         }
         true
     }

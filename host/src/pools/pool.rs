@@ -16,6 +16,7 @@ use super::Published;
 use super::record;
 use super::state::{Next, PoolState, Ready};
 use super::trash::Trash;
+use crate::shutdown::Shutdown;
 
 /// The pool of one provider kind.
 pub struct Pool {
@@ -32,6 +33,7 @@ pub struct Pool {
     progress: watch::Sender<Option<Progress>>,
     published: Published,
     trash: Trash,
+    shutdown: Shutdown,
 }
 
 impl Pool {
@@ -41,6 +43,7 @@ impl Pool {
         envs: PathBuf,
         published: Published,
         trash: Trash,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             kind: provider.info().kind,
@@ -51,6 +54,7 @@ impl Pool {
             progress: watch::Sender::new(None),
             published,
             trash,
+            shutdown,
         }
     }
 
@@ -69,7 +73,7 @@ impl Pool {
     /// Hands out an environment, waiting for the next one if none is ready. Progress goes to `task`.
     ///
     /// # Errors
-    /// Of the first build that fails while we wait. Cancel-safe.
+    /// Of the first build that fails while we wait; `Cancelled` when the daemon stops. Cancel-safe.
     pub async fn take_or_wait(&self, task: &Task) -> Result<Ready> {
         if let Some(ready) = self.take() {
             return Ok(ready);
@@ -96,6 +100,7 @@ impl Pool {
             tokio::select! {
                 changed = changes.changed() => changed.map_err(|_| stopping())?,
                 changed = progress.changed() => changed.map_err(|_| stopping())?,
+                () = self.shutdown.begun() => return Err(stopping()),
             }
         }
     }

@@ -100,6 +100,13 @@ pub(super) fn is_leased(prefix: &Path) -> bool {
     prefix.join(LEASE_FILE).exists()
 }
 
+/// Whether it is `owner` who has taken the environment at `prefix`.
+pub(super) fn is_leased_to(prefix: &Path, owner: &str) -> bool {
+    let lease = std::fs::read(prefix.join(LEASE_FILE)).ok();
+    let lease = lease.and_then(|bytes| serde_json::from_slice::<LeaseRecord>(&bytes).ok());
+    lease.is_some_and(|lease| lease.owner == owner)
+}
+
 /// Notes that nobody has the environment at `prefix` any more.
 ///
 /// # Errors
@@ -164,7 +171,7 @@ mod tests {
         assert!(pooled(dir.path(), "conda").is_empty());
 
         lease(&prefix, "room").unwrap();
-        assert!(is_leased(&prefix));
+        assert!(is_leased(&prefix) && is_leased_to(&prefix, "room") && !is_leased_to(&prefix, "client"));
         end_lease(&prefix).unwrap();
         end_lease(&prefix).unwrap();
         assert!(!is_leased(&prefix));

@@ -188,9 +188,12 @@ impl PoolState {
         self.leased.remove(prefix)
     }
 
-    /// A taken environment comes back unused. Returns its prefix if the pool has no room for it.
+    /// A taken environment comes back unused; nothing happens if it came back before. Returns its prefix
+    /// if the pool has no room for it.
     pub(super) fn give_back(&mut self, ready: Ready) -> Option<PathBuf> {
-        self.leased.remove(&ready.environment.prefix);
+        if !self.leased.remove(&ready.environment.prefix) {
+            return None;
+        }
         if self.available.len() < self.target && same_list(&ready.packages, &self.packages) {
             self.available.push_back(ready);
             return None;
@@ -437,7 +440,12 @@ mod tests {
         let mut pool = full(1, now);
         let taken = pool.take().unwrap();
         assert_eq!(pool.give_back(taken.clone()), None);
-        assert_eq!(pool.give_back(ready("other", "a b", now)), Some("/envs/other".into()));
+        assert_eq!(pool.give_back(taken), None);
+        assert_eq!((pool.status(now).available, pool.leased().count()), (1, 0));
+
+        let taken = pool.take().unwrap();
+        build(&mut pool, "other", "a b", now);
+        assert_eq!(pool.give_back(taken), Some("/envs/0".into()));
         assert_eq!(pool.leased().count(), 0);
     }
 

@@ -103,7 +103,61 @@ async fn a_client_takes_and_returns_but_only_what_it_took() {
     assert!(world.dir.path().exists());
     assert!(world.pools.give_back(&taken).await);
     assert!(!world.pools.give_back(&taken).await);
+
+    let lease = world.service.acquire(need("uv:prewarmed"), Task::silent()).await.unwrap();
+    let prefix = lease.environment.prefix;
+    let a_rooms = TakenEnv { venv_path: prefix.to_string_lossy().into_owned(), ..taken };
+    assert!(!world.pools.give_back(&a_rooms).await);
+    assert!(record::is_leased(&prefix));
     world.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_installed_from_a_channel_that_nobody_approved() {
+    let provider = Arc::new(FakeProvider::new("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    let need = |channel: &str| EnvNeed {
+        metadata: json!({"runt": {"uv": {"dependencies": [], "channels": [channel]}}}),
+        ..need("uv:inline")
+    };
+    let evil = need("https://evil.example");
+    assert_eq!(world.service.trust(evil.clone()).await.unwrap().status, "no_dependencies");
+    let denied = world.service.acquire(evil.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!((denied.code, provider.built.load(Ordering::SeqCst)), (ErrorCode::Denied, 2));
+    world.service.acquire(need("conda-forge"), Task::silent()).await.unwrap();
+    world.service.approve(evil.clone()).await.unwrap();
+    world.service.acquire(evil, Task::silent()).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_hears_that_the_daemon_stops() {
+    let world = World::start(Arc::new(FakeProvider::stuck("uv"))).await;
+    world.until(|uv| uv.warming > 0).await;
+    let (service, task) = (world.service.clone(), Task::silent());
+    let waiting = tokio::spawn(async move { service.acquire(need("uv:prewarmed"), task).await });
+    world.stop().await;
+    assert_eq!(waiting.await.unwrap().unwrap_err().code, ErrorCode::Cancelled);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_environment_that_a_process_still_uses_outlives_the_next_start() {
+    let world = World::start(Arc::new(FakeProvider::new("uv"))).await;
+    let taken = world.pools.take("uv").await.unwrap();
+    let python = PathBuf::from(&taken.venv_path).join("python-of-a-kernel");
+    std::os::unix::fs::symlink("/bin/sleep", &python).unwrap();
+    let mut kernel = std::process::Command::new(&python).arg("600").spawn().unwrap();
+    let dir = world.stop().await;
+    let world = World::start_in(dir, Arc::new(FakeProvider::new("uv"))).await;
+    // Recovery is over once the pool is full.
+    world.until(|uv| uv.available == 2).await;
+    let dir = world.stop().await;
+    trash::empty_at_start(&dir.path().join("envs"));
+    kernel.kill().unwrap();
+    kernel.wait().unwrap();
+    assert!(python.exists());
 }
 
 #[tokio::test]
@@ -171,5 +225,14 @@ async fn declared_packages_are_built_once_they_are_trusted_and_shared_afterwards
     // What is changed under a running kernel is not given to the next notebook.
     world.service.install(&a.id, vec!["six".into()], Task::silent()).await.unwrap();
     assert!(record::Record::read(&a.environment.prefix).is_none());
+    // Nor is it rebuilt under that kernel.
+    let next = world.service.acquire(need("auto"), Task::silent()).await.unwrap();
+    assert_ne!(next.environment.prefix, a.environment.prefix);
+    assert!(a.environment.python.exists() && next.environment.python.exists());
+    for lease in [&a, &b] {
+        world.service.release(&lease.id, Release::Delete).await.unwrap();
+    }
+    let fresh = world.service.acquire(need("auto"), Task::silent()).await.unwrap();
+    assert_eq!(fresh.environment.prefix, a.environment.prefix);
     world.stop().await;
 }

@@ -52,6 +52,8 @@ pub struct TrustStore {
     path: PathBuf,
     /// What was approved, once it could be read.
     approved: Arc<Mutex<Option<Approvals>>>,
+    /// Held while an approval is added, so that two at a time do not lose one.
+    adding: Arc<Mutex<()>>,
 }
 
 /// The file.
@@ -74,7 +76,7 @@ struct Approval {
 impl TrustStore {
     /// The store in the file at `path`, which may not exist yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, approved: Arc::default() }
+        Self { path, approved: Arc::default(), adding: Arc::default() }
     }
 
     /// Whether all of `identities` are allowed.
@@ -99,6 +101,7 @@ impl TrustStore {
 
     /// Allows `identities` from now on. Blocks.
     fn approve(&self, identities: Vec<PackageIdentity>, source: &str) -> io::Result<()> {
+        let _one_at_a_time = self.adding.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut approvals = self.load()?;
         for identity in identities {
             if !approvals.packages.iter().any(|one| one.identity == identity) {
@@ -161,6 +164,15 @@ impl TrustStore {
             (true, false) => "untrusted",
         };
         Ok(TrustVerdict { status: status.to_owned(), needs_approval: status == "untrusted", approved })
+    }
+
+    /// Whether everything that `metadata` declares for `provider` is allowed, channels included.
+    ///
+    /// # Errors
+    /// Of the provider.
+    pub async fn covers(&self, metadata: &Value, provider: &dyn EnvProvider) -> Result<bool> {
+        let Some(section) = section(metadata, &provider.info().kind) else { return Ok(true) };
+        Ok(self.allows(&provider.identities(&request(section)).await?))
     }
 
     /// Allows everything that `metadata` declares.
