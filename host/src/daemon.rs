@@ -257,6 +257,7 @@ impl Daemon {
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
 
         let mut connections = JoinSet::new();
+        let mut refused = false;
         loop {
             tokio::select! {
                 biased;
@@ -269,10 +270,14 @@ impl Daemon {
                 Some(ended) = background.join_next() => note_panic("a background task", ended),
                 accepted = socket.accept() => match accepted {
                     Ok(stream) => {
+                        refused = false;
                         connections.spawn(ipc::serve(Arc::clone(&self), stream));
                     }
                     Err(error) => {
-                        tracing::error!("could not accept a connection: {error}");
+                        // Too many open files stay so for a while, and the log needs one line about it.
+                        if !std::mem::replace(&mut refused, true) {
+                            tracing::error!("could not accept a connection, and will try again: {error}");
+                        }
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },

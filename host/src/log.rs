@@ -131,8 +131,11 @@ impl LogFile {
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.bytes > MAX_FILE_BYTES {
-            *self = Self::start(&self.path)?;
+        // Where no new file can be had, the old one goes on.
+        if self.bytes > MAX_FILE_BYTES
+            && let Ok(next) = Self::start(&self.path)
+        {
+            *self = next;
         }
         self.bytes += line.len() as u64;
         self.file.write_all(line)

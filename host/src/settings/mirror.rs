@@ -21,6 +21,8 @@ use crate::shutdown::Shutdown;
 
 /// Quiet time after which an edit counts as finished (environments contract, section 10.5).
 const DEBOUNCE: Duration = Duration::from_millis(500);
+/// A file that is written again and again is read after this long all the same (our choice).
+const DEBOUNCE_LIMIT: Duration = Duration::from_secs(5);
 /// Settings name nobody's secrets, but they are the user's own.
 const FILE_MODE: u32 = 0o600;
 /// The name editors look for the schema under, relative to the file.
@@ -66,7 +68,11 @@ impl Mirror {
                 biased;
                 () = shutdown.begun() => break,
                 Ok(()) = edits.changed() => {
-                    while timeout(DEBOUNCE, edits.changed()).await.is_ok() {}
+                    let quiet = async { while timeout(DEBOUNCE, edits.changed()).await.is_ok() {} };
+                    tokio::select! {
+                        () = shutdown.begun() => {}
+                        _ = timeout(DEBOUNCE_LIMIT, quiet) => {}
+                    }
                     self = self.on_disk(Self::read_in).await;
                 }
                 Ok(()) = changes.changed() => self = self.on_disk(Self::write_out).await,

@@ -119,7 +119,8 @@ impl Settings {
         }
     }
 
-    /// Tells everybody what the document says now. The lock is let go before anybody is woken.
+    /// Tells everybody what the document says now. The lock is held until then, so that views come in the
+    /// order of the changes; whoever is woken runs later.
     fn publish(&self, document: MutexGuard<'_, SettingsDoc>) {
         let values = schema::complete(&document.settings());
         self.0.view.send_modify(|view| {
