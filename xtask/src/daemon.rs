@@ -129,6 +129,8 @@ fn private(command: &mut Command, home: &Path) {
         .env("XDG_CACHE_HOME", home.join("cache"))
         .env("XDG_CONFIG_HOME", home.join("config"))
         .env("XDG_DATA_HOME", home.join("data"))
+        // Where kernels keep their history.
+        .env("IPYTHONDIR", home.join("ipython"))
         .env_remove("RUNTIMED_PLUGIN_PATH")
         .env_remove("RUNTIMED_SOCKET_PATH")
         .env_remove("RUNTIMED_WORKSPACE_PATH")

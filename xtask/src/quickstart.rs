@@ -26,8 +26,7 @@ pub(crate) fn run() -> Result<()> {
             .arg("--output")
             .arg(&output),
     )?;
-    println!("ran in {:.1} s; the finished notebook is {}", start.elapsed().as_secs_f32(), output.display());
     daemon.stop()?;
-    println!("the daemon has ended. Next: README.md");
+    println!("the daemon has ended after {:.1} s. Next: README.md", start.elapsed().as_secs_f32());
     Ok(())
 }
