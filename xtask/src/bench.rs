@@ -2,7 +2,7 @@
 //!
 //! Promises: the bare kernel is measured in the same run, so that ratios mean something.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::daemon::Daemon;
 use crate::{stage, tools, workspace};
@@ -27,7 +27,8 @@ pub(crate) struct Options {
 /// Builds a release, measures, prints.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let dist = stage::build(true)?;
-    let tools = tools::prepare()?;
+    let tools = tools::prepare()?.context("nothing to measure with: the package index cannot be reached")?;
+    let client = tools.client_python.as_ref().context("the PyPI client runs on Linux only")?;
     if !options.no_criterion {
         workspace::run(workspace::cargo().args(["bench", "--workspace", "--exclude", "xtask", "--benches"]))?;
     }
@@ -40,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
          --cache-dir {{dir}} --uv-pool-size 0 --conda-pool-size 0 --pixi-pool-size 0",
         dist.join("bin/runtimed").display()
     );
-    let mut bench = workspace::command(&tools.client_python);
+    let mut bench = workspace::command(client);
     bench.arg("xtask/bench/end_to_end.py").arg("--socket").arg(&daemon.socket);
     bench.arg("--start").arg(start).arg("--raw-python").arg(&tools.kernel_python);
     bench.args(["--only", &options.only, "--runs", &options.runs.to_string()]);

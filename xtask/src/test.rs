@@ -14,22 +14,26 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     } else {
         tests.args(["test", "--workspace", "--all-targets", "--no-fail-fast"]);
     }
-    tools.apply(&mut tests)?;
+    if let Some(tools) = &tools {
+        tools.apply(&mut tests)?;
+    }
     tests.env("RUNTIMED_TEST_DIST", &dist).args(arguments);
     workspace::run(&mut tests)?;
     if arguments.is_empty() {
         workspace::run(workspace::cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-        template(&tools)?;
+        template(tools.as_ref())?;
     }
     Ok(())
 }
 
 /// The template is not a member of the workspace, as a third party's plugin is not.
-fn template(tools: &tools::Tools) -> Result<()> {
+fn template(tools: Option<&tools::Tools>) -> Result<()> {
     let mut test = workspace::cargo();
     test.arg("test").current_dir(workspace::root().join("plugin-template"));
     test.env("CARGO_TARGET_DIR", workspace::target().join("plugin-template"));
-    tools.apply(&mut test)?;
+    if let Some(tools) = tools {
+        tools.apply(&mut test)?;
+    }
     workspace::run(&mut test)
 }
 
