@@ -31,6 +31,9 @@ fn paths_of(process: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -39,8 +42,12 @@ mod tests {
         let (used, free) = (dir.path().join("used"), dir.path().join("us"));
         std::fs::create_dir_all(&used).unwrap();
         let python = used.join("python");
-        std::os::unix::fs::symlink("/bin/sleep", &python).unwrap();
-        let mut process = std::process::Command::new(&python).arg("600").spawn().unwrap();
+        std::os::unix::fs::symlink("/bin/cat", &python).unwrap();
+        let mut command = Command::new(&python);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // A process that has only just begun has no command line yet; one that answers has.
+        process.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+        process.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let found = in_use([used.clone(), free].into());
         process.kill().unwrap();
         process.wait().unwrap();
