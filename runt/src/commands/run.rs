@@ -27,8 +27,10 @@ const INTERRUPT_LIMIT: Duration = Duration::from_secs(10);
 /// Runs all cells of a notebook.
 pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let target = Target::new(&options)?;
     let client = Client::discover();
+    // Before a file is written: an older result is worth more than a copy that nobody can run.
+    client.ping().await.map_err(explain)?;
+    let target = Target::new(&options)?;
     let open = OpenNotebook {
         path: target.path.display().to_string(),
         working_dir: Some(target.working_dir.display().to_string()),
