@@ -6,7 +6,7 @@
 //!
 //! Map: one file per capability ([`EnvProvider`], [`BlobStore`], [`KernelBackend`], [`Rooms`]), one for
 //! what the host offers ([`HostServices`]), one for `plugin.toml` ([`manifest`]); `adapter` turns the
-//! traits into ABI objects and back.
+//! traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
 
 #[cfg(feature = "abi")]
 pub mod adapter;
@@ -19,8 +19,11 @@ pub mod export;
 mod host;
 mod jupyter_message;
 mod kernel_backend;
+pub mod lock_file;
 pub mod manifest;
 mod plugin;
+#[cfg(feature = "host")]
+pub mod processes;
 mod rooms;
 pub mod search;
 mod task;

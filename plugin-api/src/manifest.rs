@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ENV_PROVIDER;
+
 /// Name of the file in a plugin's folder.
 pub const FILE_NAME: &str = "plugin.toml";
 /// The only manifest version there is.
@@ -102,20 +104,19 @@ pub struct Needs {
 /// How a plugin is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// In which process.
-    #[serde(default)]
-    pub carrier: Carrier,
+    /// In which process; [`Manifest::carrier`] decides if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
     /// When.
     #[serde(default)]
     pub activate: Activate,
 }
 
 /// In which process a plugin runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Carrier {
     /// In the daemon: for hot work.
-    #[default]
     InProcess,
     /// In a child of the daemon: for heavy or untrusted work.
     Child,
@@ -149,6 +150,15 @@ pub struct ManifestError {
     pub problem: String,
     /// What to do.
     pub remedy: String,
+}
+
+impl std::fmt::Display for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InProcess => "in-process",
+            Self::Child => "child",
+        })
+    }
 }
 
 impl Manifest {
@@ -198,6 +208,14 @@ impl Manifest {
     /// The library for the machine this runs on.
     pub fn library_for_this_target(&self) -> Option<&File> {
         self.library.get(&this_target())
+    }
+
+    /// In which process the plugin asks to run: what it says, or a child of its own for a plugin that provides
+    /// nothing but environments, which is heavy work and seldom hot.
+    pub fn carrier(&self) -> Carrier {
+        let only_environments =
+            !self.provides.is_empty() && self.provides.iter().all(|it| it.capability == ENV_PROVIDER);
+        self.run.carrier.unwrap_or(if only_environments { Carrier::Child } else { Carrier::InProcess })
     }
 
     /// Whether the plugin provides that capability.
@@ -329,10 +347,20 @@ key = 1
     fn a_manifest_is_read_and_written_back() {
         let manifest = parse(GOOD).unwrap();
         assert_eq!((manifest.id.as_str(), manifest.abi.min_minor), ("org.example.pixi", 0));
-        assert_eq!(manifest.run, Run { carrier: Carrier::Child, activate: Activate::OnDemand });
+        assert_eq!(manifest.run, Run { carrier: Some(Carrier::Child), activate: Activate::OnDemand });
         assert!(manifest.provides("env-provider.v1") && !manifest.provides("rooms.v1"));
         let text = toml::to_string(&manifest).unwrap();
         assert_eq!(parse(&text).unwrap(), manifest);
+    }
+
+    #[test]
+    fn environments_are_built_in_a_child_unless_the_manifest_says_otherwise() {
+        let silent = GOOD.replace("carrier = \"child\"\n", "");
+        assert_eq!(parse(&silent).unwrap().carrier(), Carrier::Child);
+        let trusted = GOOD.replace("\"child\"", "\"in-process\"");
+        assert_eq!(parse(&trusted).unwrap().carrier(), Carrier::InProcess);
+        let hot = silent.replace("env-provider.v1", "rooms.v1");
+        assert_eq!(parse(&hot).unwrap().carrier(), Carrier::InProcess);
     }
 
     #[test]

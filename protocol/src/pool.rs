@@ -64,6 +64,17 @@ pub enum PoolRequest {
     GetRuntimeMetrics,
     /// Every plugin that was found, working or not. Answer: `plugins_list`. Ours; other daemons close.
     ListPlugins,
+    /// Look for plugins again and take over what can be taken over without a restart: new plugins, and new
+    /// versions of those that run in a child. Answer: `plugins_list`. Ours; other daemons close.
+    ReloadPlugins,
+    /// Switch a plugin on or off in the settings, forgive what it was skipped for, and reload.
+    /// Answer: `plugins_list`. Ours; other daemons close.
+    SetPluginEnabled {
+        /// Id of the plugin.
+        id: String,
+        /// On or off.
+        enabled: bool,
+    },
 }
 
 /// A reply on the pool channel.
@@ -380,11 +391,20 @@ pub struct PluginRow {
     pub source: String,
     /// Its folder.
     pub path: String,
-    /// `running`, `failed`, `shadowed`, ...
+    /// `ok`, `not_loaded`, `disabled`, `shadowed`, `refused`, `failed`, `poisoned` or `stopped`.
     pub status: String,
     /// Why it does not run, one sentence and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Process id of its child, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
+    /// File with everything known about why it does not run, for its author.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+    /// Something that takes effect only after a restart of the daemon, such as a new version of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<String>,
 }
 
 /// A capability of a plugin.

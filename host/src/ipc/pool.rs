@@ -199,6 +199,9 @@ fn plugin_row(row: Row) -> PluginRow {
         path: row.folder.to_string_lossy().into_owned(),
         status: word(serde_json::to_value(row.status)),
         reason: (!reason.is_empty()).then(|| reason.join("; ")),
+        report: row.report.map(|file| file.to_string_lossy().into_owned()),
+        process: None,
+        pending: None,
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn load(
     host: Arc<dyn HostServices>,
     on_panic: impl Fn(Panicked) + Send + Sync + 'static,
 ) -> Result<Arc<dyn Plugin>, Problem> {
-    match manifest.run.carrier {
+    match manifest.carrier() {
         Carrier::InProcess => {
             let runtime = Handle::current();
             // Files are read and constructors run: nothing for a runtime's worker.

@@ -5,12 +5,11 @@
 //! the daemon; no lock is held while a plugin is called.
 //!
 //! Map: [`search`] finds, [`checks`] looks at files, [`order`] sorts by needs, [`load`] opens libraries,
-//! [`registry`] holds the lives, [`services`] is what plugins see of the host, [`processes`] runs theirs.
+//! [`registry`] holds the lives, [`services`] is what plugins see of the host.
 
 mod checks;
 mod load;
 mod order;
-mod processes;
 mod registry;
 mod row;
 mod search;

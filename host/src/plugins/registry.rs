@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use runtimed_plugin_api::manifest::{Activate, Carrier, Manifest};
+use runtimed_plugin_api::manifest::{Activate, Manifest};
 use runtimed_plugin_api::{BlobStore, ENV_PROVIDER, EnvProvider, KernelBackend, Plugin, PluginError, Rooms};
 use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::task::JoinSet;
@@ -429,10 +429,7 @@ fn row(found: &Found, status: Status) -> Row {
         row.name = manifest.name.clone();
         row.version = manifest.version.to_string();
         row.abi = format!("{}.{}", manifest.abi.major, manifest.abi.min_minor);
-        row.carrier = match manifest.run.carrier {
-            Carrier::InProcess => "in-process".to_owned(),
-            Carrier::Child => "child".to_owned(),
-        };
+        row.carrier = manifest.carrier().to_string();
         row.capabilities =
             manifest.provides.iter().map(|it| format!("{}:{}", it.capability, it.name)).collect();
     }

@@ -8,14 +8,13 @@ use std::sync::{Arc, OnceLock, Weak};
 use async_trait::async_trait;
 use runtimed_plugin_api::{
     BlobStore, Directories, Environments, HostServices, KernelBackend, ProcessExit, ProcessLines,
-    ProcessSpec, Result, SettingsView,
+    ProcessSpec, Result, SettingsView, processes,
 };
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use super::processes;
 use super::registry::Registry;
 use crate::log;
 

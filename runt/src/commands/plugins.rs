@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use runtimed_client::protocol::pool::{PluginRow, ProvidedCapability};
 use runtimed_client::{Client, ClientError};
-use runtimed_plugin_api::manifest::{Carrier, Manifest};
+use runtimed_plugin_api::manifest::Manifest;
 use runtimed_plugin_api::search::{SearchPath, Source};
 
 use crate::terminal;
@@ -94,15 +94,11 @@ fn manifest_row(source: Source, folder: &Path, shadowed: bool) -> PluginRow {
                 })
                 .collect(),
             abi: format!("{}.{}", manifest.abi.major, manifest.abi.min_minor),
-            carrier: match manifest.run.carrier {
-                Carrier::InProcess => "in-process",
-                Carrier::Child => "child",
-            }
-            .to_owned(),
+            carrier: manifest.carrier().to_string(),
             source,
             path,
             status: if shadowed { "shadowed" } else { "not_loaded" }.to_owned(),
-            reason: None,
+            ..PluginRow::default()
         },
         Err(error) => PluginRow {
             id: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),

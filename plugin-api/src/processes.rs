@@ -1,5 +1,6 @@
-//! Runs a process for a plugin.
+//! Runs a process for a plugin: what a host does when `run_process` is called.
 //!
+//! For: the daemon and the testkit.
 //! Promises: output is passed on line by line and kept within bounds; when the process ends, runs too long or
 //! nobody waits for it any more, everything left of its process group is killed.
 //! Never: a shell, a terminal, standard input.
@@ -7,10 +8,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use runtimed_plugin_api::{ErrorCode, PluginError, ProcessExit, ProcessLines, ProcessSpec, Result};
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+
+use crate::{ErrorCode, PluginError, ProcessExit, ProcessLines, ProcessSpec, Result};
 
 /// Bytes of stdout that are kept, as `ProcessExit` documents.
 const STDOUT_KEPT: usize = 1 << 20;
@@ -28,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// `NotFound` if there is no such program, `Timeout` after `spec.timeout`, `Internal` if it cannot be watched.
-pub(super) async fn run(spec: ProcessSpec, lines: &dyn ProcessLines) -> Result<ProcessExit> {
+pub async fn run(spec: ProcessSpec, lines: &dyn ProcessLines) -> Result<ProcessExit> {
     let name = spec.argv.first().cloned().unwrap_or_default();
     let running = watch(&spec, &name, lines);
     let Some(limit) = spec.timeout else { return running.await };
@@ -183,10 +185,10 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
-    use runtimed_plugin_api::NoLines;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::NoLines;
 
     fn shell(script: &str) -> ProcessSpec {
         ProcessSpec { argv: vec!["/bin/sh".into(), "-c".into(), script.into()], ..ProcessSpec::default() }
