@@ -295,7 +295,10 @@ impl Daemon {
             self.registry.env_providers().await
         };
         tokio::select! {
-            providers = loading => self.pools.run(providers.into_values().collect()).await,
+            providers = loading => {
+                let (_keep, providers) = tokio::sync::watch::channel(Some(Arc::new(providers)));
+                self.pools.run(providers).await;
+            }
             // What has started is stopped with the registry.
             () = self.shutdown.begun() => {}
         }

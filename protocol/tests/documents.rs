@@ -453,6 +453,12 @@ fn pools_and_settings_change_in_place() {
     pool.set("uv", &Default::default()).unwrap();
     assert!(pool.to_json()["uv"].get("error").is_none());
     assert_eq!(pool.to_json()["conda"]["pool_size"], 0);
+    for kind in ["uv", "venv"] {
+        pool.set(kind, &failed).unwrap();
+        pool.remove(kind).unwrap();
+    }
+    assert!(pool.to_json().get("venv").is_none() && pool.to_json()["uv"].get("error").is_none());
+    assert_eq!(pool.to_json()["uv"]["pool_size"], 0);
 
     let defaults = json!({"theme": "system", "uv": {"default_packages": []}});
     let mut settings = SettingsDoc::new(defaults.as_object().unwrap(), "runtimed:settings").unwrap();

@@ -36,11 +36,13 @@ impl PoolDocument {
     /// Shows every change of the pools until the daemon stops.
     pub async fn follow(&self, pools: &Pools, shutdown: &Shutdown) {
         let mut changes = pools.watch();
+        let mut shown = BTreeMap::new();
         loop {
             let pools = changes.borrow_and_update().clone();
-            if self.show(&pools) {
+            if self.show(&pools, &shown) {
                 self.version.send_modify(|version| *version += 1);
             }
+            shown = pools;
             tokio::select! {
                 () = shutdown.begun() => return,
                 changed = changes.changed() => if changed.is_err() { return },
@@ -48,9 +50,14 @@ impl PoolDocument {
         }
     }
 
-    /// Writes what is different; false if nothing is.
-    fn show(&self, pools: &BTreeMap<String, PoolStatus>) -> bool {
+    /// Writes what is different from `before`; false if nothing is.
+    fn show(&self, pools: &BTreeMap<String, PoolStatus>, before: &BTreeMap<String, PoolStatus>) -> bool {
         let mut document = self.document();
+        for kind in before.keys().filter(|kind| !pools.contains_key(*kind)) {
+            if let Err(error) = document.remove(kind) {
+                tracing::error!("could not remove the {kind} pool: {error}");
+            }
+        }
         for (kind, status) in pools {
             if let Err(error) = document.set(kind, &shown(status)) {
                 tracing::error!("could not show the {kind} pool: {error}");

@@ -17,7 +17,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-pub use registry::Registry;
+pub use registry::{Providers, Registry};
 pub use row::{Row, Status};
 pub use search::{SearchPath, Source};
 pub use services::HostContext;

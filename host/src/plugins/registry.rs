@@ -36,6 +36,9 @@ const STOP_MARGIN: Duration = Duration::from_secs(1);
 /// Folder below the base for the long form of why a plugin was refused.
 const REPORTS: &str = "plugin-reports";
 
+/// The environment providers by kind.
+pub type Providers = BTreeMap<String, Arc<dyn EnvProvider>>;
+
 /// The plugins of this daemon.
 pub struct Registry {
     context: Arc<HostContext>,

@@ -66,8 +66,8 @@ impl EnvironmentService {
         // Given back if this call is dropped or fails from here on.
         let taken = Taken::new(&pool, ready.clone());
         taken.lease(&need.room).await?;
-        let base: Vec<String> =
-            pool.provider.info().base_packages.iter().map(|name| bare_name(name)).collect();
+        let base = pool.provider()?.info().base_packages;
+        let base: Vec<String> = base.iter().map(|name| bare_name(name)).collect();
         let prewarmed: Vec<String> =
             ready.packages.iter().filter(|package| !base.contains(&bare_name(package))).cloned().collect();
         let config = json!({ "prewarmed_packages": prewarmed });
@@ -81,7 +81,8 @@ impl EnvironmentService {
         let section = section(&need.metadata, &pool.kind).unwrap_or(&empty);
         let mut request = trust::request(section);
         let dependencies = request.packages.clone();
-        let info = pool.provider.info();
+        let provider = pool.provider()?;
+        let info = provider.info();
         let mut packages = info.base_packages;
         packages.retain(|base| !dependencies.iter().any(|named| bare_name(named) == bare_name(base)));
         packages.extend(dependencies.iter().cloned());
@@ -91,8 +92,8 @@ impl EnvironmentService {
             request.channels = info.default_channels;
         }
         let channels = request.channels.clone();
-        let plan = pool.provider.plan(request.clone()).await?;
-        let environment = self.declared(&pool, folder_name(&plan.key)?, request, &task).await?;
+        let plan = provider.plan(request.clone()).await?;
+        let environment = self.declared(&*provider, folder_name(&plan.key)?, request, &task).await?;
         let touched = environment.prefix.clone();
         task.report("ready", json!({ "env_path": touched, "python_path": environment.python }));
         blocking(move || record::touch(&touched)).await?;
@@ -108,7 +109,7 @@ impl EnvironmentService {
     /// makes that one useless to others, and it must not be rebuilt under the kernel.
     async fn declared(
         &self,
-        pool: &Pool,
+        provider: &dyn EnvProvider,
         key: &str,
         request: runtimed_plugin_api::EnvRequest,
         task: &Task,
@@ -119,12 +120,12 @@ impl EnvironmentService {
             let prefix = self.inline_envs.join(&folder);
             let one_at_a_time = self.build_lock(&prefix);
             let _building = one_at_a_time.lock().await;
-            if let Some(environment) = self.cached(pool, &prefix).await? {
+            if let Some(environment) = self.cached(provider, &prefix).await? {
                 task.report("cache_hit", json!({ "env_path": prefix }));
                 return Ok(environment);
             }
             if !self.leased().contains(&prefix) {
-                return self.build(pool, request, &prefix, task.clone()).await;
+                return self.build(provider, request, &prefix, task.clone()).await;
             }
             number += 1;
             folder = format!("{key}-{number}");
@@ -132,17 +133,17 @@ impl EnvironmentService {
     }
 
     /// The environment at `prefix`, if a former build left a whole one there.
-    async fn cached(&self, pool: &Pool, prefix: &Path) -> Result<Option<Environment>> {
+    async fn cached(&self, provider: &dyn EnvProvider, prefix: &Path) -> Result<Option<Environment>> {
         let path = prefix.to_path_buf();
         let found = blocking(move || Ok(Record::read(&path))).await?;
         let Some(record) = found else { return Ok(None) };
-        let usable = pool.provider.verify(&record.environment).await? == runtimed_plugin_api::Health::Usable;
+        let usable = provider.verify(&record.environment).await? == runtimed_plugin_api::Health::Usable;
         Ok(usable.then_some(record.environment))
     }
 
     async fn build(
         &self,
-        pool: &Pool,
+        provider: &dyn EnvProvider,
         request: runtimed_plugin_api::EnvRequest,
         prefix: &Path,
         task: Task,
@@ -151,7 +152,7 @@ impl EnvironmentService {
         blocking(move || disk::remove_tree(&path, &within)).await?;
         let packages = request.packages.clone();
         // A dropped call leaves a folder without a record, which the next build removes.
-        let built = build_verified(pool, request, prefix, task).await;
+        let built = build_verified(provider, &provider.info().kind, request, prefix, task).await;
         match built {
             Ok(environment) => {
                 Ok(write_record(Record { environment, packages, optimized: false }).await?.environment)
@@ -175,7 +176,7 @@ impl EnvironmentService {
         label: &str,
         config: Value,
     ) -> Result<Lease> {
-        let launch = pool.provider.launch(&environment).await?;
+        let launch = pool.provider()?.launch(&environment).await?;
         let id = uuid::Uuid::new_v4().to_string();
         let mut launched_config = json!({
             "venv_path": environment.prefix,
@@ -229,7 +230,7 @@ impl Environments for EnvironmentService {
             Choice::Inline(_) => {
                 let verdict = self.trust.verdict(&need.metadata, &providers(&pools)).await?;
                 // A channel alone needs no approval to be declared, but one to be installed from.
-                if verdict.needs_approval || !self.trust.covers(&need.metadata, &*pool.provider).await? {
+                if verdict.needs_approval || !self.trust.covers(&need.metadata, &*pool.provider()?).await? {
                     return Err(PluginError::new(
                         ErrorCode::Denied,
                         "The notebook declares packages that are not trusted yet. Nothing was installed.",
@@ -248,7 +249,7 @@ impl Environments for EnvironmentService {
             let prefix = leased.environment.prefix.clone();
             blocking(move || Record::forget(&prefix)).await?;
         }
-        leased.pool.provider.install(&leased.environment, &packages, task).await
+        leased.pool.provider()?.install(&leased.environment, &packages, task).await
     }
 
     async fn release(&self, lease: &str, how: Release) -> Result<()> {
@@ -281,7 +282,7 @@ impl Environments for EnvironmentService {
 }
 
 fn providers(pools: &PoolsByKind) -> Vec<Arc<dyn EnvProvider>> {
-    pools.values().map(|pool| Arc::clone(&pool.provider)).collect()
+    pools.values().filter_map(|pool| pool.provider().ok()).collect()
 }
 
 /// A key is a folder's name, so it must not be a path.

@@ -8,29 +8,39 @@ use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, LaunchCommand, PackageIdentity,
     PluginError, Result, Task, async_trait,
 };
+use tokio::sync::Semaphore;
 
 /// Makes a folder with an empty interpreter.
 pub(super) struct FakeProvider {
     kind: &'static str,
     /// What the next builds fail with, first one first.
     failures: Mutex<Vec<PluginError>>,
-    /// Builds never end.
-    stuck: bool,
+    /// Each build takes a permit to end; none are needed without it.
+    pub(super) gate: Option<Semaphore>,
+    /// Builds begun so far.
+    pub(super) creating: AtomicUsize,
     /// Builds so far.
     pub(super) built: AtomicUsize,
 }
 
 impl FakeProvider {
     pub(super) fn new(kind: &'static str) -> Self {
-        Self { kind, failures: Mutex::default(), stuck: false, built: AtomicUsize::new(0) }
+        Self {
+            kind,
+            failures: Mutex::default(),
+            gate: None,
+            creating: AtomicUsize::new(0),
+            built: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn failing(kind: &'static str, failures: Vec<PluginError>) -> Self {
         Self { failures: Mutex::new(failures), ..Self::new(kind) }
     }
 
-    pub(super) fn stuck(kind: &'static str) -> Self {
-        Self { stuck: true, ..Self::new(kind) }
+    /// Builds end when the gate gets permits.
+    pub(super) fn gated(kind: &'static str) -> Self {
+        Self { gate: Some(Semaphore::new(0)), ..Self::new(kind) }
     }
 }
 
@@ -55,8 +65,9 @@ impl EnvProvider for FakeProvider {
 
     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
         task.phase("creating_venv");
-        if self.stuck {
-            std::future::pending::<()>().await;
+        self.creating.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
         }
         std::fs::create_dir(prefix).map_err(|error| PluginError::internal(error.to_string()))?;
         let mut failures = self.failures.lock().unwrap();

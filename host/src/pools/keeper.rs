@@ -2,7 +2,8 @@
 //!
 //! For: `Pools::run`, which runs one keeper for each kind and restarts it if it panics.
 //! Promises: one build at a time; a build that fails, hangs or is given up leaves no folder; settings
-//! are followed while a build runs.
+//! are followed while a build runs; a provider that is replaced ends the build it has begun, one that is gone
+//! leaves nothing behind that nobody uses.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_plugin_api::{
-    EnvRequest, Environment, ErrorCode, Health, PluginError, Progress, ProgressSink, Result, SettingsView,
-    Task,
+    EnvProvider, EnvRequest, Environment, ErrorCode, Health, PluginError, Progress, ProgressSink, Result,
+    SettingsView, Task,
 };
 use serde_json::{Map, json};
 use tokio::sync::watch;
@@ -50,17 +51,26 @@ impl Keeper {
     /// The pool is to be configured before.
     pub(super) async fn run(mut self) {
         self.recover().await;
+        let mut providers = self.pool.watch_provider();
         while !self.shutdown.has_begun() {
+            if providers.has_changed().unwrap_or(false) {
+                providers.mark_unchanged();
+                self.configure();
+            }
             self.pool.keep(|state| state.expire(Instant::now()));
-            match self.pool.next() {
-                Next::Build => self.build().await,
-                Next::Optimize(ready) => self.optimize(*ready).await,
-                Next::Wait(longest) => {
-                    let longest = longest.unwrap_or(Duration::MAX);
+            match (self.pool.provider().ok(), self.pool.next()) {
+                (Some(provider), Next::Build) => self.build(provider, &mut providers).await,
+                (Some(provider), Next::Optimize(ready)) => self.optimize(&*provider, *ready).await,
+                (provider, next) => {
+                    let longest = match next {
+                        Next::Wait(Some(longest)) if provider.is_some() => longest,
+                        _ => Duration::MAX,
+                    };
                     tokio::select! {
                         () = self.shutdown.begun() => {}
                         () = self.pool.woken() => {}
                         Ok(()) = self.settings.changed() => self.configure(),
+                        Ok(()) = providers.changed() => self.configure(),
                         () = sleep(longest) => {}
                     }
                 }
@@ -68,14 +78,20 @@ impl Keeper {
         }
     }
 
-    /// Takes the settings over as they are now.
+    /// Takes settings and provider over as they are now.
     pub(super) fn configure(&mut self) {
         let view = self.settings.borrow_and_update().clone();
         let empty = Map::new();
         let values = view.values.as_object().unwrap_or(&empty);
-        let wanted = settings::pool_size(values, &self.pool.kind);
-        let target = if self.disabled { 0 } else { usize::try_from(wanted).unwrap_or(0) };
-        let packages = pool_packages(&self.pool.provider.info(), values);
+        let (target, packages) = match self.pool.provider() {
+            Ok(provider) => {
+                let wanted = settings::pool_size(values, &self.pool.kind);
+                let target = if self.disabled { 0 } else { usize::try_from(wanted).unwrap_or(0) };
+                (target, pool_packages(&provider.info(), values))
+            }
+            // Nobody could use what is ready.
+            Err(_) => (0, self.pool.packages()),
+        };
         self.pool.keep(|state| state.configure(target, &packages));
     }
 
@@ -114,7 +130,11 @@ impl Keeper {
         }
     }
 
-    async fn build(&mut self) {
+    async fn build(
+        &mut self,
+        provider: Arc<dyn EnvProvider>,
+        providers: &mut watch::Receiver<Option<Arc<dyn EnvProvider>>>,
+    ) {
         let folder = format!("{}{}", pool_folder(&self.pool.kind), uuid::Uuid::new_v4());
         let prefix = self.pool.envs.join(folder);
         let packages = self.pool.packages();
@@ -123,11 +143,17 @@ impl Keeper {
             Vec::new()
         });
         let pool = Arc::clone(&self.pool);
-        let mut build = std::pin::pin!(build(&pool, &prefix, packages));
+        let mut build = std::pin::pin!(build(&pool, provider, &prefix, packages));
         let built = loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.begun() => break Err(stopping()),
+                Ok(()) = providers.changed() => {
+                    self.configure();
+                    if !self.pool.is_open() {
+                        break Err(given_up(&self.pool.kind));
+                    }
+                }
                 Ok(()) = self.settings.changed() => self.configure(),
                 built = &mut build => break built,
             }
@@ -150,9 +176,8 @@ impl Keeper {
     }
 
     /// Gives way at once when somebody changes the pool: refilling comes first.
-    async fn optimize(&mut self, ready: Ready) {
+    async fn optimize(&mut self, provider: &dyn EnvProvider, ready: Ready) {
         let Ready { environment, packages, .. } = ready;
-        let provider = Arc::clone(&self.pool.provider);
         tokio::select! {
             biased;
             () = self.shutdown.begun() => return,
@@ -173,15 +198,20 @@ impl Keeper {
 }
 
 /// Builds one environment with `packages` at `prefix` and proves that it works.
-async fn build(pool: &Arc<Pool>, prefix: &Path, packages: Vec<String>) -> Result<Ready> {
+async fn build(
+    pool: &Arc<Pool>,
+    provider: Arc<dyn EnvProvider>,
+    prefix: &Path,
+    packages: Vec<String>,
+) -> Result<Ready> {
     let task = Task::new(Arc::new(ShowProgress(Arc::clone(pool))));
     let request = EnvRequest {
         packages: packages.clone(),
-        channels: pool.provider.info().default_channels,
+        channels: provider.info().default_channels,
         background: true,
         ..EnvRequest::default()
     };
-    let environment = build_verified(pool, request, prefix, task).await?;
+    let environment = build_verified(&*provider, &pool.kind, request, prefix, task).await?;
     let record = Record { environment, packages, optimized: false };
     let record = write_record(record).await?;
     Ok(Ready {
@@ -194,25 +224,25 @@ async fn build(pool: &Arc<Pool>, prefix: &Path, packages: Vec<String>) -> Result
 
 /// Plans, creates and verifies an environment within the time limit.
 pub(super) async fn build_verified(
-    pool: &Pool,
+    provider: &dyn EnvProvider,
+    kind: &str,
     request: EnvRequest,
     prefix: &Path,
     task: Task,
 ) -> Result<Environment> {
     let work = async {
-        let plan = pool.provider.plan(request).await?;
+        let plan = provider.plan(request).await?;
         let parent = prefix.parent().map(PathBuf::from).unwrap_or_default();
         tokio::fs::create_dir_all(&parent).await.map_err(|error| {
             PluginError::internal(format!("could not make `{}`: {error}", parent.display()))
         })?;
-        let environment = pool.provider.create(plan, prefix, task).await?;
-        if environment.prefix != prefix || environment.kind != pool.kind {
+        let environment = provider.create(plan, prefix, task).await?;
+        if environment.prefix != prefix || environment.kind != kind {
             return Err(PluginError::internal(format!(
-                "the {} provider built something else than it was asked for",
-                pool.kind
+                "the {kind} provider built something else than it was asked for"
             )));
         }
-        match pool.provider.verify(&environment).await? {
+        match provider.verify(&environment).await? {
             Health::Usable => Ok(environment),
             Health::Broken { reason } => {
                 Err(PluginError::internal(reason).detail(json!({ "error_kind": "import_error" })))
@@ -223,7 +253,7 @@ pub(super) async fn build_verified(
     timeout(limit, work).await.unwrap_or_else(|_| {
         Err(PluginError::new(
             ErrorCode::Timeout,
-            format!("building a {} environment took longer than {} s", pool.kind, limit.as_secs()),
+            format!("building a {kind} environment took longer than {} s", limit.as_secs()),
         ))
     })
 }
@@ -235,6 +265,11 @@ pub(super) async fn write_record(record: Record) -> Result<Record> {
         PluginError::internal(format!("could not record a built environment: {error}"))
     };
     written.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+/// Why a build ends whose provider is gone.
+fn given_up(kind: &str) -> PluginError {
+    PluginError::new(ErrorCode::Cancelled, format!("no plugin provides {kind} environments any more"))
 }
 
 fn build_limit() -> Duration {

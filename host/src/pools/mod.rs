@@ -22,15 +22,15 @@ mod taken;
 mod trash;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtimed_plugin_api::{EnvProvider, Result, Task};
+use runtimed_plugin_api::{Result, Task};
 use runtimed_protocol::pool::{PoolStatus, TakenEnv};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{sleep, timeout};
 
 pub use environments::EnvironmentService;
@@ -38,6 +38,7 @@ pub use pool::Pool;
 pub use state::Ready;
 pub use trust::TrustStore;
 
+use crate::plugins::Providers;
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
 use keeper::Keeper;
@@ -67,7 +68,7 @@ struct Shared {
     disabled: Vec<String>,
     shutdown: Shutdown,
     published: Published,
-    /// None until the plugins are loaded.
+    /// One for each kind there ever was a provider for; none until the plugins are loaded.
     pools: watch::Sender<Option<Arc<PoolsByKind>>>,
 }
 
@@ -78,70 +79,82 @@ impl Pools {
         Self(Arc::new(Shared { envs, settings, disabled, shutdown, published, pools }))
     }
 
-    /// Makes a pool for each provider and keeps them full until the daemon stops. Run it once.
-    pub async fn run(&self, providers: Vec<Arc<dyn EnvProvider>>) {
+    /// Keeps a pool full for each kind there is a provider for, as `providers` come, are replaced and go, until
+    /// the daemon stops. Run it once.
+    ///
+    /// A new kind gets a pool at once. A replaced provider is used from the next build on. The pool of a kind
+    /// that is gone gives up what it is building, deletes what nobody has taken, and is not shown any more once
+    /// everything that was taken has been released.
+    pub async fn run(&self, mut providers: watch::Receiver<Option<Arc<Providers>>>) {
         let shared = &self.0;
         let (trash, emptying) = Trash::new(shared.envs.clone());
-        let pools: PoolsByKind = providers
-            .into_iter()
-            .map(|provider| {
-                let (envs, published) = (shared.envs.clone(), shared.published.clone());
-                let pool = Pool::new(provider, envs, published, trash.clone(), shared.shutdown.clone());
-                (pool.kind.clone(), Arc::new(pool))
-            })
-            .collect();
-        drop(trash);
-        let mut keepers = JoinSet::new();
-        let mut running = BTreeMap::new();
-        let start = |keepers: &mut JoinSet<()>, keeper: Keeper, pause: Duration| {
-            let work = async move {
-                sleep(pause).await;
-                keeper.run().await;
-            };
-            keepers.spawn(work).id()
-        };
-        for pool in pools.values() {
-            let mut keeper = Keeper {
-                pool: Arc::clone(pool),
-                settings: shared.settings.watch(),
-                disabled: shared.disabled.contains(&pool.kind),
-                shutdown: shared.shutdown.clone(),
-            };
-            keeper.configure();
-            running.insert(start(&mut keepers, keeper.clone(), Duration::ZERO), keeper);
-        }
-        shared.pools.send_replace(Some(Arc::new(pools)));
-
         let envs = shared.envs.clone();
         let mut janitor = JoinSet::new();
         janitor.spawn(async move {
             tokio::task::spawn_blocking(move || trash::empty_at_start(&envs)).await.ok();
             emptying.await;
         });
-        while let Some(ended) = keepers.join_next_with_id().await {
-            let Err(error) = ended else { continue };
-            let Some(keeper) = running.remove(&error.id()).filter(|_| error.is_panic()) else { continue };
-            tracing::error!(
-                "the keeper of the {} pool panicked and is started again: {error}",
-                keeper.pool.kind
-            );
-            running.insert(start(&mut keepers, keeper.clone(), RESTART_PAUSE), keeper);
+        let mut keepers = Keepers::default();
+        providers.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                () = shared.shutdown.begun() => break,
+                Ok(()) = providers.changed() => {
+                    let now = providers.borrow_and_update().clone();
+                    if let Some(now) = now {
+                        self.follow(&now, &trash, &mut keepers);
+                    }
+                }
+                Some(()) = keepers.one_ended() => {}
+            }
         }
+        while keepers.one_ended().await.is_some() {}
         // Whatever is still to be deleted is found at the next start.
-        shared.shutdown.begun().await;
         janitor.shutdown().await;
     }
 
-    /// The pools, once the plugins are loaded.
+    /// Brings the pools in line with the providers there are now.
+    fn follow(&self, providers: &Providers, trash: &Trash, keepers: &mut Keepers) {
+        let shared = &self.0;
+        let mut pools = PoolsByKind::clone(&self.loaded());
+        for (kind, pool) in &pools {
+            pool.set_provider(providers.get(kind).cloned());
+        }
+        for (kind, provider) in providers {
+            if pools.contains_key(kind) {
+                continue;
+            }
+            let (envs, published) = (shared.envs.clone(), shared.published.clone());
+            let (provider, trash, shutdown) = (Arc::clone(provider), trash.clone(), shared.shutdown.clone());
+            let pool = Arc::new(Pool::new(kind.clone(), provider, envs, published, trash, shutdown));
+            let mut keeper = Keeper {
+                pool: Arc::clone(&pool),
+                settings: shared.settings.watch(),
+                disabled: shared.disabled.contains(kind),
+                shutdown: shared.shutdown.clone(),
+            };
+            keeper.configure();
+            keepers.start(keeper, Duration::ZERO);
+            pools.insert(kind.clone(), pool);
+        }
+        shared.pools.send_replace(Some(Arc::new(pools)));
+    }
+
+    /// The pools whose kind some plugin provides, once the plugins are loaded.
     ///
     /// # Errors
     /// `Cancelled` when the daemon stops before that.
-    pub async fn by_kind(&self) -> Result<Arc<PoolsByKind>> {
+    pub async fn by_kind(&self) -> Result<PoolsByKind> {
         let mut pools = self.0.pools.subscribe();
+        let open = |pools: &PoolsByKind| {
+            let open = pools.iter().filter(|(_, pool)| pool.is_open());
+            open.map(|(kind, pool)| (kind.clone(), Arc::clone(pool))).collect()
+        };
         tokio::select! {
             biased;
             loaded = pools.wait_for(Option::is_some) => match loaded.as_deref() {
-                Ok(Some(pools)) => Ok(Arc::clone(pools)),
+                Ok(Some(pools)) => Ok(open(pools)),
                 _ => Err(pool::stopping()),
             },
             () = self.0.shutdown.begun() => Err(pool::stopping()),
@@ -155,7 +168,9 @@ impl Pools {
 
     /// What clients see, at this moment.
     pub fn status(&self) -> BTreeMap<String, PoolStatus> {
-        self.loaded().iter().map(|(kind, pool)| (kind.clone(), pool.status())).collect()
+        let pools = self.loaded();
+        let shown = pools.iter().filter(|(_, pool)| !pool.is_gone());
+        shown.map(|(kind, pool)| (kind.clone(), pool.status())).collect()
     }
 
     /// Empties all pools and lets them fill again.
@@ -220,6 +235,41 @@ impl Pools {
 
     fn loaded(&self) -> Arc<PoolsByKind> {
         self.0.pools.borrow().clone().unwrap_or_default()
+    }
+}
+
+/// The keepers at work.
+#[derive(Default)]
+struct Keepers {
+    tasks: JoinSet<()>,
+    /// Who does what, to start a keeper again that panicked.
+    by_task: HashMap<Id, Keeper>,
+}
+
+impl Keepers {
+    fn start(&mut self, keeper: Keeper, pause: Duration) {
+        let copy = keeper.clone();
+        let work = async move {
+            sleep(pause).await;
+            keeper.run().await;
+        };
+        self.by_task.insert(self.tasks.spawn(work).id(), copy);
+    }
+
+    /// Waits until a keeper has ended; one that panicked is started again. None if there is none.
+    async fn one_ended(&mut self) -> Option<()> {
+        let (id, panic) = match self.tasks.join_next_with_id().await? {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), error.is_panic().then_some(error)),
+        };
+        if let (Some(keeper), Some(error)) = (self.by_task.remove(&id), panic) {
+            tracing::error!(
+                "the keeper of the {} pool panicked and is started again: {error}",
+                keeper.pool.kind
+            );
+            self.start(keeper, RESTART_PAUSE);
+        }
+        Some(())
     }
 }
 

@@ -22,8 +22,8 @@ use crate::shutdown::Shutdown;
 pub struct Pool {
     /// Key in settings and labels.
     pub kind: String,
-    /// Builds its environments.
-    pub provider: Arc<dyn EnvProvider>,
+    /// Builds its environments; none while no plugin provides the kind any more.
+    provider: watch::Sender<Option<Arc<dyn EnvProvider>>>,
     /// Where its environments are.
     pub(super) envs: PathBuf,
     state: Mutex<PoolState>,
@@ -39,6 +39,7 @@ pub struct Pool {
 impl Pool {
     /// An empty pool that keeps nothing yet.
     pub(super) fn new(
+        kind: String,
         provider: Arc<dyn EnvProvider>,
         envs: PathBuf,
         published: Published,
@@ -46,8 +47,8 @@ impl Pool {
         shutdown: Shutdown,
     ) -> Self {
         Self {
-            kind: provider.info().kind,
-            provider,
+            kind,
+            provider: watch::Sender::new(Some(provider)),
             envs,
             state: Mutex::default(),
             wake: Notify::new(),
@@ -55,6 +56,43 @@ impl Pool {
             published,
             trash,
             shutdown,
+        }
+    }
+
+    /// Builds its environments. Keep what this returns for the whole of one piece of work: the plugin may be
+    /// replaced meanwhile, and what one version has begun it also ends.
+    ///
+    /// # Errors
+    /// `Unavailable` while no plugin provides the kind any more.
+    pub fn provider(&self) -> Result<Arc<dyn EnvProvider>> {
+        self.provider.borrow().clone().ok_or_else(|| self.gone())
+    }
+
+    /// Whether some plugin provides the kind.
+    pub(super) fn is_open(&self) -> bool {
+        self.provider.borrow().is_some()
+    }
+
+    /// Whether nothing is left of it: no plugin provides the kind, and nobody has an environment of it.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.is_open() && self.state().leased().next().is_none()
+    }
+
+    /// Hears when the provider is replaced, goes or comes back.
+    pub(super) fn watch_provider(&self) -> watch::Receiver<Option<Arc<dyn EnvProvider>>> {
+        self.provider.subscribe()
+    }
+
+    /// Uses `provider` from the next piece of work on; with none, whoever waits hears that it is gone.
+    pub(super) fn set_provider(&self, provider: Option<Arc<dyn EnvProvider>>) {
+        let same = match (&*self.provider.borrow(), &provider) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !same {
+            self.provider.send_replace(provider);
+            self.publish();
+            self.wake.notify_one();
         }
     }
 
@@ -73,8 +111,11 @@ impl Pool {
     /// Hands out an environment, waiting for the next one if none is ready. Progress goes to `task`.
     ///
     /// # Errors
-    /// Of the first build that fails while we wait; `Cancelled` when the daemon stops. Cancel-safe.
+    /// Of the first build that fails while we wait; `Unavailable` when no plugin provides the kind any more;
+    /// `Cancelled` when the daemon stops. Cancel-safe.
     pub async fn take_or_wait(&self, task: &Task) -> Result<Ready> {
+        let mut provider = self.watch_provider();
+        self.provider()?;
         if let Some(ready) = self.take() {
             return Ok(ready);
         }
@@ -100,6 +141,7 @@ impl Pool {
             tokio::select! {
                 changed = changes.changed() => changed.map_err(|_| stopping())?,
                 changed = progress.changed() => changed.map_err(|_| stopping())?,
+                _ = provider.wait_for(Option::is_none) => return Err(self.gone()),
                 () = self.shutdown.begun() => return Err(stopping()),
             }
         }
@@ -188,7 +230,18 @@ impl Pool {
 
     fn publish(&self) {
         let status = self.status();
-        self.published.send_if_modified(|all| all.insert(self.kind.clone(), status.clone()) != Some(status));
+        self.published.send_if_modified(|all| match self.is_gone() {
+            true => all.remove(&self.kind).is_some(),
+            false => all.insert(self.kind.clone(), status.clone()) != Some(status),
+        });
+    }
+
+    fn gone(&self) -> PluginError {
+        let kind = &self.kind;
+        PluginError::unavailable(format!(
+            "The plugin that provides `{kind}` environments was removed or switched off."
+        ))
+        .help("See what there is with `runt plugins list`.")
     }
 
     fn state(&self) -> MutexGuard<'_, PoolState> {

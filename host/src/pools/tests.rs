@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use runtimed_plugin_api::{EnvNeed, Environments, ErrorCode, PluginError, Progress, ProgressSink, Release};
+use runtimed_plugin_api::{
+    EnvNeed, EnvProvider, Environments, ErrorCode, PluginError, Progress, ProgressSink, Release,
+};
 use serde_json::json;
 
 use super::fake::FakeProvider;
@@ -13,7 +15,9 @@ struct World {
     dir: tempfile::TempDir,
     pools: Pools,
     service: EnvironmentService,
+    settings: Settings,
     shutdown: Shutdown,
+    providers: watch::Sender<Option<Arc<Providers>>>,
     running: tokio::task::JoinHandle<()>,
 }
 
@@ -27,16 +31,27 @@ impl World {
         let shutdown = Shutdown::default();
         let pools = Pools::new(dir.path().join("envs"), settings.clone(), Vec::new(), shutdown.clone());
         let trust = TrustStore::new(dir.path().join("trusted.json"));
-        let service = EnvironmentService::new(pools.clone(), settings, trust, dir.path().join("inline-envs"));
+        let service =
+            EnvironmentService::new(pools.clone(), settings.clone(), trust, dir.path().join("inline-envs"));
         let background = pools.clone();
-        let running = tokio::spawn(async move { background.run(vec![provider]).await });
-        Self { dir, pools, service, shutdown, running }
+        let (providers, receiver) = watch::channel(Some(Arc::new(of(provider))));
+        let running = tokio::spawn(async move { background.run(receiver).await });
+        Self { dir, pools, service, settings, shutdown, providers, running }
     }
 
     /// Waits until the status of the `uv` pool is as wanted.
     async fn until(&self, wanted: impl Fn(&PoolStatus) -> bool) {
-        let mut watch = self.pools.watch();
-        watch.wait_for(|all| all.get("uv").is_some_and(&wanted)).await.unwrap();
+        self.until_all(|all| all.get("uv").is_some_and(&wanted)).await;
+    }
+
+    /// Waits until the status of all pools is as wanted.
+    async fn until_all(&self, wanted: impl Fn(&BTreeMap<String, PoolStatus>) -> bool) {
+        self.pools.watch().wait_for(wanted).await.unwrap();
+    }
+
+    /// These are the providers from now on.
+    fn provide(&self, providers: impl IntoIterator<Item = Arc<FakeProvider>>) {
+        self.providers.send_replace(Some(Arc::new(providers.into_iter().flat_map(of).collect())));
     }
 
     async fn stop(self) -> tempfile::TempDir {
@@ -44,6 +59,10 @@ impl World {
         self.running.await.unwrap();
         self.dir
     }
+}
+
+fn of(provider: Arc<FakeProvider>) -> Providers {
+    Providers::from([(provider.info().kind, provider as Arc<dyn EnvProvider>)])
 }
 
 fn need(source: &str) -> EnvNeed {
@@ -133,7 +152,7 @@ async fn nothing_is_installed_from_a_channel_that_nobody_approved() {
 
 #[tokio::test]
 async fn who_waits_hears_that_the_daemon_stops() {
-    let world = World::start(Arc::new(FakeProvider::stuck("uv"))).await;
+    let world = World::start(Arc::new(FakeProvider::gated("uv"))).await;
     world.until(|uv| uv.warming > 0).await;
     let (service, task) = (world.service.clone(), Task::silent());
     let waiting = tokio::spawn(async move { service.acquire(need("uv:prewarmed"), task).await });
@@ -176,6 +195,82 @@ async fn a_failed_build_is_told_to_the_room_and_leaves_no_folder() {
     let lease = world.service.acquire(need("uv:prewarmed"), Task::silent()).await.unwrap();
     world.until(|uv| uv.available == 2 && uv.error.is_none()).await;
     assert!(lease.environment.prefix.exists());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_kind_gets_a_pool_and_everything_else_at_once() {
+    let uv = Arc::new(FakeProvider::new("uv"));
+    let world = World::start(Arc::clone(&uv)).await;
+    world.until(|uv| uv.available == 2).await;
+    let metadata = json!({"runt": {"venv": {"dependencies": ["numpy"]}}});
+    let declared = EnvNeed { metadata, ..need("auto") };
+    assert_eq!(world.service.acquire(declared.clone(), Task::silent()).await.unwrap().source, "uv:prewarmed");
+
+    let venv = Arc::new(FakeProvider::new("venv"));
+    world.provide([uv, Arc::clone(&venv)]);
+    world.until_all(|all| all.get("venv").is_some_and(|venv| venv.available == 1)).await;
+    assert_eq!(world.service.acquire(declared, Task::silent()).await.unwrap().source, "venv:inline");
+    let edit = json!({"default_python_env": "venv", "venv_pool_size": 3});
+    world.settings.edit(|_| edit.as_object().unwrap().clone());
+    world.until_all(|all| all["venv"].available == 3).await;
+    let nothing = EnvNeed { metadata: json!({}), ..need("") };
+    assert_eq!(world.service.acquire(nothing, Task::silent()).await.unwrap().source, "venv:prewarmed");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_replaced_provider_ends_what_it_has_begun_and_begins_nothing_new() {
+    let old = Arc::new(FakeProvider::gated("uv"));
+    let world = World::start(Arc::clone(&old)).await;
+    let (service, task) = (world.service.clone(), Task::silent());
+    let metadata = json!({"runt": {"uv": {"dependencies": ["numpy"]}}});
+    let declared = EnvNeed { metadata, ..need("uv:inline") };
+    let building = tokio::spawn(async move { service.acquire(declared, task).await });
+    // The pool's build and the notebook's.
+    while old.creating.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let new = Arc::new(FakeProvider::new("uv"));
+    world.provide([Arc::clone(&new)]);
+    old.gate.as_ref().unwrap().add_permits(9);
+    building.await.unwrap().unwrap();
+    world.until(|uv| uv.available == 2).await;
+    let built = |provider: &FakeProvider| provider.built.load(Ordering::SeqCst);
+    assert_eq!((built(&old), built(&new)), (2, 1));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_kind_that_is_gone_disappears_when_nobody_has_an_environment_of_it() {
+    let (uv, venv) = (Arc::new(FakeProvider::new("uv")), Arc::new(FakeProvider::gated("venv")));
+    let world = World::start(Arc::clone(&uv)).await;
+    world.provide([Arc::clone(&uv), Arc::clone(&venv)]);
+    venv.gate.as_ref().unwrap().add_permits(1);
+    let lease = world.service.acquire(need("venv:prewarmed"), Task::silent()).await.unwrap();
+    world.until_all(|all| all["venv"].warming == 1).await;
+    let (service, task) = (world.service.clone(), Task::silent());
+    let waiting = tokio::spawn(async move { service.acquire(need("venv:prewarmed"), task).await });
+    world.until_all(|all| all["venv"].warming == 2).await;
+
+    world.provide([Arc::clone(&uv)]);
+    let gone = waiting.await.unwrap().unwrap_err();
+    assert_eq!(gone.code, ErrorCode::Unavailable);
+    assert!(gone.message.contains("`venv`") && gone.message.contains("removed or switched off"), "{gone}");
+    let refused = world.service.acquire(need("venv:prewarmed"), Task::silent()).await.unwrap_err();
+    assert!(refused.message.contains("No plugin provides `venv`"), "{refused}");
+    let install = world.service.install(&lease.id, vec!["six".into()], Task::silent()).await.unwrap_err();
+    assert_eq!(install.code, ErrorCode::Unavailable);
+    world.until_all(|all| all["venv"].warming == 0 && all["venv"].pool_size == 0).await;
+    assert!(world.pools.leased().contains(&lease.environment.prefix));
+    world.service.release(&lease.id, Release::Delete).await.unwrap();
+    world.until_all(|all| !all.contains_key("venv")).await;
+    assert!(!world.pools.status().contains_key("venv"));
+
+    // And it may come back.
+    venv.gate.as_ref().unwrap().add_permits(9);
+    world.provide([uv, venv]);
+    world.until_all(|all| all.get("venv").is_some_and(|venv| venv.available == 1)).await;
     world.stop().await;
 }
 

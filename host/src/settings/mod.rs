@@ -94,14 +94,14 @@ impl Settings {
         peer.generate(&mut *self.document())
     }
 
-    /// Applies an edit of the file.
-    fn apply(&self, edits: &Map<String, Value>) {
-        if edits.is_empty() {
-            return;
-        }
+    /// Changes settings on behalf of the user, as a window would. `edit` gets all settings as they are and
+    /// returns the top-level keys to set; the keys of a section that it does not name stay. No other change
+    /// comes in between, so it must neither wait nor call out.
+    pub fn edit(&self, edit: impl FnOnce(&Map<String, Value>) -> Map<String, Value>) {
         let mut document = self.document();
+        let edits = edit(&schema::complete(&document.settings()));
         let before = document.heads();
-        for (name, value) in edits {
+        for (name, value) in &edits {
             let value = match (document.get(name), value) {
                 (Some(Value::Object(mut section)), Value::Object(edit)) => {
                     section.extend(edit.clone());
@@ -116,6 +116,13 @@ impl Settings {
         document.commit();
         if document.heads() != before {
             self.publish(document);
+        }
+    }
+
+    /// Applies an edit of the file.
+    fn apply(&self, edits: &Map<String, Value>) {
+        if !edits.is_empty() {
+            self.edit(|_| edits.clone());
         }
     }
 

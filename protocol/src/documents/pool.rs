@@ -87,4 +87,18 @@ impl PoolDoc {
         }
         Ok(())
     }
+
+    /// Shows that pool no more, or as an empty one if every client expects to find it.
+    ///
+    /// # Errors
+    /// None that can happen, for nobody else writes this document.
+    pub fn remove(&mut self, kind: &str) -> Result<()> {
+        if KINDS.contains(&kind) {
+            return self.set(kind, &PoolState::default());
+        }
+        if self.document.get(ROOT, kind)?.is_some() {
+            self.document.delete(ROOT, kind)?;
+        }
+        Ok(())
+    }
 }
