@@ -185,7 +185,7 @@ async fn a_provider_waits_for_its_first_use_and_is_loaded_once() {
     edit(
         &folder,
         "[[provides]]\ncapability = \"rooms.v1\"\nname = \"echo\"\n",
-        "[run]\nactivate = \"on-demand\"\n",
+        "[run]\ncarrier = \"in-process\"\nactivate = \"on-demand\"\n",
     );
     // It provides rooms all the same, which is found out by loading it.
     let registry = world.load().await;
@@ -210,7 +210,7 @@ async fn who_asks_for_a_provider_and_leaves_does_not_stop_it() {
     edit(
         &folder,
         "rooms.v1\"\nname = \"echo\"\n",
-        "env-provider.v1\"\nname = \"other\"\n[run]\nactivate = \"on-demand\"\n",
+        "env-provider.v1\"\nname = \"other\"\n[run]\ncarrier = \"in-process\"\nactivate = \"on-demand\"\n",
     );
     let registry = world.load().await;
     {
