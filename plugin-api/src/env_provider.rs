@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::{PluginError, Result, Task};
 
@@ -65,7 +67,7 @@ pub trait EnvProvider: Send + Sync + 'static {
 }
 
 /// What a provider is and what its pooled environments hold.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EnvProviderInfo {
     /// Key in settings, metadata and labels: `uv`, `conda`, `venv`.
     pub kind: String,
@@ -144,6 +146,37 @@ pub struct EnvPlan {
     pub request: EnvRequest,
 }
 
+impl EnvPlan {
+    /// A plan for `request` as it is. The key covers everything in it that makes two environments different, the
+    /// packages in any order, and `more`: whatever else does, such as a setting or the version of a tool.
+    ///
+    /// ```
+    /// use runtimed_plugin_api::{EnvPlan, EnvRequest};
+    ///
+    /// let request = |packages: [&str; 2]| EnvRequest {
+    ///     packages: packages.map(str::to_owned).to_vec(),
+    ///     ..EnvRequest::default()
+    /// };
+    /// let plan = EnvPlan::keyed(request(["six", "attrs"]), &[]);
+    /// assert_eq!(plan.key, EnvPlan::keyed(request(["attrs", "six"]), &[]).key);
+    /// assert_ne!(plan.key, EnvPlan::keyed(request(["six", "attrs"]), &["prefers 3.13"]).key);
+    /// ```
+    pub fn keyed(request: EnvRequest, more: &[&str]) -> Self {
+        let EnvRequest { packages, python, channels, env_id, project, options, background: _ } = &request;
+        let mut packages = packages.clone();
+        packages.sort();
+        let file = project.as_ref().map(|project| &project.file);
+        let mut parts = json!([packages, python, channels, env_id, file, options, more]);
+        parts.sort_all_objects();
+        Self { key: cache_key(&parts.to_string()), request }
+    }
+}
+
+/// A key made of `text`, which is to say everything that makes two environments different: 16 hex digits.
+pub fn cache_key(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A built environment. The document stays readable by newer versions of its provider.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
@@ -162,6 +195,21 @@ pub struct Environment {
     /// Provider's own notes.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Environment {
+    /// The environment of `kind` at `prefix` that holds `packages`, its interpreter where a venv has it:
+    /// `bin/python`.
+    pub fn at(prefix: &Path, kind: &str, packages: Vec<String>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            prefix: prefix.to_owned(),
+            python: prefix.join("bin/python"),
+            python_version: None,
+            packages,
+            extra: serde_json::Map::new(),
+        }
+    }
 }
 
 /// Result of [`EnvProvider::verify`].
@@ -193,6 +241,18 @@ pub struct LaunchCommand {
     pub cwd: Option<PathBuf>,
 }
 
+impl LaunchCommand {
+    /// How the interpreter of a venv is started: its `bin` before `PATH`, and `VIRTUAL_ENV` set.
+    pub fn of_venv(env: &Environment) -> Self {
+        Self {
+            argv: vec![env.python.display().to_string()],
+            env: [("VIRTUAL_ENV".to_owned(), env.prefix.display().to_string())].into(),
+            path: vec![env.prefix.join("bin")],
+            cwd: None,
+        }
+    }
+}
+
 /// A name on the trust allowlist.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PackageIdentity {
@@ -200,4 +260,36 @@ pub struct PackageIdentity {
     pub ecosystem: String,
     /// Normalized name within the ecosystem.
     pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_makes_a_difference_is_in_the_key_and_nothing_else() {
+        let request = || EnvRequest {
+            packages: vec!["six".to_owned()],
+            options: serde_json::from_str(r#"{"a": {"x": 1, "y": 2}, "b": 3}"#).unwrap(),
+            ..EnvRequest::default()
+        };
+        let key = |request| EnvPlan::keyed(request, &[]).key;
+        let known = key(request());
+        // Keys name folders on users' disks: another formula would build every environment anew.
+        assert_eq!(known, "1cf27331131eefd3");
+        let options = serde_json::from_str(r#"{"b": 3, "a": {"y": 2, "x": 1}}"#).unwrap();
+        assert_eq!(key(EnvRequest { background: true, options, ..request() }), known);
+        let text = || Some("x".to_owned());
+        let project = serde_json::from_str(r#"{"kind": "k", "file": "/f"}"#).unwrap();
+        for other in [
+            EnvRequest { packages: Vec::new(), ..request() },
+            EnvRequest { python: text(), ..request() },
+            EnvRequest { env_id: text(), ..request() },
+            EnvRequest { channels: vec!["x".to_owned()], ..request() },
+            EnvRequest { options: serde_json::Map::new(), ..request() },
+            EnvRequest { project: Some(project), ..request() },
+        ] {
+            assert_ne!(key(other.clone()), known, "{other:?}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! Logging needs no call here: use `tracing`, the export macro bridges it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobStore, Environments, KernelBackend, Result};
+use crate::{BlobStore, Environments, KernelBackend, PluginError, Result};
 
 /// The host as a plugin sees it. Cheap to clone.
 pub type Host = Arc<dyn HostServices>;
@@ -49,6 +50,25 @@ pub trait HostServices: Send + Sync + 'static {
 
     /// Resolves when the daemon begins to stop.
     async fn shutting_down(&self);
+}
+
+impl dyn HostServices {
+    /// Runs a process that must succeed.
+    ///
+    /// # Errors
+    /// Those of [`HostServices::run_process`], and `Internal` with what the process said if it exits with anything
+    /// but 0.
+    pub async fn run(&self, spec: ProcessSpec) -> Result<ProcessExit> {
+        let program = spec.argv.first().cloned().unwrap_or_default();
+        let exit = self.run_process(spec, Arc::new(NoLines)).await?;
+        if exit.success() {
+            return Ok(exit);
+        }
+        let said = exit.complaint();
+        let ended =
+            exit.code.map_or("was ended by a signal".to_owned(), |code| format!("failed with {code}"));
+        Err(PluginError::internal(format!("`{program}` {ended}: {said}")))
+    }
 }
 
 /// Where the host keeps things. All absolute.
@@ -97,6 +117,42 @@ pub struct ProcessSpec {
     pub nice: u8,
 }
 
+/// Written like [`std::process::Command`].
+///
+/// ```
+/// use runtimed_plugin_api::ProcessSpec;
+///
+/// let spec = ProcessSpec::new("python3").args(["-m", "venv"]).arg("/envs/a");
+/// assert_eq!(spec.argv, ["python3", "-m", "venv", "/envs/a"]);
+/// ```
+impl ProcessSpec {
+    /// Runs `program`, which is looked for on `PATH` unless it is a path. What of it is not Unicode is replaced,
+    /// here and in arguments.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self::default().arg(program)
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.argv.push(argument.as_ref().to_string_lossy().into_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(self, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::arg)
+    }
+
+    /// Sets the longest run.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
 /// Receives a process's output, line by line, without the line ends.
 pub trait ProcessLines: Send + Sync + 'static {
     /// One line of `stdout` or `stderr`.
@@ -118,6 +174,12 @@ impl ProcessExit {
     /// Whether it exited with code 0.
     pub fn success(&self) -> bool {
         self.code == Some(0)
+    }
+
+    /// What a failed process said: its stderr or, if that is blank, its stdout.
+    pub fn complaint(&self) -> &str {
+        let (stdout, stderr) = (self.stdout.trim(), self.stderr.trim());
+        if stderr.is_empty() { stdout } else { stderr }
     }
 }
 

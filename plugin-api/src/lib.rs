@@ -4,9 +4,11 @@
 //! Implement [`Plugin`] and one or more capability traits, and export the type with
 //! `export_plugin!`. No type of the binary interface appears in a plugin's source.
 //!
+//! A complete plugin in one file is `plugin-template` in the repository; `docs/PLUGINS.md` leads through it.
+//!
 //! Map: one file per capability ([`EnvProvider`], [`BlobStore`], [`KernelBackend`], [`Rooms`]), one for
-//! what the host offers ([`HostServices`]), one for `plugin.toml` ([`manifest`]); `adapter` turns the
-//! traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
+//! what the host offers ([`HostServices`]), one for `plugin.toml` ([`manifest`]), one for names of
+//! Python packages ([`pypi`]); `adapter` turns the traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
 
 #[cfg(feature = "abi")]
 pub mod adapter;
@@ -24,6 +26,7 @@ pub mod manifest;
 mod plugin;
 #[cfg(feature = "host")]
 pub mod processes;
+pub mod pypi;
 mod rooms;
 pub mod search;
 mod task;

@@ -4,15 +4,21 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use runtimed_plugin_api::*;
-use venv_environments::VenvPlugin;
+
+use venv_environments::Provider;
 
 /// Runs processes and offers nothing else.
 struct TestHost;
 
 #[async_trait]
 impl HostServices for TestHost {
-    async fn run_process(&self, spec: ProcessSpec, _: Arc<dyn ProcessLines>) -> Result<ProcessExit> {
-        let output = Command::new(&spec.argv[0]).args(&spec.argv[1..]).stdin(Stdio::null()).output();
+    async fn run_process(
+        &self,
+        spec: ProcessSpec,
+        _: Arc<dyn ProcessLines>,
+    ) -> Result<ProcessExit> {
+        let output =
+            Command::new(&spec.argv[0]).args(&spec.argv[1..]).stdin(Stdio::null()).output();
         let output = output.map_err(|error| PluginError::internal(error.to_string()))?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(ProcessExit {
@@ -55,11 +61,14 @@ impl HostServices for TestHost {
 }
 
 fn provider() -> Arc<dyn EnvProvider> {
-    VenvPlugin::create(Arc::new(TestHost)).unwrap().env_providers().remove(0)
+    <Provider as Plugin>::create(Arc::new(TestHost)).unwrap().env_providers().remove(0)
 }
 
 fn request(packages: &[&str]) -> EnvRequest {
-    EnvRequest { packages: packages.iter().map(|&it| it.to_owned()).collect(), ..EnvRequest::default() }
+    EnvRequest {
+        packages: packages.iter().map(|&it| it.to_owned()).collect(),
+        ..EnvRequest::default()
+    }
 }
 
 #[tokio::test]
@@ -88,8 +97,8 @@ async fn equal_requests_have_equal_keys() {
 
 #[tokio::test]
 async fn trust_is_asked_for_what_the_notebook_declares() {
-    let identities =
-        provider().identities(&request(&["ipykernel", "My_Pkg>=2", "x @ https://h/x.whl"])).await;
-    let names: Vec<String> = identities.unwrap().into_iter().map(|identity| identity.name).collect();
-    assert_eq!(names, ["my-pkg", "x @ https://h/x.whl"]);
+    let request = request(&["My_Pkg>=2", "x @ https://h/x.whl"]);
+    let identities = provider().identities(&request).await.unwrap();
+    let names: Vec<String> = identities.into_iter().map(|identity| identity.name).collect();
+    assert_eq!(names, ["my-pkg", "https://h/x.whl"]);
 }

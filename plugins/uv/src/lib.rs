@@ -1,8 +1,8 @@
 //! Python environments built with uv.
 //!
 //! For: the daemon, which loads this library as a plugin; tests, which use [`UvProvider`] directly.
-//! Map: `provider` decides, `build` runs the steps, `commands`, `errors`, `progress`, `python`, `names`,
-//! `key` and `project` are the pure parts, `tool`, `bootstrap`, `index` and `wheel` see to uv itself.
+//! Map: `provider` decides, `build` runs the steps, `commands`, `errors`, `progress`, `python`, `key`
+//! and `project` are the pure parts, `tool`, `bootstrap`, `index` and `wheel` see to uv itself.
 
 mod bootstrap;
 mod build;
@@ -10,7 +10,6 @@ mod commands;
 mod errors;
 mod index;
 mod key;
-mod names;
 mod progress;
 mod project;
 mod provider;

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
-    PackageIdentity, PluginError, Project, Result, Task, async_trait,
+    PackageIdentity, PluginError, Project, Result, Task, async_trait, pypi,
 };
 use serde_json::{Map, json};
 
 use crate::build::{self, BACKGROUND, Build};
 use crate::commands::{self, Source};
 use crate::key::{KeyParts, cache_key, hex_digits};
+use crate::project;
 use crate::tool::{Surroundings, Tool};
-use crate::{names, project};
 
 /// Key in settings, metadata and labels.
 const KIND: &str = "uv";
@@ -64,14 +64,7 @@ impl UvProvider {
         let sources = [Source::Cache, Source::Index, Source::FreshIndex];
         build.install(&python, &request.packages, prerelease, &sources).await?;
         build.validate(&python).await?;
-        Ok(Environment {
-            kind: KIND.to_owned(),
-            prefix: prefix.to_owned(),
-            python,
-            python_version,
-            packages: request.packages,
-            extra: Map::new(),
-        })
+        Ok(Environment { python, python_version, ..Environment::at(prefix, KIND, request.packages) })
     }
 
     /// A project keeps its environment itself; `prefix` only stands for it.
@@ -80,16 +73,11 @@ impl UvProvider {
         let cwd = project.file.parent().unwrap_or(&project.file);
         let build = Build { host: &self.host, uv, cwd, task, nice: 0 };
         let (python, offline) = build.project(&project.file).await?;
+        let extra = [(PROJECT_FILE.to_owned(), json!(project.file)), (OFFLINE.to_owned(), json!(offline))];
         Ok(Environment {
-            kind: KIND.to_owned(),
-            prefix: prefix.to_owned(),
             python,
-            python_version: None,
-            packages: project.dependencies.clone(),
-            extra: Map::from_iter([
-                (PROJECT_FILE.to_owned(), json!(project.file)),
-                (OFFLINE.to_owned(), json!(offline)),
-            ]),
+            extra: Map::from_iter(extra),
+            ..Environment::at(prefix, KIND, project.dependencies.clone())
         })
     }
 }
@@ -142,7 +130,7 @@ impl EnvProvider for UvProvider {
             return Err(PluginError::unsupported("a project's packages come from its pyproject.toml")
                 .help("Add the packages there and restart the kernel."));
         }
-        let packages = names::checked(packages)?;
+        let packages = pypi::checked(packages)?;
         if packages.is_empty() {
             return Ok(());
         }
@@ -182,12 +170,7 @@ impl EnvProvider for UvProvider {
 
     async fn launch(&self, env: &Environment) -> Result<LaunchCommand> {
         let Some(file) = project_file(env) else {
-            return Ok(LaunchCommand {
-                argv: vec![env.python.display().to_string()],
-                env: [("VIRTUAL_ENV".to_owned(), env.prefix.display().to_string())].into(),
-                path: vec![env.prefix.join("bin")],
-                cwd: None,
-            });
+            return Ok(LaunchCommand::of_venv(env));
         };
         let uv = self.tool.path(&Task::silent()).await?;
         let offline = env.extra.get(OFFLINE).and_then(|value| value.as_bool()).unwrap_or_default();
@@ -201,7 +184,7 @@ impl EnvProvider for UvProvider {
 
     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
         let mut identities: Vec<_> =
-            declared(&names::checked(&request.packages)?).map(|package| names::identity(package)).collect();
+            declared(&pypi::checked(&request.packages)?).map(|package| pypi::identity(package)).collect();
         identities.sort();
         identities.dedup();
         Ok(identities)
@@ -213,7 +196,7 @@ fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
     if let Some(project) = &request.project {
         return Ok(EnvPlan { key: hex_digits(&format!("project:{}", project.file.display()), 16), request });
     }
-    let packages = names::checked(&request.packages)?;
+    let packages = pypi::checked(&request.packages)?;
     request.python = blank_is_none(request.python);
     let mut deps: Vec<String> = declared(&packages).cloned().collect();
     if request.env_id.is_some() {
@@ -244,7 +227,7 @@ fn declared(packages: &[String]) -> impl Iterator<Item = &String> {
 
 /// The items whose package `list` does not name.
 fn unnamed(items: &[&str], list: &[String]) -> Vec<String> {
-    owned(items).into_iter().filter(|item| !names::names(list, item)).collect()
+    owned(items).into_iter().filter(|item| !pypi::names(list, item)).collect()
 }
 
 fn owned(items: &[&str]) -> Vec<String> {

@@ -1,22 +1,27 @@
-//! Package names: what a requirement is called, and what trust knows it as.
+//! Python requirements: what they are called, and what trust knows them as.
 //!
-//! For: telling whether a list names a package already, and for the trust allowlist.
+//! For: providers that install from a Python package index.
 //! Promises: pure; a requirement that installs from somewhere else than the index never shares the
 //! identity of the index's package of that name.
 
-use runtimed_plugin_api::{PackageIdentity, PluginError, Result};
+use crate::{PackageIdentity, PluginError, Result};
 
 /// Ecosystem of packages that come from the package index.
 const PYPI: &str = "pypi";
 /// Ecosystem of packages that come from a URL, a repository or a path; the name is that place.
 const PYPI_URL: &str = "pypi-url";
 
-/// Endings by which uv takes a bare word for a file.
+/// Endings by which installers take a bare word for a file.
 const ARCHIVES: [&str; 12] =
     [".whl", ".zip", ".tar", ".tgz", ".tbz", ".txz", ".tlz", ".gz", ".bz2", ".xz", ".lzma", ".zst"];
 
-/// The normalized name in a requirement specifier: `Foo_Bar[x]>=1 ; python_version > "3"` is `foo-bar`.
-pub(crate) fn normalized(spec: &str) -> String {
+/// The normalized name in a requirement.
+///
+/// ```
+/// let name = runtimed_plugin_api::pypi::normalized("Foo_Bar[extra]>=1 ; python_version > '3'");
+/// assert_eq!(name, "foo-bar");
+/// ```
+pub fn normalized(spec: &str) -> String {
     let spec = spec.split(';').next().unwrap_or_default();
     let spec = spec.rsplit("::").next().unwrap_or_default().trim();
     let name = spec.split(|c: char| "@[<>=!~".contains(c) || c.is_whitespace()).next().unwrap_or_default();
@@ -25,13 +30,14 @@ pub(crate) fn normalized(spec: &str) -> String {
 }
 
 /// Whether `list` names the package of `spec`.
-pub(crate) fn names(list: &[String], spec: &str) -> bool {
+pub fn names(list: &[String], spec: &str) -> bool {
     let name = normalized(spec);
     list.iter().any(|item| normalized(item) == name)
 }
 
-/// What trust must allow before `spec` is installed.
-pub(crate) fn identity(spec: &str) -> PackageIdentity {
+/// What trust must allow before `spec` is installed: the package's name in the ecosystem `pypi`, or, for a
+/// requirement that installs from a URL, a repository or a path, that place in the ecosystem `pypi-url`.
+pub fn identity(spec: &str) -> PackageIdentity {
     let (ecosystem, name) = match direct_reference(spec) {
         Some(place) => (PYPI_URL, place.to_owned()),
         None => (PYPI, normalized(spec)),
@@ -57,13 +63,13 @@ fn direct_reference(spec: &str) -> Option<&str> {
 /// The packages without blanks around them and without empty entries.
 ///
 /// # Errors
-/// `Invalid` for an entry that uv would read as an option of its own.
-pub(crate) fn checked(packages: &[String]) -> Result<Vec<String>> {
+/// `Invalid` for an entry that an installer would read as an option of its own.
+pub fn checked(packages: &[String]) -> Result<Vec<String>> {
     let packages = packages.iter().map(|package| package.trim()).filter(|package| !package.is_empty());
     packages
         .map(|package| match package.starts_with('-') {
             true => Err(PluginError::invalid(format!("`{package}` is an option, not a package"))
-                .help("List package names only; indexes and other options belong in uv.toml.")),
+                .help("List package names only; indexes and other options belong in the installer's own configuration.")),
             false => Ok(package.to_owned()),
         })
         .collect()
