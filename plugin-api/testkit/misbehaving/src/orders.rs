@@ -59,7 +59,7 @@ impl Orders {
         }
         self.note("done", &mode);
         deeds::commit(deed, &mode, self)?;
-        let bomb = (deed == "destructor").then_some(Bomb);
+        let bomb = (deed == "destructor").then(|| Bomb);
         Ok(Order { deed: deed.to_owned(), _bomb: bomb })
     }
 
