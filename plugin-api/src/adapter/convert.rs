@@ -8,6 +8,12 @@ use serde::de::DeserializeOwned;
 
 use crate::{ErrorCode, PluginError, Result};
 
+/// Most bytes of an error's message and of its help: a tool's own output fits, and ten pools' errors fit into
+/// one status reply of 64 KiB.
+const LONGEST_TEXT: usize = 4 << 10;
+/// Most bytes of an error's detail; a longer one is dropped.
+const LONGEST_DETAIL: usize = 16 << 10;
+
 /// A document as it crosses.
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<RString> {
     Ok(serde_json::to_string(value)?.into())
@@ -61,13 +67,44 @@ impl From<PluginError> for Failure {
 }
 
 impl From<Failure> for PluginError {
+    /// Cut to what can be shown: an error ends up in a pool's status, a log line and a notebook.
     fn from(failure: Failure) -> Self {
+        let detail = if failure.detail.len() > LONGEST_DETAIL { "" } else { failure.detail.as_str() };
         Self {
             code: ErrorCode::from_number(failure.code),
-            message: failure.message.into(),
-            help: (!failure.help.is_empty()).then(|| failure.help.into()),
-            detail: parse(&failure.detail).unwrap_or_default(),
+            message: cut(&failure.message),
+            help: (!failure.help.is_empty()).then(|| cut(&failure.help)),
+            detail: parse(detail).unwrap_or_default(),
             retryable: failure.retryable,
         }
+    }
+}
+
+/// A text of at most [`LONGEST_TEXT`] bytes, its beginning if need be.
+pub(super) fn cut(text: &str) -> String {
+    if text.len() <= LONGEST_TEXT {
+        return text.to_owned();
+    }
+    let end = (0..=LONGEST_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{} ...", text.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_is_cut() {
+        let crossed = |error: PluginError| PluginError::from(Failure::from(error));
+        let short = PluginError::internal("m").help("h").detail(serde_json::json!({ "key": 1 }));
+        assert_eq!(crossed(short.clone()), short);
+        let long = "ä".repeat(LONGEST_TEXT);
+        let error = PluginError::internal(&long)
+            .help(&long)
+            .detail(serde_json::json!({ "key": "x".repeat(LONGEST_DETAIL) }));
+        let cut = crossed(error);
+        assert_eq!(cut.message, format!("{} ...", "ä".repeat(LONGEST_TEXT / 2)));
+        assert_eq!(cut.help, Some(cut.message));
+        assert!(cut.detail.is_null());
     }
 }

@@ -9,7 +9,7 @@ use runtimed_plugin_abi::{RNone, ROption, RStr, RString, Reply, TD_Opaque};
 
 use super::Side;
 use super::blob_store::{remote_blob_store, serve_blob_store};
-use super::convert::{document, json, parse};
+use super::convert::{cut, document, json, parse};
 use super::environments::{remote_environments, serve_environments};
 use super::kernel_backend::{remote_kernel_backend, serve_kernel_backend};
 use super::progress::{remote_lines, serve_lines};
@@ -43,7 +43,7 @@ impl abi::HostServices for ServedHost {
     }
 
     fn panicked(&self, message: RStr<'_>, location: RStr<'_>) {
-        self.host.call(|| (), |_| (self.on_panic)(message.as_str(), location.as_str()));
+        self.host.call(|| (), |_| (self.on_panic)(&cut(&message), &cut(&location)));
     }
 
     fn directories(&self) -> RString {
