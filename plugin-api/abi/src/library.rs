@@ -1,20 +1,23 @@
 //! The wrapper round dlopen.
 //!
 //! For: turning a file into a plugin, or into one sentence that says why not.
-//! Promises: an old plugin loads in a new host and a new plugin in an old host, as long as one's types are
-//! the other's with members appended; anything else is refused before a typed pointer is used.
+//! Promises: an old plugin loads in a new host and a new plugin in an old host, as long as the newer one's
+//! types are the older one's with members appended; within one version they are the same. Anything else is
+//! refused before a typed pointer is used.
 //! Never: unloads. Threads, thread-locals and vtables of a plugin live as long as the process.
 //! The caller has proven before that the file is complete: a truncated library ends the process inside
 //! dlopen.
 
+use std::cmp::Ordering;
 use std::ffi::c_int;
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals};
-use abi_stable::library::{AbiHeaderRef, LibHeader};
+use abi_stable::library::{AbiHeader, AbiHeaderRef, LibHeader};
 use abi_stable::type_layout::TypeLayout;
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
@@ -27,6 +30,9 @@ use crate::{
 
 /// Every symbol now, so that a missing one is an error here and not a crash later; none of them for others.
 const OPEN_FLAGS: c_int = RTLD_NOW | RTLD_LOCAL;
+
+/// Majors whose descriptors are looked for when ours is missing, to say which one it is.
+const MAJORS: RangeInclusive<u16> = 1..=9;
 
 /// A library whose types are known to fit.
 pub struct Library {
@@ -136,13 +142,27 @@ struct Read {
 fn descriptor(handle: &Handle, path: &Path) -> Result<Read, Refusal> {
     let strange = |what: &str| {
         Refusal::new(
-            format!("`{}` is not a plugin for this daemon: {what}", path.display()),
+            format!("`{}` is not a plugin for runtimed: {what}", path.display()),
             format!("install a build of the plugin for ABI {ABI_MAJOR}"),
         )
     };
     // SAFETY: the symbol is only used as an address.
-    let symbol = unsafe { handle.get::<*const Descriptor>(SYMBOL) }
-        .map_err(|_| strange(&format!("it does not export `{SYMBOL}`")))?;
+    let symbol = unsafe { handle.get::<*const Descriptor>(SYMBOL) }.map_err(|_| {
+        let mut others = MAJORS.filter(|major| {
+            // SAFETY: the symbol is not used at all.
+            unsafe { handle.get::<*const Descriptor>(format!("RUNTIMED_PLUGIN_V{major}")) }.is_ok()
+        });
+        match others.next() {
+            Some(major) => Refusal::new(
+                format!(
+                    "`{}` is a plugin for ABI {major}, this daemon speaks {ABI_MAJOR}.{ABI_MINOR}",
+                    path.display()
+                ),
+                other_major(major),
+            ),
+            None => strange(&format!("it does not export `{SYMBOL}`")),
+        }
+    })?;
     let start: *const Descriptor = *symbol;
     if start.is_null() || !start.is_aligned() {
         return Err(strange("its descriptor is damaged"));
@@ -182,7 +202,7 @@ fn check_descriptor(read: &Read) -> Result<LibraryFacts, Refusal> {
             format!(
                 "plugin `{id}` was built for ABI {major}.{minor}, this daemon speaks {ABI_MAJOR}.{ABI_MINOR}"
             ),
-            if *major > ABI_MAJOR { "update runtimed" } else { "update the plugin" },
+            other_major(*major),
         ));
     }
     if read.min_host_minor > ABI_MINOR {
@@ -205,51 +225,85 @@ fn check_descriptor(read: &Read) -> Result<LibraryFacts, Refusal> {
     Ok(facts)
 }
 
+/// What to do about a plugin for another major version.
+fn other_major(major: u16) -> String {
+    if major > ABI_MAJOR {
+        format!(
+            "update runtimed to a release for ABI {major}, or install a build of the plugin for ABI {ABI_MAJOR}"
+        )
+    } else {
+        format!("install a build of the plugin for ABI {ABI_MAJOR}")
+    }
+}
+
 /// Follows the descriptor to the typed header, if both sides use the same abi_stable.
 fn typed_header(root: LibHeaderPointer, facts: &LibraryFacts) -> Result<&'static LibHeader, Refusal> {
-    let mismatch = |report: Option<String>| Refusal {
-        reason: format!("plugin `{}` was built with another generation of abi_stable", facts.id),
-        remedy: "rebuild the plugin against the current runtimed-plugin-api".to_owned(),
+    let LibraryFacts { id, .. } = facts;
+    let refusal = |reason: String, report: Option<String>| Refusal {
+        reason,
+        remedy: "ask its author to build it against a released runtimed-plugin-api".to_owned(),
         report,
     };
+    let damaged = || format!("plugin `{id}` does not say where its types are described");
     if root.0.is_null() || !root.0.is_aligned() {
-        return Err(mismatch(None));
+        return Err(refusal(damaged(), None));
     }
     // SAFETY: `AbiHeaderRef` is a transparent wrapper of a non-null pointer to the ABI header, which is the
     // first field of every `LibHeader`; this is how abi_stable itself makes one from a symbol's address.
     let header = unsafe { std::mem::transmute::<*const LibHeader, AbiHeaderRef>(root.0) };
-    header.upgrade().map_err(|error| mismatch(Some(error.to_string())))
-}
-
-/// Accepts a plugin whose types are ours with members appended, or ours without our latest ones.
-fn check_layout(header: &'static LibHeader, facts: &LibraryFacts) -> Result<(), Refusal> {
-    let host = <PluginModuleRef as StableAbi>::LAYOUT;
-    let remedy = "rebuild the plugin against a released runtimed-plugin-api";
-    let Some(plugin) = header.layout() else {
-        return Err(Refusal::new(format!("plugin `{}` hides its types", facts.id), remedy));
-    };
-    let Err(report) = fits_either_way(host, plugin) else { return Ok(()) };
-    let (major, minor) = facts.abi;
-    Err(Refusal {
-        reason: format!(
-            "plugin `{}` says ABI {major}.{minor}, but its types are not those of this daemon's {ABI_MAJOR}.{ABI_MINOR}",
-            facts.id
-        ),
-        remedy: remedy.to_owned(),
-        report: Some(report),
+    header.upgrade().map_err(|error| {
+        let ours = AbiHeader::VALUE;
+        let reason = if header.magic_string == ours.magic_string {
+            format!(
+                "plugin `{id}` was built with abi_stable {}.{}, this daemon with {}.{}",
+                header.abi_major, header.abi_minor, ours.abi_major, ours.abi_minor
+            )
+        } else {
+            damaged()
+        };
+        refusal(reason, Some(error.to_string()))
     })
 }
 
-/// Whether one layout is the other with members appended; if not, everything there is to know about it.
-/// abi_stable asks only whether the plugin may be newer, and daemons are updated before plugins are.
-fn fits_either_way(host: &'static TypeLayout, plugin: &'static TypeLayout) -> Result<(), String> {
-    // Globals of its own for each check: plugins are compared with the host, not with each other.
-    let fits = |interface: &'static TypeLayout, implementation: &'static TypeLayout| {
-        check_layout_compatibility_with_globals(interface, implementation, &CheckingGlobals::new())
+/// Accepts a plugin whose types are what its version says: ours if it has our minor, ours without the latest
+/// members if it is older, ours with members appended if it is newer.
+fn check_layout(header: &'static LibHeader, facts: &LibraryFacts) -> Result<(), Refusal> {
+    let host = <PluginModuleRef as StableAbi>::LAYOUT;
+    let LibraryFacts { id, abi: (major, minor), .. } = facts;
+    let remedy = "ask its author to build it against a released runtimed-plugin-api";
+    let Some(plugin) = header.layout() else {
+        return Err(Refusal::new(format!("plugin `{id}` does not describe its types"), remedy));
     };
-    let Err(newer) = fits(host, plugin) else { return Ok(()) };
-    let Err(older) = fits(plugin, host) else { return Ok(()) };
-    Err(format!("host as interface:\n{newer}\n\nplugin as interface:\n{older}\n"))
+    let age = minor.cmp(&ABI_MINOR);
+    let Err(report) = fits(host, plugin, age) else { return Ok(()) };
+    let expected = match age {
+        Ordering::Less | Ordering::Equal => format!("those of ABI {major}.{minor}"),
+        Ordering::Greater => {
+            format!("those of this daemon's ABI {ABI_MAJOR}.{ABI_MINOR} with members appended")
+        }
+    };
+    let reason = format!(
+        "plugin `{id}` says ABI {major}.{minor}, but its types are not {expected}: \
+         it was built against a modified or unreleased ABI"
+    );
+    Err(Refusal { reason, remedy: remedy.to_owned(), report: Some(report) })
+}
+
+/// Whether the types of a plugin of that `age`, compared with the host, are the host's up to what the newer
+/// one appended; if not, everything there is to know about it.
+/// abi_stable asks only whether the plugin may be newer, and daemons are updated before plugins are.
+fn fits(host: &'static TypeLayout, plugin: &'static TypeLayout, age: Ordering) -> Result<(), String> {
+    // Globals of its own for each check: plugins are compared with the host, not with each other.
+    let has_all = |of: &'static TypeLayout, who: &'static TypeLayout| {
+        check_layout_compatibility_with_globals(of, who, &CheckingGlobals::new())
+    };
+    if age.is_ge() {
+        has_all(host, plugin).map_err(|error| format!("the plugin lacks what the host has:\n{error}\n"))?;
+    }
+    if age.is_le() {
+        has_all(plugin, host).map_err(|error| format!("the host lacks what the plugin has:\n{error}\n"))?;
+    }
+    Ok(())
 }
 
 /// Reads a descriptor's string.
@@ -333,16 +387,32 @@ mod tests {
     );
 
     #[test]
-    fn either_side_may_be_newer_and_neither_may_differ() {
+    fn types_are_what_the_version_says() {
         let first = <first::ModuleRef as StableAbi>::LAYOUT;
         let appended = <appended::ModuleRef as StableAbi>::LAYOUT;
         let inserted = <inserted::ModuleRef as StableAbi>::LAYOUT;
         let changed = <changed::ModuleRef as StableAbi>::LAYOUT;
-        for (host, plugin) in [(first, first), (first, appended), (appended, first)] {
-            fits_either_way(host, plugin).unwrap();
+        let all = [first, appended, inserted, changed];
+        for (host, plugin, age) in [
+            (first, first, Ordering::Less),
+            (first, first, Ordering::Equal),
+            (first, first, Ordering::Greater),
+            (first, appended, Ordering::Greater),
+            (appended, first, Ordering::Less),
+        ] {
+            fits(host, plugin, age).unwrap();
         }
-        for (host, plugin) in [(first, inserted), (inserted, first), (first, changed), (appended, changed)] {
-            assert!(!fits_either_way(host, plugin).unwrap_err().is_empty());
+        // Appended, but the version does not say so.
+        for (host, plugin) in [(first, appended), (appended, first)] {
+            fits(host, plugin, Ordering::Equal).unwrap_err();
+        }
+        for different in [inserted, changed] {
+            for other in all.into_iter().filter(|other| *other != different) {
+                for age in [Ordering::Less, Ordering::Equal, Ordering::Greater] {
+                    assert!(!fits(different, other, age).unwrap_err().is_empty());
+                    fits(other, different, age).unwrap_err();
+                }
+            }
         }
     }
 }
