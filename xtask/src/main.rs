@@ -8,6 +8,8 @@
 
 mod bench;
 mod daemon;
+mod fixtures;
+mod frozen;
 mod lint;
 mod quickstart;
 mod stage;
@@ -48,6 +50,10 @@ enum Command {
     Lint,
     /// Only the project's own rules: arrows, unsafe, ABI types, file headers
     Tidy,
+    /// Compile the plugins and hosts of every released ABI, for the version tests
+    Fixtures,
+    /// Keep the sources of the ABI as it is released today
+    FreezeAbi,
     /// Measure a release build: criterion inside, end to end through the real client
     Bench(bench::Options),
 }
@@ -71,6 +77,8 @@ fn run(command: Command) -> Result<()> {
         Command::Test { arguments } => test::run(&arguments),
         Command::Lint => lint::run(),
         Command::Tidy => tidy::run(),
+        Command::Fixtures => fixtures::build().map(|folder| println!("compiled {}", folder.display())),
+        Command::FreezeAbi => frozen::freeze(),
         Command::Bench(options) => bench::run(&options),
     }
 }

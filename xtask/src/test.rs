@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{stage, tools, workspace};
+use crate::{fixtures, stage, tools, workspace};
 
 /// Builds, stages, prepares the tools and runs all tests; `arguments` go to the test runner.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let dist = stage::build(false)?;
+    let fixtures = fixtures::build()?;
     let tools = tools::prepare()?;
     let mut tests = workspace::cargo();
     if has_nextest() {
@@ -17,7 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Some(tools) = &tools {
         tools.apply(&mut tests)?;
     }
-    tests.env("RUNTIMED_TEST_DIST", &dist).args(arguments);
+    tests.env("RUNTIMED_TEST_DIST", &dist).env("RUNTIMED_TEST_ABI_FIXTURES", &fixtures).args(arguments);
     workspace::run(&mut tests)?;
     if arguments.is_empty() {
         workspace::run(workspace::cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
