@@ -37,6 +37,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon in the foreground (the default).
     Run,
+    /// Hold one plugin for the daemon, which starts this by itself.
+    #[command(hide = true)]
+    PluginChild,
 }
 
 /// Options of `runtimed run`.

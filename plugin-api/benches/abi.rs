@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use runtimed_plugin_api::{Bytes, Credit, EnvRequest, Join, JoinTarget, PeerLink};
-use support::Fixture;
+use support::{Carrier, Fixture};
 
 /// Takes frames and drops them.
 struct Sink;
@@ -32,7 +32,7 @@ fn abi(criterion: &mut Criterion) {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
-    let fixture = Fixture::load();
+    let fixture = runtime.block_on(Fixture::load(Carrier::InProcess));
     let join = Join {
         target: JoinTarget::Open { path: "/a.ipynb".into(), working_dir: None },
         principal: "local:ana".to_owned(),

@@ -7,6 +7,8 @@
 //! Never: seen by authors; everything they need is the traits and `export_plugin!`.
 
 mod blob_store;
+#[cfg(feature = "host")]
+pub mod child;
 mod convert;
 mod env_provider;
 mod environments;

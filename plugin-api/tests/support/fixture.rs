@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+#[cfg(feature = "host")]
+use runtimed_plugin_api::adapter::child::{Child, ChildLimits, ChildSpec};
 use runtimed_plugin_api::adapter::{Library, Panicked};
 use runtimed_plugin_api::{
     BlobStore, Directories, EnvProvider, Environments, HostServices, KernelBackend, Plugin, PluginError,
@@ -26,31 +28,70 @@ pub(crate) struct Fixture {
     pub(crate) host: Arc<TestHost>,
     pub(crate) logs: UnboundedReceiver<Line>,
     pub(crate) panics: UnboundedReceiver<Panicked>,
+    #[cfg(feature = "host")]
+    pub(crate) child: Option<Child>,
+}
+
+/// How the plugin is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    InProcess,
+    #[cfg(feature = "host")]
+    Child,
+}
+
+/// A child with `library` and no limits.
+#[cfg(feature = "host")]
+pub(crate) fn spec(library: &Path) -> ChildSpec {
+    let program = fixture_library().with_file_name("plugin_child");
+    ChildSpec {
+        command: vec![program.into()],
+        id: "fixture".to_owned(),
+        library: library.to_owned(),
+        limits: ChildLimits::default(),
+    }
 }
 
 impl Fixture {
-    pub(crate) fn load() -> Self {
-        Self::load_from(&fixture_library())
+    pub(crate) async fn load(carrier: Carrier) -> Self {
+        Self::load_from(carrier, &fixture_library()).await
     }
 
     /// Loads a copy, which has statics of its own. The file may go once it is mapped.
-    pub(crate) fn load_copy() -> Self {
+    pub(crate) async fn load_copy(carrier: Carrier) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("copy.so");
         std::fs::copy(fixture_library(), &copy).unwrap();
-        Self::load_from(&copy)
+        Self::load_from(carrier, &copy).await
     }
 
-    fn load_from(path: &Path) -> Self {
-        let library = Library::open(path).unwrap();
-        assert_eq!(library.facts().id, "fixture");
+    async fn load_from(carrier: Carrier, path: &Path) -> Self {
         let (host, logs) = TestHost::new();
         let (report, panics) = unbounded_channel();
         let on_panic = move |panicked| {
             let _ = report.send(panicked);
         };
-        let plugin = library.create(host.clone(), Handle::current(), on_panic).unwrap();
-        Self { plugin, host, logs, panics }
+        match carrier {
+            Carrier::InProcess => {
+                let library = Library::open(path).unwrap();
+                assert_eq!(library.facts().id, "fixture");
+                let plugin = library.create(host.clone(), Handle::current(), on_panic).unwrap();
+                Self {
+                    plugin,
+                    host,
+                    logs,
+                    panics,
+                    #[cfg(feature = "host")]
+                    child: None,
+                }
+            }
+            #[cfg(feature = "host")]
+            Carrier::Child => {
+                let child = Child::start(spec(path), host.clone(), on_panic).await.unwrap();
+                assert_eq!(child.facts().id, "fixture");
+                Self { plugin: child.plugin().clone(), host, logs, panics, child: Some(child) }
+            }
+        }
     }
 
     pub(crate) fn provider(&self) -> Arc<dyn EnvProvider> {

@@ -1,5 +1,6 @@
-//! The in-process carrier against a real library: the example `fixture_plugin`, which cargo builds with
-//! the tests.
+//! Every carrier against a real library: the example `fixture_plugin`, which cargo builds with the tests.
+//! The child carrier is there with the feature `host`.
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 #[path = "support/fixture.rs"]
 mod support;
@@ -12,8 +13,36 @@ use runtimed_plugin_api::{
     Attached, Bytes, Credit, EnvPlan, EnvRequest, Environment, ErrorCode, Join, JoinTarget, PeerLink,
     Progress, ProgressSink, Task,
 };
-use support::Fixture;
+use support::{Carrier, Fixture};
 use tokio::sync::mpsc;
+
+/// Runs each test through each carrier.
+macro_rules! through_every_carrier {
+    ($($test:ident,)*) => {
+        mod in_process {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Carrier::InProcess).await;
+            })*
+        }
+
+        #[cfg(feature = "host")]
+        mod child {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Carrier::Child).await;
+            })*
+        }
+    };
+}
+
+through_every_carrier! {
+    a_loaded_plugin_answers_like_a_local_object,
+    every_part_of_an_error_crosses,
+    dropping_a_call_cancels_its_body,
+    a_panic_in_an_asynchronous_body_is_an_error_and_is_reported,
+    the_log_bridge_follows_the_hosts_level,
+}
 
 fn environment() -> Environment {
     Environment {
@@ -26,13 +55,12 @@ fn environment() -> Environment {
     }
 }
 
-#[tokio::test]
-async fn a_loaded_plugin_answers_like_a_local_object() {
-    let fixture = Fixture::load();
+async fn a_loaded_plugin_answers_like_a_local_object(carrier: Carrier) {
+    let fixture = Fixture::load(carrier).await;
     fixture.plugin.start().await.unwrap();
     let provider = fixture.provider();
     assert_eq!((provider.info().kind.as_str(), provider.info().label.as_str()), ("fixture", "Fixture"));
-    assert!(fixture.plugin.blob_store().is_none() && fixture.plugin.rooms().is_some());
+    assert!(fixture.plugin.blob_store().is_none());
 
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(provider.detect(folder.path()).await.unwrap(), None);
@@ -58,17 +86,15 @@ async fn a_loaded_plugin_answers_like_a_local_object() {
     fixture.plugin.stop(Duration::from_secs(1)).await.unwrap();
 }
 
-#[tokio::test]
-async fn every_part_of_an_error_crosses() {
-    let error = Fixture::load().provider().identities(&EnvRequest::default()).await.unwrap_err();
+async fn every_part_of_an_error_crosses(carrier: Carrier) {
+    let error = Fixture::load(carrier).await.provider().identities(&EnvRequest::default()).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::Unavailable, "no network"));
     assert_eq!((error.help.as_deref(), error.retryable), (Some("plug it in"), true));
     assert_eq!(error.detail["failed_package"], "numpyy");
 }
 
-#[tokio::test]
-async fn dropping_a_call_cancels_its_body() {
-    let mut fixture = Fixture::load();
+async fn dropping_a_call_cancels_its_body(carrier: Carrier) {
+    let mut fixture = Fixture::load(carrier).await;
     let provider = fixture.provider();
     let call = tokio::spawn(async move { provider.optimize(&environment()).await });
     fixture.wait_for_log("waiting").await;
@@ -76,10 +102,9 @@ async fn dropping_a_call_cancels_its_body() {
     fixture.wait_for_log("cancelled").await;
 }
 
-#[tokio::test]
-async fn a_panic_in_an_asynchronous_body_is_an_error_and_is_reported() {
+async fn a_panic_in_an_asynchronous_body_is_an_error_and_is_reported(carrier: Carrier) {
     // A copy of its own: panic hook and log bridge are one per loaded library.
-    let mut fixture = Fixture::load_copy();
+    let mut fixture = Fixture::load_copy(carrier).await;
     let error = fixture.provider().verify(&environment()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Panicked);
     assert_eq!(error.message, "the plugin panicked: verify panics, as the test asked");
@@ -94,6 +119,7 @@ async fn a_panic_in_an_asynchronous_body_is_an_error_and_is_reported() {
 
 #[tokio::test]
 async fn frames_go_there_and_back_and_panics_stay_there() {
+    let carrier = Carrier::InProcess;
     struct Link(Mutex<Vec<(u8, Bytes)>>);
     impl PeerLink for Link {
         fn send(&self, frame_type: u8, payload: Bytes) -> Credit {
@@ -103,7 +129,7 @@ async fn frames_go_there_and_back_and_panics_stay_there() {
         fn grant(&self, _: u64) {}
         fn close(&self) {}
     }
-    let mut fixture = Fixture::load();
+    let mut fixture = Fixture::load(carrier).await;
     let link = Arc::new(Link(Mutex::default()));
     let join = Join {
         target: JoinTarget::Open { path: "/a.ipynb".into(), working_dir: None },
@@ -127,9 +153,8 @@ async fn frames_go_there_and_back_and_panics_stay_there() {
     assert_eq!(fixture.panics.recv().await.unwrap().message, "a destructor that panics");
 }
 
-#[tokio::test]
-async fn the_log_bridge_follows_the_hosts_level() {
-    let mut fixture = Fixture::load_copy();
+async fn the_log_bridge_follows_the_hosts_level(carrier: Carrier) {
+    let mut fixture = Fixture::load_copy(carrier).await;
     let provider = fixture.provider();
     provider.launch(&environment()).await.unwrap();
     let fact = fixture.wait_for_log("a fact").await;
