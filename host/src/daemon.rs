@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use runtimed_plugin_api::adapter::crash;
 use runtimed_plugin_api::{Directories, Environments, PluginError, RoomReply, RoomRequest, Rooms};
 use runtimed_protocol::identity::local_principal;
 use serde_json::Value;
@@ -161,6 +162,7 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("runtimed")
+        .on_thread_start(crash::provide_signal_stack)
         .enable_all()
         .build()
         .context("could not start threads")?;

@@ -14,23 +14,19 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use runtimed_plugin_api::adapter::Panicked;
 use runtimed_plugin_api::manifest::{Activate, Manifest};
 use runtimed_plugin_api::{BlobStore, ENV_PROVIDER, EnvProvider, KernelBackend, Plugin, PluginError, Rooms};
 use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::load::load;
+use super::load::{Loaded, Loader, Note};
 use super::order::order;
 use super::row::{Problem, Row, Status};
 use super::search::{Found, SearchPath, search};
 use super::services::{HostContext, Services};
 
-/// Longest time from the first check of a plugin's files to its `create`. Hashing and loading 40 MB takes a
-/// second on a slow disk, and `create` does nothing slow, so this is generous.
-const LOAD_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest start of a plugin. `start` only schedules long work, so this is generous.
-const START_DEADLINE: Duration = Duration::from_secs(20);
 /// What a plugin gets to return from `stop` after its grace is over.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 /// Folder below the base for the long form of why a plugin was refused.
@@ -42,6 +38,7 @@ pub type Providers = BTreeMap<String, Arc<dyn EnvProvider>>;
 /// The plugins of this daemon.
 pub struct Registry {
     context: Arc<HostContext>,
+    loader: Arc<Loader>,
     path: SearchPath,
     /// Ids that the settings switch off.
     disabled: BTreeSet<String>,
@@ -57,6 +54,7 @@ pub struct Registry {
 
 /// A plugin that may be loaded.
 struct Slot {
+    found: Found,
     manifest: Manifest,
     row: Mutex<Row>,
     /// Filled by the first activation; empty inside if that failed.
@@ -64,9 +62,10 @@ struct Slot {
 }
 
 impl Registry {
-    /// A registry that has not looked for plugins yet.
+    /// A registry that has not looked for plugins yet. Blocks on the file system for a moment.
     pub fn new(context: Arc<HostContext>, path: SearchPath, disabled: BTreeSet<String>) -> Arc<Self> {
         Arc::new(Self {
+            loader: Loader::open(&context.directories.base),
             context,
             path,
             disabled,
@@ -110,6 +109,10 @@ impl Registry {
         let slots = self.slots.get_or_init(|| self.sort(usable));
         let starting = slots.iter().filter(|slot| slot.starts_with_the_daemon());
         join_all(starting.map(|slot| self.activate(slot))).await;
+        let (loader, wanted) =
+            (Arc::clone(&self.loader), slots.iter().map(|slot| slot.found.clone()).collect::<Vec<_>>());
+        // Old copies are removed beside everything else; if that panicked they would only stay.
+        let _ = tokio::task::spawn_blocking(move || loader.sweep(&wanted)).await;
     }
 
     /// Waits until [`Registry::load`] is done.
@@ -137,6 +140,13 @@ impl Registry {
             }
             slot.set(Status::Stopped, reason, remedy, None);
         }
+        self.loader.expect_end();
+    }
+
+    /// Forgets that a plugin took an earlier life of the daemon down, so that it is loaded again. Whether there
+    /// was anything to forget. Blocks on the file system for a moment.
+    pub fn forgive(&self, id: &str) -> bool {
+        self.loader.forgive(id)
     }
 
     /// Every plugin that was found, in start order, then those that never start.
@@ -244,7 +254,7 @@ impl Registry {
         }
         let slots = sorted.into_iter().filter_map(|at| usable.get(at)).map(|(found, manifest)| {
             let row = Mutex::new(row(found, Status::NotLoaded));
-            Arc::new(Slot { manifest: manifest.clone(), row, plugin: OnceCell::new() })
+            Arc::new(Slot { found: found.clone(), manifest: manifest.clone(), row, plugin: OnceCell::new() })
         });
         slots.collect()
     }
@@ -269,8 +279,8 @@ impl Registry {
     async fn activate_now(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Arc<dyn Plugin>> {
         let made = slot.plugin.get_or_init(|| async {
             match self.start(slot).await {
-                Ok(plugin) => {
-                    slot.started();
+                Ok(Loaded { plugin, note }) => {
+                    slot.started(note);
                     Some(plugin)
                 }
                 Err(problem) => {
@@ -282,7 +292,7 @@ impl Registry {
         made.await.clone()
     }
 
-    async fn start(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<dyn Plugin>, Problem> {
+    async fn start(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Loaded, Problem> {
         let manifest = &slot.manifest;
         for need in &manifest.needs.capabilities {
             // This ends, because circles have no slots.
@@ -300,37 +310,19 @@ impl Registry {
                 ));
             }
         }
-        let folder = slot.row().folder.clone();
         let host = Services {
             plugin: manifest.id.clone(),
-            folder: folder.clone(),
+            folder: slot.found.folder.clone(),
             context: self.context.clone(),
             registry: Arc::downgrade(self),
         };
         let poisoned = Arc::downgrade(slot);
-        let loading = load(manifest.clone(), folder, Arc::new(host), move |panicked| {
+        let on_panic = move |panicked: Panicked| {
             if let Some(slot) = poisoned.upgrade() {
                 slot.poison(&panicked.message, &panicked.location);
             }
-        });
-        // What is loading cannot be interrupted; it is left to itself, and its plugin is dropped unused.
-        let plugin = timeout(LOAD_DEADLINE, loading).await.unwrap_or_else(|_| {
-            Err(Problem::failed(
-                format!("plugin `{}` could not be loaded within {} s", manifest.id, LOAD_DEADLINE.as_secs()),
-                "restart the daemon, or reinstall the plugin",
-            ))
-        })?;
-        match timeout(START_DEADLINE, plugin.start()).await {
-            Ok(Ok(())) => Ok(plugin),
-            Ok(Err(error)) => Err(Problem::failed(
-                format!("plugin `{}` could not start: {error}", manifest.id),
-                error.help.unwrap_or_else(|| "restart the daemon, or reinstall the plugin".to_owned()),
-            )),
-            Err(_) => Err(Problem::failed(
-                format!("plugin `{}` did not start within {} s", manifest.id, START_DEADLINE.as_secs()),
-                "restart the daemon, or reinstall the plugin",
-            )),
-        }
+        };
+        self.loader.load(slot.found.clone(), manifest.clone(), Arc::new(host), on_panic).await
     }
 
     /// Makes a failed activation visible: row, log, and the long form in a file.
@@ -393,11 +385,14 @@ impl Slot {
         *row = Row { status, reason, remedy, report, ..row.clone() };
     }
 
-    /// It is at work; unless a panic came in between, which counts more.
-    fn started(&self) {
+    /// It is at work, perhaps with something to say; unless a panic came in between, which counts more.
+    fn started(&self, note: Option<Note>) {
         let mut row = self.row();
         if row.status == Status::NotLoaded {
             row.status = Status::Ok;
+            if let Some(note) = note {
+                (row.reason, row.remedy) = (note.reason, note.remedy);
+            }
         }
     }
 

@@ -1,13 +1,16 @@
 //! Which plugins there are.
 //!
-//! Promises: the first folder with an id wins; later ones are reported as shadowed.
+//! Promises: the first folder with an id wins; later ones are reported as shadowed. What lies in the user's
+//! folder without having been added there is no candidate, so it shadows nothing either.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use runtimed_plugin_api::lock_file::{FILE_NAME as LOCK_FILE, LockFile, Pin};
 use runtimed_plugin_api::manifest::Manifest;
 pub use runtimed_plugin_api::search::{SearchPath, Source};
 
+use super::permissions::check_permissions;
 use super::row::Problem;
 
 /// A folder that has a manifest.
@@ -18,6 +21,8 @@ pub(super) struct Found {
     pub(super) folder: PathBuf,
     /// The manifest, or why it is no use.
     pub(super) manifest: Result<Manifest, Problem>,
+    /// The files the user accepted, for a plugin of the user's folder.
+    pub(super) pin: Option<Pin>,
 }
 
 impl Found {
@@ -55,10 +60,20 @@ pub(super) fn search(path: &SearchPath) -> Findings {
     }
     let mut findings = Findings::default();
     let mut winners: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut locks: BTreeMap<PathBuf, Result<LockFile, Problem>> = BTreeMap::new();
     for (source, named) in path.plugin_folders() {
-        let manifest = read_manifest(&named);
+        let mut manifest = read_manifest(&named);
+        let mut pin = None;
+        if source == Source::User {
+            let plugins = named.parent().unwrap_or(&named);
+            let lock = locks.entry(plugins.to_owned()).or_insert_with(|| read_lock(plugins));
+            (manifest, pin) = match pin_of(&named, lock, manifest) {
+                Ok((manifest, pin)) => (Ok(manifest), Some(pin)),
+                Err(problem) => (Err(problem), None),
+            };
+        }
         let folder = named.canonicalize().unwrap_or(named);
-        let found = Found { source, folder, manifest };
+        let found = Found { source, folder, manifest, pin };
         match &found.manifest {
             Ok(manifest) => match winners.get(&manifest.id) {
                 // The same folder twice in the search path is no conflict.
@@ -73,6 +88,40 @@ pub(super) fn search(path: &SearchPath) -> Findings {
         }
     }
     findings
+}
+
+/// Reads the lock file of the user's plugins, which nobody else may have written.
+fn read_lock(plugins: &Path) -> Result<LockFile, Problem> {
+    let file = plugins.join(LOCK_FILE);
+    if file.exists() {
+        check_permissions(&file)?;
+    }
+    LockFile::read(plugins).map_err(|error| {
+        Problem::refused(
+            format!("{error}; without it no plugin of that folder can be trusted, and none of them was run"),
+            format!(
+                "move `{}` away and add the plugins again: runt plugins add <folder>",
+                plugins.join(LOCK_FILE).display()
+            ),
+        )
+    })
+}
+
+/// Finds what the user accepted when adding the plugin in `folder`.
+fn pin_of(
+    folder: &Path,
+    lock: &Result<LockFile, Problem>,
+    manifest: Result<Manifest, Problem>,
+) -> Result<(Manifest, Pin), Problem> {
+    let pins = &lock.as_ref().map_err(Problem::clone)?.plugins;
+    let manifest = manifest?;
+    match pins.get(&manifest.id) {
+        Some(pin) => Ok((manifest, pin.clone())),
+        None => Err(Problem::refused(
+            format!("`{}` was not added with `runt plugins add`, so it was not run", folder.display()),
+            format!("if you trust it: runt plugins add '{}'", folder.display()),
+        )),
+    }
 }
 
 /// Reads the manifest of a folder, whose name must be the id.

@@ -7,7 +7,7 @@
 //! trait methods with default bodies or module fields and changes nothing else.
 //! Never: an enum with data of our own, a tokio type, a waker assumption, a thread-local, unloading.
 //!
-//! This crate alone holds `unsafe`: the bytes' owner pointer, the descriptor and the loader.
+//! This crate alone holds `unsafe`: the bytes' owner pointer, the descriptor, the loader and what watches it.
 
 #![expect(
     non_local_definitions,
@@ -16,6 +16,8 @@
 
 mod blob_store;
 mod bytes;
+mod code;
+pub mod crash;
 mod descriptor;
 mod entry;
 mod env_provider;

@@ -21,6 +21,7 @@ use abi_stable::library::{AbiHeader, AbiHeaderRef, LibHeader};
 use abi_stable::type_layout::TypeLayout;
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
+use crate::code;
 use crate::descriptor::{MAGIC, Text};
 use crate::entry::LibHeaderPointer;
 use crate::{
@@ -38,6 +39,8 @@ const MAJORS: RangeInclusive<u16> = 1..=9;
 pub struct Library {
     module: PluginModuleRef,
     facts: LibraryFacts,
+    /// Where its descriptor is.
+    place: usize,
 }
 
 /// What a library's descriptor says.
@@ -113,12 +116,17 @@ impl Library {
                 report: Some(error.to_string()),
             },
         )?;
-        Ok(Self { module, facts })
+        Ok(Self { module, facts, place: descriptor.place })
     }
 
     /// What the library says about itself.
     pub fn facts(&self) -> &LibraryFacts {
         &self.facts
+    }
+
+    /// Has the note of [`crate::crash`] name `owner` if the process dies in this library's code.
+    pub fn answers_for_crashes_as(&self, owner: &str) {
+        code::name(self.place, Some(owner));
     }
 
     /// Makes an instance of the plugin.
@@ -129,6 +137,7 @@ impl Library {
 
 /// The fields of a descriptor that passed the first checks.
 struct Read {
+    place: usize,
     abi: (u16, u16),
     min_host_minor: u16,
     flags: u16,
@@ -178,6 +187,7 @@ fn descriptor(handle: &Handle, path: &Path) -> Result<Read, Refusal> {
     // SAFETY: the plugin's descriptor is at least as long as ours, and fields are only ever appended.
     let found = unsafe { &*start };
     Ok(Read {
+        place: start.addr(),
         abi: (found.abi_major, found.abi_minor),
         min_host_minor: found.min_host_minor,
         flags: found.flags,

@@ -40,6 +40,11 @@ impl Library {
         self.0.facts()
     }
 
+    /// Has the note of [`super::crash`] name `owner` if the process dies in this library's code.
+    pub fn answers_for_crashes_as(&self, owner: &str) {
+        self.0.answers_for_crashes_as(owner);
+    }
+
     /// Makes an instance. Bodies of `host` run on `runtime`; `on_panic` hears of every panic that was
     /// caught at the boundary, from any thread.
     ///

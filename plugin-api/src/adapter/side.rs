@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use runtimed_plugin_abi::{FfiFuture, Outcome, Reply};
+use runtimed_plugin_abi::{FfiFuture, Outcome, Reply, crash};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
@@ -147,7 +147,8 @@ fn start_runtime(threads: &str, workers: usize) -> io::Result<Runtime> {
     if workers > 0 {
         builder.worker_threads(workers);
     }
-    builder.thread_name(threads).enable_all().build()
+    // The plugin's std does not know that somebody handles signals, and gives its threads no stack for that.
+    builder.thread_name(threads).on_thread_start(crash::provide_signal_stack).enable_all().build()
 }
 
 /// A reply whose body runs elsewhere. Dropping it aborts the body.
