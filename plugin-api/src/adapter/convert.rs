@@ -14,6 +14,10 @@ const LONGEST_TEXT: usize = 4 << 10;
 /// Most bytes of an error's detail; a longer one is dropped.
 const LONGEST_DETAIL: usize = 16 << 10;
 
+/// Most bytes of a document about environments: thousands of packages fit. What a pool keeps is written to disk,
+/// sent back with each call and shown.
+const LONGEST_DOCUMENT: usize = 8 << 20;
+
 /// A document as it crosses.
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<RString> {
     Ok(serde_json::to_string(value)?.into())
@@ -54,6 +58,23 @@ pub(super) async fn document<T: DeserializeOwned>(reply: Reply) -> Result<T> {
     parse(&result(reply.await)?)
 }
 
+/// A document about environments that has crossed, unless it is far too long.
+pub(super) fn parse_bounded<T: DeserializeOwned>(text: &str) -> Result<T> {
+    if text.len() > LONGEST_DOCUMENT {
+        let bytes = text.len();
+        return Err(PluginError::internal(format!(
+            "the plugin returned a document of {bytes} bytes; {LONGEST_DOCUMENT} are allowed"
+        ))
+        .help("report this to the plugin's author"));
+    }
+    parse(text)
+}
+
+/// Waits for a document about environments.
+pub(super) async fn bounded_document<T: DeserializeOwned>(reply: Reply) -> Result<T> {
+    parse_bounded(&result(reply.await)?)
+}
+
 impl From<PluginError> for Failure {
     fn from(error: PluginError) -> Self {
         Self {
@@ -92,6 +113,14 @@ pub(super) fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_that_is_far_too_long_is_refused() {
+        let text = |length: usize| serde_json::to_string(&"x".repeat(length)).unwrap();
+        assert_eq!(parse_bounded::<String>(&text(LONGEST_DOCUMENT - 2)).unwrap().len(), LONGEST_DOCUMENT - 2);
+        let error = parse_bounded::<String>(&text(LONGEST_DOCUMENT)).unwrap_err();
+        assert_eq!(error.message, "the plugin returned a document of 8388610 bytes; 8388608 are allowed");
+    }
 
     #[test]
     fn a_long_error_is_cut() {

@@ -8,7 +8,7 @@ use runtimed_plugin_abi as abi;
 use runtimed_plugin_abi::{RString, Reply, TD_Opaque};
 
 use super::Side;
-use super::convert::{document, json, parse, path};
+use super::convert::{bounded_document, json, parse, parse_bounded, path};
 use super::progress::{remote_task, serve_task};
 use super::served::Served;
 use crate::{
@@ -72,7 +72,7 @@ pub(super) fn remote_env_provider(
     object: abi::EnvProviderObject,
     side: &Side,
 ) -> Result<Arc<dyn EnvProvider>> {
-    let info = parse(&object.info())?;
+    let info = parse_bounded(&object.info())?;
     Ok(Arc::new(RemoteEnvProvider { object, side: side.clone(), info }))
 }
 
@@ -89,41 +89,41 @@ impl EnvProvider for RemoteEnvProvider {
     }
 
     async fn detect(&self, dir: &Path) -> Result<Option<Project>> {
-        document(self.object.detect(path(dir)?)).await
+        bounded_document(self.object.detect(path(dir)?)).await
     }
 
     async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> {
-        document(self.object.plan(json(&request)?)).await
+        bounded_document(self.object.plan(json(&request)?)).await
     }
 
     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
         let task = serve_task(&task, &self.side);
-        document(self.object.create(json(&plan)?, path(prefix)?, task)).await
+        bounded_document(self.object.create(json(&plan)?, path(prefix)?, task)).await
     }
 
     async fn clone_env(&self, template: &Environment, prefix: &Path, task: Task) -> Result<Environment> {
         let task = serve_task(&task, &self.side);
-        document(self.object.clone_env(json(template)?, path(prefix)?, task)).await
+        bounded_document(self.object.clone_env(json(template)?, path(prefix)?, task)).await
     }
 
     async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {
         let task = serve_task(&task, &self.side);
-        document(self.object.install(json(env)?, json(packages)?, task)).await
+        bounded_document(self.object.install(json(env)?, json(packages)?, task)).await
     }
 
     async fn optimize(&self, env: &Environment) -> Result<()> {
-        document(self.object.optimize(json(env)?)).await
+        bounded_document(self.object.optimize(json(env)?)).await
     }
 
     async fn verify(&self, env: &Environment) -> Result<Health> {
-        document(self.object.verify(json(env)?)).await
+        bounded_document(self.object.verify(json(env)?)).await
     }
 
     async fn launch(&self, env: &Environment) -> Result<LaunchCommand> {
-        document(self.object.launch(json(env)?)).await
+        bounded_document(self.object.launch(json(env)?)).await
     }
 
     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
-        document(self.object.identities(json(request)?)).await
+        bounded_document(self.object.identities(json(request)?)).await
     }
 }
