@@ -30,7 +30,11 @@ impl Daemon {
 
     /// Starts a daemon after `prepare` had a look at its home and its command.
     pub(crate) fn start_with(prepare: impl FnOnce(&Path, &mut Command)) -> Self {
-        let home = tempfile::Builder::new().prefix("rt").tempdir().unwrap();
+        Self::start_in(tempfile::Builder::new().prefix("rt").tempdir().unwrap(), prepare)
+    }
+
+    /// The same, in a home that is there.
+    fn start_in(home: tempfile::TempDir, prepare: impl FnOnce(&Path, &mut Command)) -> Self {
         let mut command = command(home.path());
         prepare(home.path(), &mut command);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -39,6 +43,13 @@ impl Daemon {
         let draining = Some(std::thread::spawn(move || lines.for_each(drop)));
         let socket = PathBuf::from(told.expect("the daemon said where it listens"));
         Self { child, home, socket, draining }
+    }
+
+    /// Starts a daemon in the home of one that has ended.
+    pub(crate) fn start_again(mut self) -> Self {
+        assert!(self.draining.is_none(), "it has not ended");
+        let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
+        Self::start_in(home, |_, _| {})
     }
 
     /// Connects and says who is there.

@@ -9,6 +9,7 @@ each! { "in-process" no_build:
     a_panic_in_a_destructor "destructor:create",
     an_error_without_end "error:create",
     half_an_environment "half:create",
+    a_document_of_100_megabytes "huge:plan",
     a_create_that_hangs "hang:create",
 }
 

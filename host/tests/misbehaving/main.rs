@@ -15,6 +15,7 @@
 #[allow(dead_code, reason = "shared with the daemon's other tests, which use the rest of it")]
 #[path = "../daemon/support.rs"]
 mod daemon;
+mod fatal;
 mod in_process;
 mod processes;
 mod scenarios;

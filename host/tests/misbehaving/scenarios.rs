@@ -85,6 +85,7 @@ fn explains(mode: &str, pool: &PoolStatus) {
     let words = match mode.split(':').next().unwrap_or_default() {
         "panic" | "destructor" => "the plugin panicked: ",
         "error" => "error error ",
+        "huge" => "the plugin returned a document of 100000",
         "half" => "half of the environment is there",
         _ => "",
     };
