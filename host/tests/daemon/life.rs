@@ -70,13 +70,11 @@ fn a_killed_daemon_is_followed_by_another_on_the_same_socket() {
     first.signal("KILL");
     assert!(!first.ended().success());
     assert!(first.socket.exists());
-    let home = first.home.path().to_path_buf();
-    let second = Daemon::start_with(|_, command| {
-        command.env("HOME", &home).env("XDG_RUNTIME_DIR", home.join("run"));
-    });
-    assert_eq!(second.socket, first.socket);
+    let socket = first.socket.clone();
+    let second = first.start_again();
+    assert_eq!(second.socket, socket);
     assert_eq!(second.ask(json!({"type": "ping"}))["type"], "pong");
-    assert!(home.join(".cache/runt/runtimed.log.1").exists());
+    assert!(second.base().join("runtimed.log.1").exists());
 }
 
 #[test]
