@@ -16,6 +16,9 @@
 #[path = "daemon/support.rs"]
 mod support;
 
+#[path = "real_client/scripts.rs"]
+mod scripts;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
@@ -101,53 +104,14 @@ fn a_notebook_runs_like_a_script() {
     assert!(daemon.ended().success());
 }
 
-/// Runs a script with the client's Python against a fresh daemon.
 fn script(name: &str) {
-    let Some(python) = env::var_os("RUNTIMED_TEST_CLIENT_PYTHON") else {
-        eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
-        return;
-    };
-    let mut daemon = start();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client");
-    let output = Command::new(python)
-        .arg("-B")
-        .arg(folder.join(name))
-        .env("HOME", daemon.home.path())
-        .env("RUNTIMED_SOCKET_PATH", &daemon.socket)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{name} ended with {}\n{}{}\n--- daemon\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-        log(&daemon),
-    );
-    daemon.signal("TERM");
-    assert!(daemon.ended().success(), "the daemon ends well\n{}", log(&daemon));
-    assert!(!log(&daemon).contains("PANIC"), "{}", log(&daemon));
+    scripts::run(name, start, |_| {});
 }
 
 /// A daemon with the staged plugins and one environment in its pool.
 fn start() -> Daemon {
-    Daemon::start_with(|home, command| {
-        let config = home.join(".config/nteract");
-        fs::create_dir_all(&config).unwrap();
-        let settings =
-            r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#;
-        fs::write(config.join("settings.json"), settings).unwrap();
-        // What uv needs to reach the package index, and the cache that all tests share.
-        let passed = env::vars_os().filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            ["SSL_CERT_", "UV_", "RUNTIMED_PLUGIN_PATH"].iter().any(|prefix| name.starts_with(prefix))
-                || name.to_ascii_lowercase().ends_with("_proxy")
-        });
-        command.envs(passed);
-    })
-}
-
-fn log(daemon: &Daemon) -> String {
-    let log = fs::read_to_string(daemon.base().join("runtimed.log"));
-    log.unwrap_or_else(|error| format!("(no log: {error})"))
+    scripts::start(
+        r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 5 }"#,
+        |_| {},
+    )
 }

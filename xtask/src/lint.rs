@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{tidy, workspace};
+use crate::{third_party, tidy, workspace};
 
 /// Formatting, clippy with warnings denied, rustdoc with warnings denied, tidy.
 pub(crate) fn run() -> Result<()> {
     workspace::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
+    third_party::format()?;
     tidy::run()?;
     workspace::run(workspace::cargo().args([
         "clippy",

@@ -14,6 +14,7 @@ mod lint;
 mod quickstart;
 mod stage;
 mod test;
+mod third_party;
 mod tidy;
 mod tools;
 mod workspace;

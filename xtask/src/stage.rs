@@ -44,7 +44,8 @@ fn bundled_plugins() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn stage_plugin(folder: &Path, built: &Path, plugins: &Path) -> Result<()> {
+/// Lays out one plugin below `plugins`, in a folder named like its id, with the hashes of its files.
+pub(crate) fn stage_plugin(folder: &Path, built: &Path, plugins: &Path) -> Result<()> {
     let source = folder.join("plugin.toml");
     let named = || format!("in {}", source.display());
     let mut manifest: toml::Table = fs::read_to_string(&source)?.parse().with_context(named)?;

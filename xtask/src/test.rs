@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{fixtures, stage, tools, workspace};
+use crate::{fixtures, stage, third_party, tools, workspace};
 
 /// Builds, stages, prepares the tools and runs all tests; `arguments` go to the test runner.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let dist = stage::build(false)?;
     let fixtures = fixtures::build()?;
     let tools = tools::prepare()?;
+    let third_party = third_party::stage()?;
     let mut tests = workspace::cargo();
     if has_nextest() {
         tests.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
@@ -18,24 +19,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Some(tools) = &tools {
         tools.apply(&mut tests)?;
     }
-    tests.env("RUNTIMED_TEST_DIST", &dist).env("RUNTIMED_TEST_ABI_FIXTURES", &fixtures).args(arguments);
+    tests
+        .env("RUNTIMED_TEST_DIST", &dist)
+        .env("RUNTIMED_TEST_ABI_FIXTURES", &fixtures)
+        .env("RUNTIMED_TEST_THIRD_PARTY", &third_party)
+        .args(arguments);
     workspace::run(&mut tests)?;
     if arguments.is_empty() {
         workspace::run(workspace::cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-        template(tools.as_ref())?;
+        third_party::test(tools.as_ref())?;
     }
     Ok(())
-}
-
-/// The template is not a member of the workspace, as a third party's plugin is not.
-fn template(tools: Option<&tools::Tools>) -> Result<()> {
-    let mut test = workspace::cargo();
-    test.arg("test").current_dir(workspace::root().join("plugin-template"));
-    test.env("CARGO_TARGET_DIR", workspace::target().join("plugin-template"));
-    if let Some(tools) = tools {
-        tools.apply(&mut test)?;
-    }
-    workspace::run(&mut test)
 }
 
 fn has_nextest() -> bool {

@@ -25,6 +25,8 @@ pub(crate) struct Tools {
     pub(crate) uv_dir: PathBuf,
     /// One package cache for all daemons of all tests.
     pub(crate) uv_cache: PathBuf,
+    /// The same for those that use pip.
+    pip_cache: PathBuf,
 }
 
 /// Makes what is missing. None, with a warning, if the package index cannot be reached: the tests that
@@ -49,6 +51,7 @@ pub(crate) fn prepare() -> Result<Option<Tools>> {
         kernel_python: kernel.join("bin/python"),
         uv_dir: uv.join("bin"),
         uv_cache: folder.join("uv-cache"),
+        pip_cache: folder.join("pip-cache"),
     }))
 }
 
@@ -82,6 +85,7 @@ impl Tools {
         command
             .env("PATH", std::env::join_paths(path)?)
             .env("UV_CACHE_DIR", &self.uv_cache)
+            .env("PIP_CACHE_DIR", &self.pip_cache)
             .env("RUNTIMED_TEST_KERNEL_PYTHON", &self.kernel_python)
             .env("RUNTIMED_TEST_UV", self.uv_dir.join("uv"));
         if let Some(python) = &self.client_python {

@@ -1,0 +1,58 @@
+//! Runs scripts with the PyPI client, each against a daemon of its own.
+
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+use crate::support::Daemon;
+
+/// A daemon with `settings`, the staged plugins and what package managers need to reach their index.
+pub(crate) fn start(settings: &str, prepare: impl FnOnce(&mut Command)) -> Daemon {
+    Daemon::start_with(|home, command| {
+        let config = home.join(".config/nteract");
+        fs::create_dir_all(&config).unwrap();
+        fs::write(config.join("settings.json"), settings).unwrap();
+        // The index, its certificates, and the cache that all tests share.
+        let passed = env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            ["SSL_CERT_", "UV_", "PIP_", "RUNTIMED_PLUGIN_PATH"].iter().any(|prefix| name.starts_with(prefix))
+                || name.to_ascii_lowercase().ends_with("_proxy")
+        });
+        command.envs(passed);
+        prepare(command);
+    })
+}
+
+/// Runs the script `name` against the daemon that `start` makes, has a look at the daemon, and ends it.
+pub(crate) fn run(name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(&Daemon)) {
+    let Some(python) = env::var_os("RUNTIMED_TEST_CLIENT_PYTHON") else {
+        eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
+        return;
+    };
+    let mut daemon = start();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client");
+    let output = Command::new(python)
+        .arg("-B")
+        .arg(folder.join(name))
+        .env("HOME", daemon.home.path())
+        .env("RUNTIMED_SOCKET_PATH", &daemon.socket)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{name} ended with {}\n{}{}\n--- daemon\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        log(&daemon),
+    );
+    look(&daemon);
+    daemon.signal("TERM");
+    assert!(daemon.ended().success(), "the daemon ends well\n{}", log(&daemon));
+    assert!(!log(&daemon).contains("PANIC"), "{}", log(&daemon));
+}
+
+fn log(daemon: &Daemon) -> String {
+    let log = fs::read_to_string(daemon.base().join("runtimed.log"));
+    log.unwrap_or_else(|error| format!("(no log: {error})"))
+}

@@ -1,0 +1,52 @@
+//! Plugins that are not members of the workspace, as those of third parties are not.
+//!
+//! Promises: each is built with its own lock file; they share one target directory, so that what they both
+//! depend on is compiled once.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{stage, tools, workspace};
+
+/// Where a third party starts.
+const TEMPLATE: &str = "plugin-template";
+/// A real provider that was started from there.
+const VENV: &str = "plugins/venv";
+
+/// Builds the venv provider and stages it; returns a folder for `RUNTIMED_PLUGIN_PATH`.
+pub(crate) fn stage() -> Result<PathBuf> {
+    workspace::run(cargo(VENV).args(["build", "--locked"]))?;
+    let plugins = target().join("plugins");
+    stage::stage_plugin(&workspace::root().join(VENV), &target().join("debug"), &plugins)?;
+    Ok(plugins)
+}
+
+/// Runs their own tests.
+pub(crate) fn test(tools: Option<&tools::Tools>) -> Result<()> {
+    for folder in [TEMPLATE, VENV] {
+        let mut test = cargo(folder);
+        test.args(["test", "--locked"]);
+        if let Some(tools) = tools {
+            tools.apply(&mut test)?;
+        }
+        workspace::run(&mut test)?;
+    }
+    Ok(())
+}
+
+/// Checks their formatting.
+pub(crate) fn format() -> Result<()> {
+    [TEMPLATE, VENV].iter().try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
+}
+
+fn cargo(folder: &str) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.current_dir(workspace::root().join(folder)).env("CARGO_TARGET_DIR", target());
+    cargo
+}
+
+fn target() -> PathBuf {
+    workspace::target().join("third-party")
+}
