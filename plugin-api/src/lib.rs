@@ -23,6 +23,7 @@ mod jupyter_message;
 mod kernel_backend;
 pub mod lock_file;
 pub mod manifest;
+pub mod permissions;
 mod plugin;
 #[cfg(feature = "host")]
 pub mod processes;

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,8 @@ impl LockFile {
         let new = plugins.join(format!(".{FILE_NAME}.{}", std::process::id()));
         let written = toml::to_string(self).map_err(io::Error::other).and_then(|text| {
             let mut out = fs::File::create(&new)?;
+            // Whatever the umask says: the daemon trusts no lock file that others can write.
+            out.set_permissions(fs::Permissions::from_mode(0o600))?;
             out.write_all(HEADER.as_bytes())?;
             out.write_all(text.as_bytes())?;
             out.sync_all()?;

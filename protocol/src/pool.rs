@@ -356,6 +356,9 @@ pub struct DaemonInfo {
     /// Whether telemetry is on; left out by this daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_telemetry_enabled: Option<bool>,
+    /// ABI of plugins it can load: `1.0`. Ours; other daemons never say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_abi: Option<String>,
 }
 
 /// An environment handed out on the pool channel.

@@ -93,8 +93,119 @@ pub(crate) enum DaemonCommand {
 pub(crate) enum PluginsCommand {
     /// List plugins: from the daemon, or from their manifests while it is down
     List {
+        /// Print JSON; shadowed plugins are always in it
+        #[arg(long)]
+        json: bool,
+        /// Also show plugins that another one with the same id shadows
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show everything about a plugin
+    Show {
+        /// Its id, as in `runt plugins list`
+        id: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Add a plugin, or another version of it, to your own folder
+    Add(AddOptions),
+    /// Remove a plugin from your own folder
+    Remove {
+        /// Its id, as in `runt plugins list`
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Switch a plugin on, and forgive it what it was skipped for
+    Enable {
+        /// Its id, as in `runt plugins list`
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Switch a plugin off
+    Disable {
+        /// Its id, as in `runt plugins list`
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try out whether a plugin keeps the contract
+    Check(CheckOptions),
+    /// Write a plugin to start from
+    New(NewOptions),
+    /// Look for everything that keeps plugins from working, and say what to do
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Options of `runt plugins add`.
+#[derive(clap::Args)]
+pub(crate) struct AddOptions {
+    /// A plugin's folder, its cargo project (built), or a .tar.gz of at most 512 MiB unpacked
+    pub(crate) path: PathBuf,
+    /// Allow a plugin to run inside the daemon, where it can do what the daemon can
+    #[arg(long)]
+    pub(crate) trust_in_process: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `runt plugins check`; those that it does not use itself go to `runtimed plugins-check`.
+#[derive(clap::Args)]
+pub(crate) struct CheckOptions {
+    /// A plugin's folder, its cargo project (built), or a .tar.gz
+    pub(crate) path: PathBuf,
+    /// Check only what takes a moment
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How to print what was found
+    #[arg(long, value_parser = ["text", "json", "junit"], default_value = "text")]
+    pub(crate) format: String,
+    /// Same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// In which process the plugin runs
+    #[arg(long, value_parser = ["in-process", "child", "both"], default_value = "both")]
+    pub(crate) carrier: String,
+    /// Run this suite and no other; may be given more than once
+    #[arg(long, value_name = "SUITE")]
+    pub(crate) only: Vec<String>,
+    /// Give up a call after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
+    /// Package to install where any will do
+    #[arg(long, value_name = "NAME")]
+    pub(crate) package: Option<String>,
+    /// Take what the plugin needs from the plugin in this folder; may be given more than once
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) with: Vec<PathBuf>,
+}
+
+/// Options of `runt plugins new`.
+#[derive(clap::Args)]
+pub(crate) struct NewOptions {
+    /// A folder that is empty or does not exist; names follow from its name
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// What the plugin provides
+    #[arg(long, value_parser = ["env-provider"], default_value = "env-provider")]
+    pub(crate) capability: String,
+    /// The plugin's id, such as your domain backwards and a name; otherwise `local.` and the folder's name
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// The provider's name in settings and notebooks; otherwise the folder's name
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

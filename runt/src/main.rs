@@ -7,6 +7,7 @@
 
 mod cli;
 mod commands;
+mod plugins;
 mod render;
 mod terminal;
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use cli::{Cli, Command, DaemonCommand, PluginsCommand};
+use cli::{Cli, Command, DaemonCommand};
 
 fn main() -> ExitCode {
     let Some(command) = Cli::parse().command else {
@@ -30,7 +31,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(command)) {
+    let result = runtime.block_on(run(command));
+    // A question that nobody will answer any more may still wait for a line on the terminal.
+    runtime.shutdown_background();
+    match result {
         Ok(code) => code,
         Err(error) => {
             anstream::eprintln!("Error: {error:#}");
@@ -50,7 +54,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         },
         Command::Status { json } => commands::daemon::status(json).await,
         Command::Notebooks { json } => commands::notebooks::list(json).await,
-        Command::Plugins { command: PluginsCommand::List { json } } => commands::plugins::list(json).await,
+        Command::Plugins { command } => commands::plugins::run(command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@
 //! if need be; what is not JSON, or too long, closes the connection.
 
 use anyhow::Result;
+use runtimed_plugin_api::adapter::{ABI_MAJOR, ABI_MINOR};
 use runtimed_plugin_api::{PluginError, RoomReply, RoomRequest, RoomSummary};
 use runtimed_protocol::frame::{FrameDecoder, POOL_MAX, length_header};
 use runtimed_protocol::pool::{
@@ -223,6 +224,7 @@ fn daemon_info(daemon: &Daemon) -> DaemonInfo {
             .map(|description| description.trim().to_owned()),
         host_telemetry: None,
         host_telemetry_enabled: None,
+        plugin_abi: Some(format!("{ABI_MAJOR}.{ABI_MINOR}")),
     }
 }
 

@@ -13,11 +13,14 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::connection::Connection;
-use crate::endpoint::socket_path;
+use crate::endpoint::Places;
 use crate::{ClientError, Result};
 
 /// Longest wait for a reply. Source: what clients of protocol v4 use.
 const REPLY_LIMIT: Duration = Duration::from_secs(3);
+/// Longest wait until the daemon has looked for plugins again. It gives each of them 30 s to load and 20 s to
+/// start, all at a time, and those that are replaced some seconds to stop.
+const RELOAD_LIMIT: Duration = Duration::from_secs(90);
 
 /// A daemon, by its socket. Cheap to clone; holds no connection.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ impl Client {
     /// The daemon that the environment names: `RUNTIMED_SOCKET_PATH`, or `runt/runtimed.sock` in the
     /// user's cache directory.
     pub fn discover() -> Self {
-        Self::new(socket_path(|name| std::env::var(name).ok()))
+        Self::new(Places::of_this_process().socket)
     }
 
     /// Where the daemon listens.
@@ -57,12 +60,16 @@ impl Client {
     /// # Errors
     /// `Connect`, `Timeout`, `Disconnected` and `Protocol`; and `Daemon` for an error reply.
     pub async fn ask(&self, request: &PoolRequest) -> Result<PoolReply> {
+        self.ask_within(request, REPLY_LIMIT).await
+    }
+
+    async fn ask_within(&self, request: &PoolRequest, limit: Duration) -> Result<PoolReply> {
         let mut connection = Connection::open(&self.socket, &Handshake::Pool).await?;
         let exchange = async {
             connection.send(request, POOL_MAX).await?;
             connection.receive(POOL_MAX).await
         };
-        let body = timeout(REPLY_LIMIT, exchange).await.map_err(|_| ClientError::Timeout)??;
+        let body = timeout(limit, exchange).await.map_err(|_| ClientError::Timeout)??;
         match serde_json::from_slice(&body).map_err(ClientError::protocol)? {
             PoolReply::Error { message } => Err(ClientError::Daemon(message)),
             reply => Ok(reply),
@@ -108,10 +115,19 @@ impl Client {
 
     /// Every plugin the daemon found. A daemon that does not know the question closes the connection.
     pub async fn list_plugins(&self) -> Result<Vec<PluginRow>> {
-        match self.ask(&PoolRequest::ListPlugins).await? {
-            PoolReply::PluginsList { plugins } => Ok(plugins),
-            other => Err(unexpected(&other)),
-        }
+        plugins(self.ask(&PoolRequest::ListPlugins).await?)
+    }
+
+    /// Has the daemon look for plugins again and take over what it can without a restart. Returns every plugin
+    /// it found, when that is done.
+    pub async fn reload_plugins(&self) -> Result<Vec<PluginRow>> {
+        plugins(self.ask_within(&PoolRequest::ReloadPlugins, RELOAD_LIMIT).await?)
+    }
+
+    /// Switches a plugin on or off in the settings, then as [`Client::reload_plugins`].
+    pub async fn set_plugin_enabled(&self, id: &str, enabled: bool) -> Result<Vec<PluginRow>> {
+        let request = PoolRequest::SetPluginEnabled { id: id.to_owned(), enabled };
+        plugins(self.ask_within(&request, RELOAD_LIMIT).await?)
     }
 
     /// Drops the pooled environments; they are built anew.
@@ -144,6 +160,13 @@ impl Client {
             PoolReply::ExecutionResult { record } => Ok(record),
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+fn plugins(reply: PoolReply) -> Result<Vec<PluginRow>> {
+    match reply {
+        PoolReply::PluginsList { plugins } => Ok(plugins),
+        other => Err(unexpected(&other)),
     }
 }
 

@@ -1,24 +1,46 @@
-//! Where the daemon listens.
+//! Where the daemon listens, and where it keeps things.
 
 use std::path::PathBuf;
 
-/// The socket that the environment names: `RUNTIMED_SOCKET_PATH`, or `runt/runtimed.sock` in the user's
-/// cache directory.
-pub(crate) fn socket_path(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
-    let set = |name| variable(name).filter(|value| !value.trim().is_empty());
-    if let Some(path) = set("RUNTIMED_SOCKET_PATH") {
-        return PathBuf::from(path.trim());
+/// Places of the daemon that this environment's user has; a daemon with options of its own may have others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Where it listens: `RUNTIMED_SOCKET_PATH`, or `runtimed.sock` in the base.
+    pub socket: PathBuf,
+    /// Its log, its caches and what it remembers: `runt` in the user's cache directory.
+    pub base: PathBuf,
+    /// The settings file: `nteract/settings.json` in the user's configuration directory.
+    pub settings: PathBuf,
+}
+
+impl Places {
+    /// The places that the environment of this process names.
+    pub fn of_this_process() -> Self {
+        Self::new(|name| std::env::var(name).ok())
     }
-    let home = || set("HOME").map(PathBuf::from);
-    let cache = if cfg!(target_os = "macos") {
-        home().map(|home| home.join("Library/Caches"))
-    } else {
-        set("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .filter(|cache| cache.is_absolute())
-            .or_else(|| home().map(|home| home.join(".cache")))
-    };
-    cache.unwrap_or_else(|| PathBuf::from("/tmp")).join("runt/runtimed.sock")
+
+    /// The places that an environment names.
+    pub(crate) fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name| variable(name).filter(|value| !value.trim().is_empty());
+        let home = set("HOME").map(PathBuf::from);
+        let below = |xdg, linux: &str, macos: &str| {
+            if cfg!(target_os = "macos") {
+                return home.as_ref().map(|home| home.join(macos));
+            }
+            let named = set(xdg).map(PathBuf::from).filter(|folder| folder.is_absolute());
+            named.or_else(|| home.as_ref().map(|home| home.join(linux)))
+        };
+        let cache = below("XDG_CACHE_HOME", ".cache", "Library/Caches");
+        let base = cache.unwrap_or_else(|| PathBuf::from("/tmp")).join("runt");
+        let config = below("XDG_CONFIG_HOME", ".config", "Library/Application Support");
+        let config = config.unwrap_or_else(|| PathBuf::from("/tmp/.config"));
+        let named = set("RUNTIMED_SOCKET_PATH").map(|path| PathBuf::from(path.trim()));
+        Self {
+            socket: named.unwrap_or_else(|| base.join("runtimed.sock")),
+            settings: config.join("nteract/settings.json"),
+            base,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -28,7 +50,7 @@ mod tests {
     fn path(variables: &[(&str, &str)]) -> String {
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        socket_path(variable).display().to_string()
+        Places::new(variable).socket.display().to_string()
     }
 
     #[test]
@@ -40,6 +62,16 @@ mod tests {
             assert_eq!(path(&home), "/h/.cache/runt/runtimed.sock");
             assert_eq!(path(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/h")]), "/c/runt/runtimed.sock");
             assert_eq!(path(&[("XDG_CACHE_HOME", "rel"), ("HOME", "/h")]), "/h/.cache/runt/runtimed.sock");
+        }
+    }
+
+    #[test]
+    fn the_settings_are_where_the_daemon_reads_them() {
+        let variable = |name: &str| (name == "HOME").then(|| "/h".to_owned());
+        let places = Places::new(variable);
+        if cfg!(target_os = "linux") {
+            assert_eq!(places.settings, PathBuf::from("/h/.config/nteract/settings.json"));
+            assert_eq!(places.base, PathBuf::from("/h/.cache/runt"));
         }
     }
 }

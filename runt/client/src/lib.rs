@@ -14,6 +14,7 @@ mod session;
 
 pub use blobs::BlobReader;
 pub use client::{Client, Pong};
+pub use endpoint::Places;
 pub use error::{ClientError, Result};
 pub use runtimed_protocol as protocol;
 pub use session::{Changes, Documents, NotebookSession};

@@ -1,17 +1,17 @@
 //! `runt daemon`: is it there, start it, stop it.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use runtimed_client::protocol::pool::{DaemonInfo, PoolStats, PoolStatus};
+use runtimed_client::protocol::pool::{DaemonInfo, PluginRow, PoolStats, PoolStatus};
 use runtimed_client::protocol::preamble::PROTOCOL_VERSION;
 use runtimed_client::{Client, ClientError};
 use serde_json::{Value, json};
 
-use crate::commands::plugins;
+use crate::plugins::check::daemon_binary;
+use crate::plugins::rows;
 use crate::terminal;
 
 /// How long a stopped daemon may take to be gone. It saves notebooks and ends kernels meanwhile.
@@ -50,9 +50,9 @@ pub(crate) async fn status(json: bool) -> anyhow::Result<ExitCode> {
         Some(_) => client.list_plugins().await.ok(),
         None => None,
     };
-    let missing = plugins.as_deref().map(plugins::missing).unwrap_or_default();
+    let problems = plugins.map(Problems::among).unwrap_or_default();
     if json {
-        return status_json(&client, info.as_ref(), pools.as_ref(), &missing);
+        return status_json(&client, info.as_ref(), pools.as_ref(), &problems);
     }
     anstream::println!("{}", terminal::title("runtimed Daemon Status"));
     let line = |label: &str, value: &str| anstream::println!("{label:<19} {value}");
@@ -73,8 +73,11 @@ pub(crate) async fn status(json: bool) -> anyhow::Result<ExitCode> {
     if let Some(port) = info.blob_port {
         line("Blob server:", &format!("http://127.0.0.1:{port}"));
     }
-    for problem in &missing {
+    for problem in &problems.missing {
         line("Missing:", problem);
+    }
+    if let Some(sentence) = problems.of_plugins() {
+        line("Plugins:", &sentence);
     }
     anstream::println!("\nPool:");
     for (kind, pool) in pools.iter().flat_map(PoolStats::pools) {
@@ -87,7 +90,7 @@ fn status_json(
     client: &Client,
     info: Option<&DaemonInfo>,
     pools: Option<&PoolStats>,
-    missing: &[String],
+    problems: &Problems,
 ) -> anyhow::Result<ExitCode> {
     let blob_url = info.and_then(|info| info.blob_port).map(|port| format!("http://127.0.0.1:{port}"));
     terminal::print_json(&json!({
@@ -100,9 +103,34 @@ fn status_json(
         "daemon_info": info,
         "pool_stats": pools,
         "blob_url": blob_url,
-        "missing": missing,
+        "missing": problems.missing,
+        "plugin_problems": problems.plugins,
     }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What somebody should look at.
+#[derive(Default)]
+struct Problems {
+    /// Sentences about essential capabilities.
+    missing: Vec<String>,
+    /// Plugins that do not work, or not well.
+    plugins: Vec<PluginRow>,
+}
+
+impl Problems {
+    fn among(plugins: Vec<PluginRow>) -> Self {
+        let missing = rows::missing(&plugins);
+        Self { missing, plugins: plugins.into_iter().filter(rows::is_problem).collect() }
+    }
+
+    /// How many plugins have problems, which, and how to see more.
+    fn of_plugins(&self) -> Option<String> {
+        let ids: Vec<_> =
+            self.plugins.iter().map(|row| format!("{} {}", row.id, rows::status(row))).collect();
+        let count = ids.len();
+        (count > 0).then(|| format!("{count} with problems ({}). See 'runt plugins list'.", ids.join(", ")))
+    }
 }
 
 /// `UV` and `Conda` are what these tools call themselves.
@@ -158,16 +186,6 @@ pub(crate) fn start(foreground: bool) -> anyhow::Result<ExitCode> {
     // Takes our place, so that Ctrl-C and signals are the daemon's own.
     let error = command.exec();
     Err(error).with_context(|| format!("could not start {}", daemon.display()))
-}
-
-/// `runtimed` next to this program.
-fn daemon_binary() -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe()?.canonicalize()?;
-    let daemon = here.parent().unwrap_or(Path::new(".")).join("runtimed");
-    if !daemon.is_file() {
-        bail!("Daemon binary not found at: {}\nInstall runtimed beside runt.", daemon.display());
-    }
-    Ok(daemon)
 }
 
 /// `runt daemon stop`.

@@ -1,0 +1,120 @@
+//! Has the daemon's own binary try a plugin out, in a process of its own.
+//!
+//! For: `runt plugins add`, which wants a yes or a no, and `runt plugins check`, whose user reads everything.
+//! Promises: the check ends with us.
+//! Never: loads the plugin here.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use tokio::process::Command;
+
+/// What a check says, as far as it is shown here.
+#[derive(Deserialize)]
+struct Report {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    suite: String,
+    case: String,
+    outcome: Outcome,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum Outcome {
+    Failed {
+        sentence: String,
+        remedy: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// `runtimed` next to this program.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn daemon_binary() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?.canonicalize()?;
+    let daemon = here.parent().unwrap_or(Path::new(".")).join("runtimed");
+    if !daemon.is_file() {
+        bail!("Daemon binary not found at: {}\nInstall runtimed beside runt.", daemon.display());
+    }
+    Ok(daemon)
+}
+
+/// Whether a plugin loads, starts and stops.
+///
+/// # Errors
+/// With every fault that was found and what to do about it, or why nothing could be found out.
+pub(crate) async fn quick(plugin: &Path) -> anyhow::Result<()> {
+    let output = command(plugin)?
+        .args(["--quick", "--format", "json"])
+        .output()
+        .await
+        .context("the check could not be started")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let faults = faults(&output.stdout);
+    if faults.is_empty() {
+        // It ended before it could report: the plugin took it along, or this runtimed knows no such check.
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("the check ended with {} and without a report\n{}", output.status, said.trim());
+    }
+    bail!("the check found:\n{}", faults.join("\n"))
+}
+
+/// Runs a check with its own options and lets it print. Returns the exit code it ended with.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) async fn run(plugin: &Path, options: &[OsString]) -> anyhow::Result<ExitCode> {
+    let status = command(plugin)?.args(options).status().await.context("the check could not be started")?;
+    // None for a process that a signal ended.
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    if code.is_none() {
+        anstream::eprintln!("The check ended with {status}; a plugin can do that to it.");
+    }
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn command(plugin: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(daemon_binary()?);
+    command.arg("plugins-check").arg(plugin).stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// What a report says is wrong, one line each with what to do.
+fn faults(report: &[u8]) -> Vec<String> {
+    let cases = serde_json::from_slice::<Report>(report).map_or_else(|_| Vec::new(), |report| report.cases);
+    let fault = |case: Case| match case.outcome {
+        Outcome::Failed { sentence, remedy } => {
+            Some(format!("  {}/{}: {sentence}; {remedy}", case.suite, case.case))
+        }
+        Outcome::Other => None,
+    };
+    cases.into_iter().filter_map(fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_faults_are_told_and_each_with_its_remedy() {
+        let report = r#"{"plugin": "x", "cases": [
+            {"suite": "life", "case": "cycles", "shows": "s", "outcome": {"outcome": "passed"}},
+            {"suite": "life", "case": "orphans", "outcome": {"outcome": "skipped", "why": "no /proc"}},
+            {"suite": "files", "case": "unwind", "outcome":
+                {"outcome": "failed", "sentence": "it aborts", "remedy": "panic = \"unwind\"", "detail": "x"}}]}"#;
+        assert_eq!(faults(report.as_bytes()), ["  files/unwind: it aborts; panic = \"unwind\""]);
+        assert!(faults(b"error: no such subcommand").is_empty());
+    }
+}
