@@ -19,6 +19,53 @@ use crate::{PluginError, Result, Task};
 pub const ENV_PROVIDER: &str = "env-provider.v1";
 
 /// Builds environments with one package manager. Dropping a returned future cancels the work.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use runtimed_plugin_api::*;
+///
+/// struct Provider {
+///     host: Host,
+/// }
+///
+/// #[async_trait]
+/// impl EnvProvider for Provider {
+///     fn info(&self) -> EnvProviderInfo {
+///         EnvProviderInfo {
+///             kind: "mine".to_owned(),
+///             label: "Mine".to_owned(),
+///             base_packages: vec!["ipykernel".to_owned()],
+///             ..EnvProviderInfo::default()
+///         }
+///     }
+///
+///     async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> {
+///         pypi::checked(&request.packages)?;
+///         Ok(EnvPlan::keyed(request, &[]))
+///     }
+///
+///     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
+///         task.phase("creating_venv");
+///         let tool = ProcessSpec::new("my-tool").arg("create").arg(prefix);
+///         self.host.run(tool.args(&plan.request.packages)).await?;
+///         Ok(Environment::at(prefix, "mine", plan.request.packages))
+///     }
+///
+///     async fn verify(&self, env: &Environment) -> Result<Health> {
+///         let gone = || Health::Broken { reason: format!("`{}` is gone", env.python.display()) };
+///         Ok(if env.python.exists() { Health::Usable } else { gone() })
+///     }
+///
+///     async fn launch(&self, env: &Environment) -> Result<LaunchCommand> {
+///         Ok(LaunchCommand::of_venv(env))
+///     }
+///
+///     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
+///         Ok(request.packages.iter().map(|package| pypi::identity(package)).collect())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait EnvProvider: Send + Sync + 'static {
     /// What this provider is. Cheap, constant, does no I/O.

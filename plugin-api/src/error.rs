@@ -9,6 +9,20 @@ use serde::{Deserialize, Serialize};
 pub type Result<T, E = PluginError> = std::result::Result<T, E>;
 
 /// A failed call, in the parts a user message has: what happened (`message`), what to do (`help`).
+///
+/// ```
+/// use runtimed_plugin_api::{ErrorCode, PluginError};
+/// use serde_json::json;
+///
+/// let error = PluginError::invalid("There is no package `numpyy`. Nothing was installed.")
+///     .help("Check the spelling in the notebook's dependencies.")
+///     .detail(json!({ "failed_package": "numpyy" }));
+/// assert_eq!((error.code, error.retryable), (ErrorCode::Invalid, false));
+/// assert!(PluginError::unavailable("The package index could not be reached.").retryable);
+/// ```
+///
+/// Pools read two facts of `detail`: `failed_package`, and `error_kind` (`timeout`, `invalid_package`,
+/// `import_error`, `setup_failed`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct PluginError {

@@ -21,6 +21,23 @@ const MANIFEST_VERSION: u32 = 1;
 const MAX_ID: usize = 64;
 
 /// A plugin manifest.
+///
+/// ```
+/// use runtimed_plugin_api::manifest::{Carrier, Manifest};
+///
+/// let text = r#"
+///     manifest_version = 1
+///     id = "org.example.mine"
+///     name = "My environments"
+///     version = "0.1.0"
+///     abi = { major = 1 }
+///     library = { linux-x86_64 = { path = "libmine.so" } }
+///     provides = [{ capability = "env-provider.v1", name = "mine" }]
+/// "#;
+/// let manifest = Manifest::parse(text, "plugin.toml".as_ref())?;
+/// assert_eq!(manifest.carrier(), Carrier::Child);
+/// # Ok::<_, runtimed_plugin_api::manifest::ManifestError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of this format: 1.

@@ -12,6 +12,42 @@ use async_trait::async_trait;
 use crate::{BlobStore, EnvProvider, Host, KernelBackend, Result, Rooms};
 
 /// A plugin: a bundle of capabilities with one life.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use runtimed_plugin_api::{EnvProvider, Host, Plugin, Result, async_trait, export_plugin};
+/// # use std::path::Path;
+/// # use runtimed_plugin_api::*;
+/// # struct Provider(Host);
+/// # #[async_trait]
+/// # impl EnvProvider for Provider {
+/// #     fn info(&self) -> EnvProviderInfo { EnvProviderInfo::default() }
+/// #     async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> { Ok(EnvPlan::keyed(request, &[])) }
+/// #     async fn create(&self, plan: EnvPlan, at: &Path, _: Task) -> Result<Environment> {
+/// #         Ok(Environment::at(at, "mine", plan.request.packages))
+/// #     }
+/// #     async fn verify(&self, _: &Environment) -> Result<Health> { Ok(Health::Usable) }
+/// #     async fn launch(&self, env: &Environment) -> Result<LaunchCommand> { Ok(LaunchCommand::of_venv(env)) }
+/// #     async fn identities(&self, _: &EnvRequest) -> Result<Vec<PackageIdentity>> { Ok(Vec::new()) }
+/// # }
+///
+/// /// A plugin with one environment provider, which keeps the host to run its tools on.
+/// struct MyPlugin(Arc<Provider>);
+///
+/// #[async_trait]
+/// impl Plugin for MyPlugin {
+///     fn create(host: Host) -> Result<Self> {
+///         Ok(Self(Arc::new(Provider(host))))
+///     }
+///
+///     fn env_providers(&self) -> Vec<Arc<dyn EnvProvider>> {
+///         vec![self.0.clone()]
+///     }
+/// }
+///
+/// export_plugin!(MyPlugin, id = "org.example.mine");
+/// ```
 #[async_trait]
 pub trait Plugin: Send + Sync + 'static {
     /// Makes the plugin. Does no I/O and starts nothing.

@@ -24,6 +24,17 @@ pub trait ProgressSink: Send + Sync + 'static {
 }
 
 /// Handed to every long call. Cheap to clone. Cancellation is the dropped future, not this handle.
+///
+/// ```
+/// use runtimed_plugin_api::Task;
+/// use serde_json::json;
+///
+/// fn build(task: &Task) {
+///     task.phase("creating_venv");
+///     task.report("installing_packages", json!({ "packages": ["six"] }));
+/// }
+/// build(&Task::silent());
+/// ```
 #[derive(Clone)]
 pub struct Task(Arc<dyn ProgressSink>);
 
