@@ -244,7 +244,7 @@ fn check_unchanged(path: &Path, found: &Metadata) -> Result<(), Problem> {
 ///
 /// Everything the loader follows (dynamic section, symbols, relocations, on macOS the link-edit tables) lies
 /// in segments. Sections lie round them: checking those too refuses a file that lost only its end.
-fn check_sanity(path: &Path, file: &File) -> Result<(), Problem> {
+pub(super) fn check_sanity(path: &Path, file: &File) -> Result<(), Problem> {
     let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
     let broken = |what: String| {
         Problem::refused(

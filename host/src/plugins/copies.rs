@@ -157,7 +157,9 @@ impl Copies {
             }
             _ => format!("make `{}` writable for your user, then restart the daemon", self.folder.display()),
         };
-        Problem::refused(format!("no copy could be made in `{}`: {error}", self.folder.display()), remedy)
+        // Only its kind: the whole error may name a file that was never there.
+        let why = error.kind();
+        Problem::refused(format!("no copy could be made in `{}`: {why}", self.folder.display()), remedy)
     }
 }
 
@@ -207,5 +209,63 @@ impl Comparison {
             0 => Ok(()),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(copies: &Copies, original: &Path, expected: Option<&str>) -> Taken {
+        copies.take(&mut File::open(original).unwrap(), expected).unwrap()
+    }
+
+    #[test]
+    fn a_copy_is_used_again_only_if_it_is_the_same_to_the_last_byte() {
+        let base = tempfile::tempdir().unwrap();
+        let original = base.path().join("lib.so");
+        let content = b"library ".repeat(CHUNK / 4);
+        fs::write(&original, &content).unwrap();
+        let copies = Copies::new(base.path());
+        let first = take(&copies, &original, None);
+        let path = first.copy.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), content);
+        assert_eq!(path, copies.path(&first.sha256));
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        let kept = inode();
+        assert_eq!(take(&copies, &original, Some(&first.sha256)).copy.unwrap(), path);
+        assert_eq!(inode(), kept, "nothing was written");
+        let longer = [&content[..], b"!"].concat();
+        let mut other = content.clone();
+        other[CHUNK] ^= 1;
+        for broken in [&content[..content.len() - 1], &longer, &other, b""] {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, broken).unwrap();
+            assert_eq!(take(&copies, &original, Some(&first.sha256)).copy.unwrap(), path);
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn what_has_another_hash_than_expected_is_not_kept() {
+        let base = tempfile::tempdir().unwrap();
+        let original = base.path().join("lib.so");
+        fs::write(&original, "swapped").unwrap();
+        let copies = Copies::new(base.path());
+        let taken = take(&copies, &original, Some(&"0".repeat(64)));
+        assert!(taken.copy.is_err());
+        assert_eq!(taken.sha256, hex::encode(Sha256::digest("swapped")));
+        assert_eq!(fs::read_dir(base.path().join(FOLDER)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_not_used() {
+        let base = tempfile::tempdir().unwrap();
+        let (original, folder) = (base.path().join("lib.so"), base.path().join(FOLDER));
+        fs::write(&original, "library").unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        let problem = take(&Copies::new(base.path()), &original, None).copy.unwrap_err();
+        assert!(problem.reason.starts_with("everybody can write to"), "{problem:?}");
     }
 }

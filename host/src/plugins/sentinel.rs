@@ -211,3 +211,93 @@ fn in_words(death: &Death) -> String {
         None => format!("{what}, outside of any plugin"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "00";
+
+    /// Lets a life of the daemon load a plugin and then die without a word, as of SIGKILL.
+    fn die_loading(base: &Path, id: &str, sha256: &str) {
+        std::mem::forget(Sentinel::open(base).loading(id, sha256));
+    }
+
+    fn kept_out(base: &Path, sha256: &str, source: Source) -> bool {
+        matches!(Sentinel::open(base).verdict("bad", sha256, source), Verdict::KeptOut(_))
+    }
+
+    fn death(owner: Option<&str>) -> Death {
+        Death { cause: "SIGBUS".to_owned(), at: 7, owner: owner.map(str::to_owned) }
+    }
+
+    fn record(loading: bool, deaths: u32) -> Record {
+        Record { sha256: HASH.to_owned(), loading, deaths, cause: None, at: 0 }
+    }
+
+    #[test]
+    fn one_sudden_death_accuses_nobody_and_two_in_a_row_do() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        die_loading(base, "bad", HASH);
+        assert!(!kept_out(base, HASH, Source::User));
+        die_loading(base, "bad", HASH);
+        assert!(kept_out(base, HASH, Source::User) && kept_out(base, HASH, Source::Argument));
+        assert!(!kept_out(base, "11", Source::User), "another build");
+        assert!(!kept_out(base, HASH, Source::Bundled));
+        let Verdict::KeptOut(problem) = Sentinel::open(base).verdict("bad", HASH, Source::User) else {
+            panic!()
+        };
+        assert!(
+            problem.reason.starts_with(
+                "the daemon ended 2 times in a row while plugin `bad` was being loaded, last on 20"
+            ),
+            "{}",
+            problem.reason
+        );
+        assert!(Sentinel::open(base).forgive("bad"));
+        assert!(!kept_out(base, HASH, Source::User));
+    }
+
+    #[test]
+    fn a_load_that_ends_breaks_the_row_and_another_build_begins_a_new_one() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        die_loading(base, "bad", HASH);
+        drop(Sentinel::open(base).loading("bad", HASH));
+        die_loading(base, "bad", HASH);
+        assert!(!kept_out(base, HASH, Source::User));
+        die_loading(base, "bad", "11");
+        assert!(!kept_out(base, HASH, Source::User) && !kept_out(base, "11", Source::User));
+    }
+
+    #[test]
+    fn a_life_without_trying_does_not_count() {
+        let before = BTreeMap::from([("bad".to_owned(), record(false, 1))]);
+        assert_eq!(resolve(before.clone(), None), before);
+    }
+
+    #[test]
+    fn with_a_culprit_those_beside_it_are_innocent() {
+        let before = BTreeMap::from([
+            ("beside".to_owned(), record(true, 1)),
+            ("bad".to_owned(), record(true, 0)),
+            ("known".to_owned(), record(false, 2)),
+        ]);
+        let after = resolve(before.clone(), Some(&death(Some("bad 00"))));
+        assert_eq!(after.keys().collect::<Vec<_>>(), ["bad", "known"]);
+        assert_eq!(after["bad"].cause.as_deref(), Some("SIGBUS"));
+        let after = resolve(before, Some(&death(None)));
+        assert_eq!((after["beside"].deaths, after["bad"].deaths), (2, 1), "it may have been either");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_forgotten() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join(RECORDS);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("bad"), "{\"sha256\":").unwrap();
+        fs::write(base.path().join(NOTE), "SIGSEGV when").unwrap();
+        assert!(Sentinel::open(base.path()).records().is_empty());
+    }
+}

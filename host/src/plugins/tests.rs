@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod files;
+mod past;
+
 /// The fixture library, seen from the test binary in `target/<profile>/deps`.
 fn library() -> PathBuf {
     let name = format!("{}plugin_fixture{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
@@ -73,7 +76,7 @@ impl World {
         let path = SearchPath(vec![
             (Source::Argument, self.plugins("plugins")),
             (Source::System, self.plugins("system")),
-            (Source::User, self.plugins("nowhere")),
+            (Source::User, self.plugins("user")),
         ]);
         let registry = Registry::new(Arc::new(context), path, self.disabled.clone());
         registry.load().await;
@@ -376,10 +379,7 @@ async fn descriptors_of_other_versions_are_refused() {
     let patched = |offset: usize, value: u16| {
         let mut bytes = whole.clone();
         bytes[at + offset..at + offset + 2].copy_from_slice(&value.to_le_bytes());
-        // A new name each time: the loader gives back what it has loaded under a name before.
-        let name = format!("lib{offset}.so");
-        fs::write(folder.join(&name), bytes).unwrap();
-        fs::write(folder.join("plugin.toml"), manifest("fixture").replace("lib.so", &name)).unwrap();
+        fs::write(folder.join("lib.so"), bytes).unwrap();
     };
     let (major, min_host_minor, flags) = (12, 16, 18);
     patched(major, 2);
