@@ -33,6 +33,8 @@ use crate::{ErrorCode, PluginError};
 
 /// Read at once: what a socket holds by default, about.
 const CHUNK: usize = 64 << 10;
+/// A read buffer that had to grow beyond this, for a long frame, is given back afterwards.
+const BUFFER_KEPT: usize = 1 << 20;
 /// Calls of the other end that are under way; further ones are refused (our choice: far beyond what the pools
 /// and a busy notebook need).
 const MAX_CALLS: usize = 1024;
@@ -417,14 +419,20 @@ impl Link {
             let _ = self.0.reader.set(std::thread::current().id());
         }
         let mut buffer = BytesMut::new();
+        // Whether the buffer has grown beyond what is kept.
+        let mut grown = false;
         let mut incoming = Incoming { delivery, tasks: JoinSet::new(), calls: HashMap::new(), bytes: 0 };
         let flush = self.0.outbox.flush();
         tokio::pin!(flush);
         loop {
+            grown |= buffer.len() > BUFFER_KEPT;
             match self.take(&mut buffer, &mut incoming) {
                 Ok(false) => {}
                 Ok(true) => return LinkEnd::Asked,
                 Err(garbage) => return LinkEnd::Garbage(garbage),
+            }
+            if grown && buffer.is_empty() {
+                (buffer, grown) = (BytesMut::new(), false);
             }
             buffer.reserve(CHUNK);
             tokio::select! {
