@@ -4,6 +4,7 @@
 //! Promises: only what the manifest names is taken, and of the libraries only that for this machine.
 //! Never: writes.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -36,20 +37,37 @@ pub(crate) struct OriginFile {
 }
 
 impl Origin {
-    /// Reads the plugin in `folder`.
+    /// Reads the plugin in `folder`, which may be its cargo project.
     ///
     /// # Errors
     /// For a manifest that is no use, and for files that are not there.
-    pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn of_folder(folder: &Path) -> anyhow::Result<Self> {
+        Self::read(folder, newest_build)
+    }
+
+    /// Reads the plugin in `folder`, where everything must lie that belongs to it. For what came in an archive:
+    /// cargo is not run on a stranger's project.
+    ///
+    /// # Errors
+    /// As [`Origin::of_folder`].
+    pub(crate) fn complete(folder: &Path) -> anyhow::Result<Self> {
+        Self::read(folder, |_, library| bail!("`{}` is not in the archive", library.display()))
+    }
+
+    fn read(folder: &Path, build: impl Fn(&Path, &Path) -> anyhow::Result<PathBuf>) -> anyhow::Result<Self> {
         let file = folder.join(FILE_NAME);
-        if !file.exists() {
-            bail!(
-                "`{}` is not a plugin: it has no {FILE_NAME}. Name a plugin's folder, its cargo project or a .tar.gz",
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "`{}` is not a plugin: it has no {FILE_NAME}; name a plugin's folder, its cargo project or a .tar.gz",
                 folder.display()
-            );
-        }
-        let manifest = Manifest::read(folder).map_err(|error| anyhow!("{error}; {}", error.remedy))?;
-        let table = std::fs::read_to_string(&file)?.parse()?;
+            ),
+            Err(error) => {
+                return Err(error).with_context(|| format!("`{}` could not be read", file.display()));
+            }
+        };
+        let manifest = Manifest::parse(&text, &file).map_err(|error| anyhow!("{error}; {}", error.remedy))?;
+        let table = text.parse()?;
         let library = manifest.library_for_this_target().with_context(|| {
             format!(
                 "plugin `{}` has no library for {}; build or get it for this machine, and name that under [library]",
@@ -57,10 +75,8 @@ impl Origin {
                 this_target()
             )
         })?;
-        let mut build = None;
-        if !folder.join(&library.path).exists() && folder.join("Cargo.toml").is_file() {
-            build = Some(newest_build(folder, &library.path)?);
-        }
+        let is_project = !folder.join(&library.path).exists() && folder.join("Cargo.toml").is_file();
+        let build = if is_project { Some(build(folder, &library.path)?) } else { None };
         let mut files = Vec::new();
         let schema =
             manifest.settings.as_ref().map(|settings| File { path: settings.schema.clone(), sha256: None });

@@ -128,7 +128,7 @@ mod tests {
         fs::set_permissions(folder.join("bin/tool"), Permissions::from_mode(0o777)).unwrap();
         let library = format!("{} = {{ path = \"libx.so\"{extra} }}", this_target());
         fs::write(folder.join(FILE_NAME), MANIFEST.replace("LINE", &library)).unwrap();
-        Origin::read(folder).unwrap()
+        Origin::of_folder(folder).unwrap()
     }
 
     #[test]

@@ -90,13 +90,13 @@ async fn prepare(given: &Path, options: &AddOptions, work: &Work) -> anyhow::Res
 /// The plugin in a folder, or in an archive that is unpacked into `unpacked`.
 pub(super) fn find(given: &Path, unpacked: &Path) -> anyhow::Result<Origin> {
     if given.is_dir() {
-        return Origin::read(given);
+        return Origin::of_folder(given);
     }
     if !archive::is_archive(given) {
         bail!("`{}` is neither a folder nor a .tar.gz", given.display());
     }
     std::fs::create_dir(unpacked)?;
-    Origin::read(&archive::unpack(given, unpacked)?)
+    Origin::complete(&archive::unpack(given, unpacked)?)
 }
 
 /// A plugin in the daemon's own process can do what the daemon can, and take it down.

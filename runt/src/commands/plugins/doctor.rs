@@ -107,6 +107,7 @@ impl Findings {
                 Ok(_) => {
                     // Rows have their links resolved.
                     let folder = folder.canonicalize().unwrap_or(folder);
+                    let shown = terminal::tilde(&folder);
                     let inside = rows.iter().filter(|row| Path::new(&row.path).parent() == Some(&folder));
                     self.good(&about, format!("{shown}, plugins: {}", inside.count()));
                 }

@@ -109,10 +109,11 @@ impl<'a> Details<'a> {
             "Settings:",
             &self.settings.iter().map(|(key, what)| format!("{key}  {what}\n")).collect::<String>(),
         );
+        let width = self.files.iter().map(|file| file.path.as_os_str().len()).max().unwrap_or_default();
         let files = self.files.iter().map(|file| {
             let hash = file.sha256.as_deref().unwrap_or("unreadable");
             let state = file.problem.as_deref().unwrap_or("ok");
-            format!("{}  {hash}  {state}\n", file.path.display())
+            format!("{:<width$}  {hash}  {state}\n", file.path.display().to_string())
         });
         line("Files:", &files.collect::<String>());
         line("Shadows:", &self.shadows.join("\n"));

@@ -46,9 +46,11 @@ pub(crate) async fn switch(id: &str, enabled: bool, json: bool) -> anyhow::Resul
         }
         (_, None) => {}
     }
-    if let Told::Rows(rows) = &told {
-        rows::missing(rows).iter().for_each(|problem| anstream::eprintln!("Missing: {problem}"));
-    }
+    let rows = match told {
+        Told::Rows(rows) => rows,
+        _ => Plugins::find().await?.rows,
+    };
+    rows::missing(&rows).iter().for_each(|problem| anstream::eprintln!("Missing: {problem}"));
     Ok(ExitCode::SUCCESS)
 }
 
