@@ -7,7 +7,7 @@
 //! Order of boot: lock, log, settings, socket, HTTP, then side by side: accept and load plugins.
 //! Order of stop: accept nothing, close rooms, close connections, stop plugins, remove the socket.
 
-use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,6 @@ use anyhow::{Context, Result};
 use runtimed_plugin_api::adapter::crash;
 use runtimed_plugin_api::{Directories, Environments, PluginError, RoomReply, RoomRequest, Rooms};
 use runtimed_protocol::identity::local_principal;
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -253,7 +252,9 @@ impl Daemon {
         }
         log::lifecycle("STARTUP", &format!("listening on {}", self.paths.socket.display()));
         let daemon = Arc::clone(&self);
-        background.spawn(async move { daemon.load_plugins().await });
+        background.spawn(async move { daemon.registry.run().await });
+        let daemon = Arc::clone(&self);
+        background.spawn(async move { daemon.pools.run(daemon.registry.env_providers()).await });
         background.spawn(mirror.run(self.shutdown.clone()));
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
@@ -288,22 +289,6 @@ impl Daemon {
         self.stop(connections, background).await;
         drop(socket);
         Ok(())
-    }
-
-    /// Looks for plugins, starts them, and keeps pools for what they provide.
-    async fn load_plugins(&self) {
-        let loading = async {
-            self.registry.load().await;
-            self.registry.env_providers().await
-        };
-        tokio::select! {
-            providers = loading => {
-                let (_keep, providers) = tokio::sync::watch::channel(Some(Arc::new(providers)));
-                self.pools.run(providers).await;
-            }
-            // What has started is stopped with the registry.
-            () = self.shutdown.begun() => {}
-        }
     }
 
     async fn stop(&self, connections: JoinSet<()>, background: JoinSet<()>) {
@@ -344,13 +329,18 @@ fn registry(
         environments: OnceLock::from(environments),
     };
     let path = SearchPath::of_this_process(&cli.run.plugin_dir);
-    Registry::new(Arc::new(context), path, disabled_plugins(&settings.view().values))
+    Registry::new(Arc::new(context), path, child_command())
 }
 
-/// Ids in the setting `plugins.disabled`.
-fn disabled_plugins(settings: &Value) -> BTreeSet<String> {
-    let ids = settings.pointer("/plugins/disabled").and_then(Value::as_array).into_iter().flatten();
-    ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+/// The program that serves a plugin in a process of its own: this one, even if its file has been replaced by that
+/// of a newer version meanwhile.
+fn child_command() -> Vec<OsString> {
+    let ourselves = if cfg!(target_os = "linux") {
+        OsString::from("/proc/self/exe")
+    } else {
+        std::env::current_exe().unwrap_or_default().into()
+    };
+    vec![ourselves, "plugin-child".into()]
 }
 
 /// Makes the folder for sockets of kernels and helpers. Where the usual one is not the user's alone, it

@@ -1,6 +1,8 @@
-//! A small plugin that the tests load: some of it behaves, some of it does not.
+//! A small plugin that the tests load: some of it behaves, some of it does not. Files in its folder choose: `panic`
+//! in `create`, `hang` in `start`, `no-rooms` for environments only, and see [`Provider::create`].
 #![expect(clippy::panic, reason = "misbehaving is its purpose")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +36,8 @@ impl Plugin for Fixture {
     }
 
     fn rooms(&self) -> Option<Arc<dyn Rooms>> {
-        Some(Arc::new(EchoRooms))
+        let asked = !self.host.directories().plugin.join("no-rooms").exists();
+        asked.then(|| Arc::new(EchoRooms) as Arc<dyn Rooms>)
     }
 }
 
@@ -86,8 +89,27 @@ impl EnvProvider for Provider {
         Ok(EnvPlan { key: "0123456789abcdef".to_owned(), request })
     }
 
+    /// With a file `abort` in the plugin's folder it takes the process along; with `stubborn` it goes on for ever,
+    /// also when nobody waits any more; with `hold` it waits until the setting `fixture.go` is true.
     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment> {
         task.report("installing_packages", serde_json::json!({ "packages": plan.request.packages }));
+        let told = |name: &str| self.host.directories().plugin.join(name).exists();
+        if told("abort") {
+            // Nobody can be told if that fails.
+            let _ = writeln!(std::io::stderr(), "last words");
+            std::process::abort();
+        }
+        if told("stubborn") {
+            loop {
+                std::thread::park();
+            }
+        }
+        if told("hold") {
+            let mut settings = self.host.settings();
+            while settings.values["fixture"]["go"] != true {
+                settings = self.host.settings_changed(settings.revision).await;
+            }
+        }
         Ok(Environment {
             kind: "fixture".to_owned(),
             prefix: prefix.to_owned(),

@@ -4,6 +4,8 @@
 //! Promises: a reply is never longer than clients read; a request that is JSON gets an answer, an error
 //! if need be; what is not JSON, or too long, closes the connection.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use runtimed_plugin_api::adapter::{ABI_MAJOR, ABI_MINOR};
 use runtimed_plugin_api::{PluginError, RoomReply, RoomRequest, RoomSummary};
@@ -14,7 +16,7 @@ use runtimed_protocol::pool::{
 };
 use runtimed_protocol::preamble::PROTOCOL_VERSION;
 use serde_json::error::Category;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
@@ -98,12 +100,11 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
             notebook_id,
             failure: json!({ "kind": "room_not_found" }),
         },
-        PoolRequest::ListPlugins => match daemon.registry().await {
-            Ok(registry) => {
-                PoolReply::PluginsList { plugins: registry.rows().into_iter().map(plugin_row).collect() }
-            }
-            Err(error) => refusal(error),
-        },
+        PoolRequest::ListPlugins => list_plugins(daemon).await.unwrap_or_else(refusal),
+        PoolRequest::ReloadPlugins => reload_plugins(daemon).await.unwrap_or_else(refusal),
+        PoolRequest::SetPluginEnabled { id, enabled } => {
+            set_plugin_enabled(daemon, id, enabled).await.unwrap_or_else(refusal)
+        }
         PoolRequest::ListRooms => list_rooms(daemon).await.unwrap_or_else(refusal),
         PoolRequest::ActiveEnvPaths => active_env_paths(daemon).await.unwrap_or_else(refusal),
         PoolRequest::GetExecutionResult { execution_id } => {
@@ -129,6 +130,43 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
         }
         other => PoolReply::error(format!("This daemon has no answer to {other:?}.")),
     }
+}
+
+async fn list_plugins(daemon: &Daemon) -> Result<PoolReply, PluginError> {
+    let rows = daemon.registry().await?.rows();
+    Ok(PoolReply::PluginsList { plugins: rows.into_iter().map(plugin_row).collect() })
+}
+
+async fn reload_plugins(daemon: &Daemon) -> Result<PoolReply, PluginError> {
+    daemon.registry().await?.reload().await?;
+    list_plugins(daemon).await
+}
+
+async fn set_plugin_enabled(daemon: &Daemon, id: String, enabled: bool) -> Result<PoolReply, PluginError> {
+    let registry = daemon.registry().await?;
+    if !registry.rows().iter().any(|row| row.id == id) {
+        // It may have come since somebody looked.
+        registry.reload().await?;
+        if !registry.rows().iter().any(|row| row.id == id) {
+            return Err(PluginError::not_found(format!("There is no plugin `{id}`. Nothing was changed."))
+                .help("See what there is with `runt plugins list`, or add it with `runt plugins add`."));
+        }
+    }
+    daemon.settings.edit(|settings| {
+        let disabled = settings.get("plugins").and_then(|plugins| plugins.get("disabled"));
+        let mut disabled = disabled.and_then(Value::as_array).cloned().unwrap_or_default();
+        disabled.retain(|other| other.as_str() != Some(&id));
+        if !enabled {
+            disabled.push(Value::from(id.clone()));
+        }
+        Map::from_iter([("plugins".to_owned(), json!({ "disabled": disabled }))])
+    });
+    if enabled {
+        let registry = Arc::clone(&registry);
+        // If that panicked, the plugin stays where it is, and its row says so.
+        let _ = tokio::task::spawn_blocking(move || registry.forgive(&id)).await;
+    }
+    reload_plugins(daemon).await
 }
 
 async fn list_rooms(daemon: &Daemon) -> Result<PoolReply, PluginError> {
@@ -201,8 +239,8 @@ fn plugin_row(row: Row) -> PluginRow {
         status: word(serde_json::to_value(row.status)),
         reason: (!reason.is_empty()).then(|| reason.join("; ")),
         report: row.report.map(|file| file.to_string_lossy().into_owned()),
-        process: None,
-        pending: None,
+        process: row.process,
+        pending: row.pending,
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_plugin_api::adapter::{Library, Panicked, crash};
-use runtimed_plugin_api::manifest::{Carrier, Manifest};
+use runtimed_plugin_api::manifest::Manifest;
 use runtimed_plugin_api::{BLOB_STORE, ENV_PROVIDER, HostServices, KERNEL_BACKEND, Plugin, ROOMS};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -25,9 +25,9 @@ use super::sentinel::{Sentinel, Verdict};
 
 /// Longest time from the first check of a plugin's files to its `create`. Hashing and loading 40 MB takes a
 /// second on a slow disk, and `create` does nothing slow, so this is generous.
-const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest start of a plugin. `start` only schedules long work, so this is generous.
-const START_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Capabilities this daemon has a use for.
 const KNOWN: [&str; 4] = [ENV_PROVIDER, BLOB_STORE, KERNEL_BACKEND, ROOMS];
 
@@ -72,15 +72,6 @@ impl Loader {
         host: Arc<dyn HostServices>,
         on_panic: impl Fn(Panicked) + Send + Sync + 'static,
     ) -> Result<Loaded, Problem> {
-        if manifest.carrier() == Carrier::Child {
-            return Err(Problem::refused(
-                format!(
-                    "plugin `{}` asks for a process of its own, which this version cannot give it",
-                    manifest.id
-                ),
-                "update runtimed, or set carrier = \"in-process\" under [run] in plugin.toml if you trust the plugin",
-            ));
-        }
         let id = manifest.id.clone();
         let limit = Instant::now() + LOAD_DEADLINE;
         let late = || {
@@ -181,7 +172,7 @@ fn create(
 }
 
 /// What a plugin would also do for a newer daemon.
-fn unknown_capabilities(manifest: &Manifest) -> Option<Note> {
+pub(super) fn unknown_capabilities(manifest: &Manifest) -> Option<Note> {
     let ids = manifest.provides.iter().map(|it| it.capability.as_str());
     let unknown: BTreeSet<&str> = ids.filter(|id| !KNOWN.contains(id)).collect();
     if unknown.is_empty() {
@@ -198,7 +189,7 @@ fn unknown_capabilities(manifest: &Manifest) -> Option<Note> {
 
 /// What the plugin provides must be what its manifest says, no more and no less, as far as this daemon knows
 /// what that is.
-fn compare(manifest: &Manifest, plugin: &dyn Plugin) -> Result<(), Problem> {
+pub(super) fn compare(manifest: &Manifest, plugin: &dyn Plugin) -> Result<(), Problem> {
     let mut provided: BTreeSet<(&str, String)> = BTreeSet::new();
     for provider in plugin.env_providers() {
         provided.insert((ENV_PROVIDER, format!(" `{}`", provider.info().kind)));

@@ -6,18 +6,29 @@
 //!
 //! Map: [`search`] finds, [`checks`] looks at files and [`permissions`] at who could write them, [`copies`]
 //! keeps what was checked, [`order`] sorts by needs, [`load`] opens libraries, [`sentinel`] remembers whom the
-//! daemon died of, [`registry`] holds the lives, [`services`] is what plugins see of the host.
+//! daemon died of. [`registry`] holds a [`slot`] for each plugin and [`reload`] brings them up to date;
+//! [`supervisor`] starts and ends the processes of a plugin that has its own, within a [`budget`], [`running`]
+//! is one of them, and [`proxy`] stands for the plugin all the time. [`config`] is what the settings say,
+//! [`services`] what plugins see of the host, [`row`] and [`report`] what the user sees of plugins.
 
+mod budget;
 mod checks;
+mod config;
 mod copies;
 mod load;
 mod order;
 mod permissions;
+mod proxy;
 mod registry;
+mod reload;
+mod report;
 mod row;
+mod running;
 mod search;
 mod sentinel;
 mod services;
+mod slot;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 

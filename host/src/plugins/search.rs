@@ -14,7 +14,7 @@ use super::permissions::check_permissions;
 use super::row::Problem;
 
 /// A folder that has a manifest.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Found {
     pub(super) source: Source,
     /// Absolute, with symlinks resolved.

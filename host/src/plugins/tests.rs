@@ -8,7 +8,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use runtimed_plugin_api::manifest::this_target;
-use runtimed_plugin_api::{Directories, EnvRequest, Environment, ErrorCode, SettingsView};
+use runtimed_plugin_api::{Directories, EnvProvider, EnvRequest, Environment, ErrorCode, SettingsView};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -57,7 +58,8 @@ impl World {
     }
 
     async fn load(&self) -> Arc<Registry> {
-        let (_, settings) = watch::channel(SettingsView::default());
+        let values = json!({"plugins": {"disabled": self.disabled}});
+        let (_, settings) = watch::channel(SettingsView { revision: 1, values });
         let base = self.folder.path().join("base");
         let directories = Directories {
             runtime: base.join("run"),
@@ -78,11 +80,18 @@ impl World {
             (Source::System, self.plugins("system")),
             (Source::User, self.plugins("user")),
         ]);
-        let registry = Registry::new(Arc::new(context), path, self.disabled.clone());
-        registry.load().await;
-        registry.wait_until_loaded().await;
+        // None of these has a process of its own.
+        let registry = Registry::new(Arc::new(context), path, Vec::new());
+        let running = Arc::clone(&registry);
+        tokio::spawn(async move { running.run().await });
+        registry.env_providers().wait_for(Option::is_some).await.unwrap();
         registry
     }
+}
+
+/// The provider that the fixture is.
+fn provider(registry: &Registry) -> Arc<dyn EnvProvider> {
+    Arc::clone(&registry.env_providers().borrow().as_ref().unwrap()["fixture"])
 }
 
 fn manifest(id: &str) -> String {
@@ -139,13 +148,8 @@ async fn a_plugin_is_found_loaded_used_and_stopped() {
     assert_eq!(rows[0].capabilities, ["env-provider.v1:fixture", "rooms.v1:echo"]);
     assert!(registry.rooms().is_some() && registry.blob_store().is_none());
     assert!(registry.kernel_backend("").is_none());
-    let provider = registry.env_providers().await.remove("fixture").unwrap();
+    let provider = provider(&registry);
     assert_eq!(provider.plan(EnvRequest::default()).await.unwrap().key.len(), 16);
-    let missing = registry.env_provider("conda").await.err().unwrap();
-    assert_eq!(
-        (missing.code, missing.message.as_str()),
-        (ErrorCode::Unavailable, "no plugin provides `conda` environments")
-    );
     registry.stop(Duration::from_secs(5)).await;
     assert_eq!(registry.rows()[0].status, Status::Stopped);
     assert!(registry.rooms().is_none());
@@ -156,7 +160,7 @@ async fn a_panic_poisons_the_row_and_nothing_else() {
     let world = World::new();
     world.install("fixture");
     let registry = world.load().await;
-    let provider = registry.env_provider("fixture").await.unwrap();
+    let provider = provider(&registry);
     assert_eq!(provider.verify(&environment()).await.unwrap_err().code, ErrorCode::Panicked);
     let row = registry.rows().remove(0);
     assert_eq!(row.status, Status::Poisoned);
@@ -182,7 +186,7 @@ async fn a_panic_in_create_is_a_row() {
 }
 
 #[tokio::test]
-async fn a_provider_waits_for_its_first_use_and_is_loaded_once() {
+async fn a_plugin_that_provides_more_than_its_manifest_says_is_not_used() {
     let world = World::new();
     let folder = world.install("fixture");
     edit(
@@ -190,40 +194,14 @@ async fn a_provider_waits_for_its_first_use_and_is_loaded_once() {
         "[[provides]]\ncapability = \"rooms.v1\"\nname = \"echo\"\n",
         "[run]\ncarrier = \"in-process\"\nactivate = \"on-demand\"\n",
     );
-    // It provides rooms all the same, which is found out by loading it.
     let registry = world.load().await;
-    assert_eq!(
-        (registry.rows()[0].status, registry.env_kinds()),
-        (Status::NotLoaded, vec!["fixture".to_owned()])
-    );
-    let (first, second) = tokio::join!(registry.env_provider("fixture"), registry.env_provider("fixture"));
-    assert_eq!(first.err(), second.err());
     let row = registry.rows().remove(0);
     assert_eq!(row.status, Status::Failed);
     assert_eq!(
         row.reason,
         "plugin `fixture` is not what its manifest says: its manifest does not mention rooms.v1"
     );
-}
-
-#[tokio::test]
-async fn who_asks_for_a_provider_and_leaves_does_not_stop_it() {
-    let world = World::new();
-    let folder = world.install("fixture");
-    edit(
-        &folder,
-        "rooms.v1\"\nname = \"echo\"\n",
-        "env-provider.v1\"\nname = \"other\"\n[run]\ncarrier = \"in-process\"\nactivate = \"on-demand\"\n",
-    );
-    let registry = world.load().await;
-    {
-        let asking = std::pin::pin!(registry.env_provider("fixture"));
-        assert!(futures_util::poll!(asking).is_pending());
-    }
-    while registry.rows()[0].status == Status::NotLoaded {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(registry.rows()[0].status, Status::Failed);
+    assert!(registry.env_providers().borrow().as_ref().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -274,8 +252,6 @@ async fn manifests_that_are_no_use_are_refused() {
     fs::write(folder.join("plugin.toml"), manifest("fixture").replace("major = 1", "major = 2")).unwrap();
     let row = refusal(&world).await;
     assert_eq!((row.reason.contains("needs ABI 2.0"), row.remedy.as_str()), (true, "update runtimed"));
-    fs::write(folder.join("plugin.toml"), manifest("fixture") + "[run]\ncarrier = \"child\"\n").unwrap();
-    assert!(refusal(&world).await.reason.contains("a process of its own"));
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ async fn a_library_may_be_rewritten_while_it_runs() {
     let world = World::new();
     let folder = world.install("fixture");
     let registry = world.load().await;
-    let provider = registry.env_provider("fixture").await.unwrap();
+    let provider = provider(&registry);
     fs::write(folder.join("lib.so"), "no library any more").unwrap();
     assert_eq!(provider.plan(EnvRequest::default()).await.unwrap().key.len(), 16);
     assert!(refusal(&world).await.reason.contains("lib.so` is not a usable library"));
