@@ -54,6 +54,8 @@ impl UvProvider {
     }
 
     async fn build(&self, uv: &Path, request: EnvRequest, prefix: &Path, task: &Task) -> Result<Environment> {
+        // Plans are documents: this one need not be as `plan` left it.
+        let packages = pypi::checked(&request.packages)?;
         let parent = prefix.parent().unwrap_or(prefix);
         make_folder(parent).await?;
         let nice = if request.background { BACKGROUND } else { 0 };
@@ -62,9 +64,9 @@ impl UvProvider {
         let (python, python_version) = build.venv(prefix, wish.as_deref()).await?;
         let prerelease = request.options.get("prerelease").and_then(|mode| mode.as_str());
         let sources = [Source::Cache, Source::Index, Source::FreshIndex];
-        build.install(&python, &request.packages, prerelease, &sources).await?;
+        build.install(&python, &packages, prerelease, &sources).await?;
         build.validate(&python).await?;
-        Ok(Environment { python, python_version, ..Environment::at(prefix, KIND, request.packages) })
+        Ok(Environment { python, python_version, ..Environment::at(prefix, KIND, packages) })
     }
 
     /// A project keeps its environment itself; `prefix` only stands for it.
