@@ -80,6 +80,11 @@ impl EnvProvider for Provider {
             let beside = prefix.with_extension("outside");
             fs::write(&beside, "").map_err(|error| not_built(&beside, &error))?;
         }
+        if let Some(package) = plan.request.packages.first() {
+            return Err(PluginError::invalid(format!(
+                "`{package}` cannot be installed into an existing Python"
+            )));
+        }
         let python = build(&self.python()?, prefix).map_err(|error| not_built(prefix, &error))?;
         Ok(Environment {
             kind: KIND.to_owned(),
@@ -97,7 +102,8 @@ impl EnvProvider for Provider {
     }
 
     async fn install(&self, _: &Environment, _: &[String], _: Task) -> Result<()> {
-        self.orders.obey("install").await.map(drop)
+        self.orders.obey("install").await?;
+        Err(PluginError::unsupported("nothing can be installed into an existing Python"))
     }
 
     async fn optimize(&self, _: &Environment) -> Result<()> {
