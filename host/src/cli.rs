@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::plugins_check::PluginsCheck;
+
 /// What `--version` and every handshake say.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -33,13 +35,16 @@ pub struct Cli {
 }
 
 /// Subcommands.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Run the daemon in the foreground (the default).
     Run,
     /// Hold one plugin for the daemon, which starts this by itself.
     #[command(hide = true)]
     PluginChild,
+    /// Find out whether a plugin is good; `runt plugins check` runs this.
+    #[command(hide = true)]
+    PluginsCheck(PluginsCheck),
 }
 
 /// Options of `runtimed run`.

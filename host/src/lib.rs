@@ -15,6 +15,7 @@ pub mod lock;
 pub mod log;
 pub mod paths;
 pub mod plugins;
+pub mod plugins_check;
 pub mod pools;
 pub mod settings;
 pub mod shutdown;

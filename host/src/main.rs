@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use runtimed_host::cli::{Cli, Command};
+use runtimed_host::{daemon, plugins_check};
 use runtimed_plugin_api::adapter::child;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command {
+    match &cli.command {
         // Without a log file, a lock or the daemon's runtime.
         Some(Command::PluginChild) => child::serve(),
-        Some(Command::Run) | None => runtimed_host::daemon::run(&cli),
+        Some(Command::PluginsCheck(options)) => plugins_check::run(options, &cli.run.plugin_dir),
+        Some(Command::Run) | None => daemon::run(&cli),
     }
 }

@@ -32,7 +32,26 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+use std::path::{Path, PathBuf};
+
+use runtimed_plugin_api::manifest::Manifest;
+
 pub use registry::{Providers, Registry};
+pub(crate) use row::Problem;
 pub use row::{Row, Status};
 pub use search::{SearchPath, Source};
 pub use services::HostContext;
+
+/// Checks the files of the plugin in `folder`, as the daemon does before it loads one, and returns the absolute path
+/// of what may be loaded: a copy of its library below `base`. Blocks on the file system.
+pub(crate) fn check_files(folder: &Path, base: &Path) -> Result<PathBuf, Problem> {
+    let manifest =
+        Manifest::read(folder).map_err(|error| Problem::refused(error.to_string(), error.remedy))?;
+    let found = search::Found {
+        source: Source::Argument,
+        folder: folder.to_owned(),
+        manifest: Ok(manifest.clone()),
+        pin: None,
+    };
+    Ok(checks::check(&manifest, &found, &copies::Copies::new(base))?.path)
+}

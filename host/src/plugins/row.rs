@@ -191,20 +191,20 @@ pub enum Status {
 
 /// Why a plugin is not at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) status: Status,
-    pub(super) reason: String,
-    pub(super) remedy: String,
+pub(crate) struct Problem {
+    pub(crate) status: Status,
+    pub(crate) reason: String,
+    pub(crate) remedy: String,
     /// Long text for a file.
-    pub(super) report: Option<String>,
+    pub(crate) report: Option<String>,
 }
 
 impl Problem {
-    pub(super) fn refused(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn refused(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { status: Status::Refused, reason: reason.into(), remedy: remedy.into(), report: None }
     }
 
-    pub(super) fn failed(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn failed(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { status: Status::Failed, ..Self::refused(reason, remedy) }
     }
 }

@@ -28,5 +28,5 @@ pub use library::{Library, Panicked};
 pub(crate) use log::bridge;
 pub(crate) use panic::install_hook;
 pub(crate) use plugin::serve_plugin;
-pub use runtimed_plugin_abi::{ABI_MAJOR, ABI_MINOR, LibraryFacts, Refusal, crash};
+pub use runtimed_plugin_abi::{ABI_MAJOR, ABI_MINOR, LibraryFacts, PANIC_UNWIND, Refusal, SYMBOL, crash};
 pub(crate) use side::Side;
