@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +11,7 @@ use std::time::Duration;
 
 use runtimed_plugin_api::{BlobStore, Bytes, Digest, ErrorCode, LiveSet, Plugin};
 use runtimed_plugin_blobs::BlobsPlugin;
+use runtimed_plugin_testkit::TestHost;
 use sha2::Digest as _;
 use tokio::task::JoinSet;
 
@@ -29,7 +28,7 @@ impl World {
     }
 
     async fn at(base: tempfile::TempDir) -> Self {
-        let plugin = BlobsPlugin::create(support::host(base.path().to_owned())).unwrap();
+        let plugin = BlobsPlugin::create(Arc::new(TestHost::new(base.path()))).unwrap();
         plugin.start().await.unwrap();
         let blobs = plugin.blob_store().unwrap();
         Self { plugin, blobs, base }

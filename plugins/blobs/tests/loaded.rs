@@ -3,12 +3,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-mod support;
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_plugin_api::adapter::Library;
 use runtimed_plugin_api::{Bytes, Digest, LiveSet};
+use runtimed_plugin_testkit::TestHost;
 use tokio::runtime::Handle;
 
 #[tokio::test]
@@ -18,7 +18,8 @@ async fn a_loaded_plugin_keeps_blobs() {
     assert_eq!(library.facts().id, "blobs");
     let base = tempfile::tempdir().unwrap();
     let panics = |panicked| panic!("the plugin panicked: {panicked:?}");
-    let plugin = library.create(support::host(base.path().to_owned()), Handle::current(), panics).unwrap();
+    let host = Arc::new(TestHost::new(base.path()));
+    let plugin = library.create(host, Handle::current(), panics).unwrap();
     plugin.start().await.unwrap();
     let blobs = plugin.blob_store().unwrap();
 

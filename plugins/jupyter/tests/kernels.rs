@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use runtimed_plugin_api::{Bytes, Channel, ErrorCode, ExitReport, KernelEvents, LaunchCommand, Plugin};
 use runtimed_plugin_jupyter::JupyterPlugin;
+use runtimed_plugin_testkit::TestHost;
 use serde_json::json;
-use support::{Message, Recorder, World, execute, host, kernel_python, request};
+use support::{Message, Recorder, World, execute, kernel_python, request};
 
 /// All stream text of one name, in order.
 fn stream(messages: &[Message], name: &str) -> String {
@@ -326,7 +327,7 @@ async fn a_kernel_does_not_outlive_a_killed_daemon() {
     assert_eq!(std::fs::read_dir(format!("{folder}/run/kernels")).unwrap().count(), 1);
 
     // The next daemon with the same base clears up.
-    let next = JupyterPlugin::create(host(folder.clone().into())).unwrap();
+    let next = JupyterPlugin::create(Arc::new(TestHost::new(folder.as_ref()))).unwrap();
     next.start().await.unwrap();
     next.stop(Duration::from_secs(10)).await.unwrap();
     assert_eq!(std::fs::read_dir(format!("{folder}/run/kernels")).unwrap().count(), 0);

@@ -5,11 +5,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_plugin_api::ErrorCode;
 use runtimed_plugin_api::adapter::Library;
-use support::{Recorder, World, execute, host};
+use runtimed_plugin_testkit::TestHost;
+use support::{Recorder, World, execute};
 use tokio::runtime::Handle;
 
 #[tokio::test]
@@ -19,7 +21,8 @@ async fn a_loaded_plugin_runs_a_kernel() {
     assert_eq!(library.facts().id, "jupyter");
     let base = tempfile::tempdir().unwrap();
     let panics = |panicked| panic!("the plugin panicked: {panicked:?}");
-    let plugin = library.create(host(base.path().to_owned()), Handle::current(), panics).unwrap();
+    let host = Arc::new(TestHost::new(base.path()));
+    let plugin = library.create(host, Handle::current(), panics).unwrap();
     let world = World::with(plugin, base).await;
     assert_eq!(world.backend.kinds().await.unwrap().len(), 1);
 

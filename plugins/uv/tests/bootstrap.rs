@@ -19,7 +19,9 @@ fn fresh() -> Option<(Bench, PathBuf)> {
     let folder = bench.folder.path().to_owned();
     let cache = common::test_tools().join("uv-cache");
     let own = tools.clone();
-    bench.host(|_| common::TestHost::new(&folder, &own).with("UV_CACHE_DIR", cache.to_str().unwrap()));
+    bench.host(|_| {
+        common::TestHost::new(&folder).with_tools(&own).with_env("UV_CACHE_DIR", cache.to_str().unwrap())
+    });
     Some((bench, tools))
 }
 

@@ -1,8 +1,7 @@
-//! What kernel tests share: a host, an interpreter with ipykernel, and a recorder of what a kernel says.
+//! What kernel tests share: a started plugin, an interpreter with ipykernel, and a recorder of what a kernel says.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
-mod host;
 mod python;
 mod recorder;
 
@@ -12,8 +11,8 @@ use std::time::Duration;
 
 use runtimed_plugin_api::{Kernel, KernelBackend, LaunchCommand, LaunchSpec, Plugin, Result};
 use runtimed_plugin_jupyter::JupyterPlugin;
+use runtimed_plugin_testkit::TestHost;
 
-pub(crate) use host::host;
 pub(crate) use python::kernel_python;
 pub(crate) use recorder::{Message, Recorder, execute, request};
 
@@ -32,7 +31,7 @@ impl World {
 
     /// The same in a given folder.
     pub(crate) async fn at(base: tempfile::TempDir) -> Self {
-        let plugin = JupyterPlugin::create(host(base.path().to_owned())).unwrap();
+        let plugin = JupyterPlugin::create(Arc::new(TestHost::new(base.path()))).unwrap();
         Self::with(Arc::new(plugin), base).await
     }
 

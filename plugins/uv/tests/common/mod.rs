@@ -4,7 +4,6 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(clippy::print_stderr, reason = "a skipped test says why")]
 
-mod host;
 mod server;
 
 use std::fs::File;
@@ -16,7 +15,7 @@ use runtimed_plugin_api::{EnvPlan, EnvProvider, EnvRequest, Progress, ProgressSi
 use runtimed_plugin_uv::{PinnedWheel, Surroundings, UV_VERSION, UvProvider};
 use tempfile::TempDir;
 
-pub(crate) use host::TestHost;
+pub(crate) use runtimed_plugin_testkit::TestHost;
 pub(crate) use server::{Reply, Server};
 
 /// Everything one test needs. What it makes goes away with it, but for the downloads all tests share.
@@ -32,14 +31,15 @@ impl Bench {
         let wheel = wheel()?;
         let folder = TempDir::new_in(test_tools()).unwrap();
         let index = Server::with_wheel(std::fs::read(wheel).unwrap());
-        let host = TestHost::new(folder.path(), &test_tools().join("tools"))
-            .with("UV_CACHE_DIR", test_tools().join("uv-cache").to_str().unwrap());
+        let host = TestHost::new(folder.path())
+            .with_tools(&test_tools().join("tools"))
+            .with_env("UV_CACHE_DIR", test_tools().join("uv-cache").to_str().unwrap());
         Some(Self { folder, index, host: Arc::new(host) })
     }
 
     /// Changes the host; call it before the first provider.
     pub(crate) fn host(&mut self, change: impl FnOnce(TestHost) -> TestHost) {
-        let host = std::mem::replace(&mut self.host, Arc::new(TestHost::new(Path::new("/"), Path::new("/"))));
+        let host = std::mem::replace(&mut self.host, Arc::new(TestHost::new(self.folder.path())));
         self.host = Arc::new(change(Arc::into_inner(host).expect("no provider has the host yet")));
     }
 
