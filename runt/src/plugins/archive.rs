@@ -36,7 +36,7 @@ fn unpack_within(max_bytes: u64, archive: &Path, into: &Path) -> anyhow::Result<
     let file = File::open(archive).with_context(|| format!("`{}` could not be read", archive.display()))?;
     let limited = MultiGzDecoder::new(io::BufReader::new(file)).take(max_bytes);
     let mut tar = tar::Archive::new(limited);
-    let unpacked = write_entries(&mut tar, into);
+    let unpacked = write_entries(&mut tar, into, max_bytes);
     // The limit looks like an early end from within.
     if tar.into_inner().limit() == 0 {
         bail!("`{}` unpacks to more than {} MiB", archive.display(), max_bytes / 1024 / 1024);
@@ -58,7 +58,11 @@ fn unpack_within(max_bytes: u64, archive: &Path, into: &Path) -> anyhow::Result<
 }
 
 /// Writes what is in the archive and returns the manifests among it.
-fn write_entries(tar: &mut tar::Archive<impl Read>, into: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn write_entries(
+    tar: &mut tar::Archive<impl Read>,
+    into: &Path,
+    max_bytes: u64,
+) -> anyhow::Result<Vec<PathBuf>> {
     let mut manifests = Vec::new();
     for (number, entry) in tar.entries()?.enumerate() {
         if number == MAX_ENTRIES {
@@ -67,6 +71,9 @@ fn write_entries(tar: &mut tar::Archive<impl Read>, into: &Path) -> anyhow::Resu
         let mut entry = entry?;
         let named = entry.path()?.into_owned();
         let path = into.join(inside(&named)?);
+        if entry.size() > max_bytes {
+            bail!("`{}` alone has more than {} MiB", named.display(), max_bytes / 1024 / 1024);
+        }
         match entry.header().entry_type() {
             EntryType::Directory => fs::create_dir_all(&path)?,
             EntryType::Regular | EntryType::Continuous => {
@@ -106,8 +113,6 @@ fn inside(path: &Path) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use tar::Header;
@@ -188,18 +193,16 @@ mod tests {
         assert!(refusal(&many).contains("more than 4096 entries"));
 
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("x.tar.gz");
-        let mut gzip = GzEncoder::new(File::create(&file).unwrap(), Compression::fast());
-        let mut header = Header::new_gnu();
-        header.set_path("zeros").unwrap();
-        header.set_size(u64::MAX / 4);
-        header.set_cksum();
-        gzip.write_all(header.as_bytes()).unwrap();
-        io::copy(&mut io::repeat(0).take(1 << 20), &mut gzip).unwrap();
-        gzip.finish().unwrap();
-        let into = tempfile::tempdir_in(folder.path()).unwrap();
-        let error = unpack_within(1 << 20, &file, into.path()).unwrap_err().to_string();
-        assert!(error.contains("more than 1 MiB"), "{error}");
+        let limited = |entries: &[(&str, EntryType, &[u8])]| {
+            let into = tempfile::tempdir_in(folder.path()).unwrap();
+            let error = unpack_within(1 << 20, &archive(folder.path(), entries), into.path()).unwrap_err();
+            format!("{error:#}")
+        };
+        let (half, whole) = (vec![0; 600 << 10], vec![0; (1 << 20) + 1]);
+        let alone = limited(&[("a", EntryType::Regular, &whole)]);
+        assert!(alone.contains("`a` alone has more than 1 MiB"), "{alone}");
+        let together = limited(&[("a", EntryType::Regular, &half), ("b", EntryType::Regular, &half)]);
+        assert!(together.contains("x.tar.gz` unpacks to more than 1 MiB"), "{together}");
     }
 
     #[test]

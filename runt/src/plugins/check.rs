@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, bail};
+use runtimed_plugin_api::manifest::Carrier;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -49,13 +50,13 @@ pub(crate) fn daemon_binary() -> anyhow::Result<PathBuf> {
     Ok(daemon)
 }
 
-/// Whether a plugin loads, starts and stops.
+/// Whether a plugin loads, starts and stops the way it will be run.
 ///
 /// # Errors
 /// With every fault that was found and what to do about it, or why nothing could be found out.
-pub(crate) async fn quick(plugin: &Path) -> anyhow::Result<()> {
+pub(crate) async fn quick(plugin: &Path, carrier: Carrier) -> anyhow::Result<()> {
     let output = command(plugin)?
-        .args(["--quick", "--format", "json"])
+        .args(["--quick", "--format", "json", "--carrier", &carrier.to_string()])
         .output()
         .await
         .context("the check could not be started")?;

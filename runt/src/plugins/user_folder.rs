@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use runtimed_plugin_api::lock_file::{self, LockFile, Pin};
+use runtimed_plugin_api::permissions;
 use runtimed_plugin_api::search::{SearchPath, Source};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
@@ -99,6 +100,17 @@ impl UserFolder {
     /// The folder itself.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Checks that nobody else can put something here; the daemon would load nothing from such a folder.
+    ///
+    /// # Errors
+    /// When somebody can, with what to do.
+    pub(crate) fn closed_to_others(&self) -> anyhow::Result<()> {
+        let path = self.path.canonicalize().with_context(|| unusable(&self.path))?;
+        permissions::check(&path, rustix::process::geteuid().as_raw()).map_err(|exposed| {
+            anyhow!("{exposed}.\nNothing was changed.\nClose it first: {}", exposed.remedy)
+        })
     }
 
     /// What was pinned when the plugin was added.

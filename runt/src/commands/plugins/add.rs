@@ -33,6 +33,7 @@ pub(crate) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
         )
     })?;
     let mut folder = UserFolder::open()?;
+    folder.closed_to_others()?;
     let work = folder.work()?;
     let prepared = interruptible(prepare(&given, &options, &work)).await;
     let (origin, staged) = prepared.map_err(|error| {
@@ -82,7 +83,7 @@ async fn prepare(given: &Path, options: &AddOptions, work: &Work) -> anyhow::Res
         staged.manifest.id,
         staged.manifest.version
     );
-    let checked = check::quick(&staged.folder).await;
+    let checked = check::quick(&staged.folder, staged.manifest.carrier()).await;
     checked.with_context(|| format!("plugin `{}` did not pass the check", staged.manifest.id))?;
     Ok((origin, staged))
 }

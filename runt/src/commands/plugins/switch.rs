@@ -15,8 +15,11 @@ use crate::terminal;
 pub(crate) async fn switch(id: &str, enabled: bool, json: bool) -> anyhow::Result<ExitCode> {
     let places = Places::of_this_process();
     let listed = settings_file::disabled(&places.settings).is_ok_and(|disabled| disabled.contains(id));
-    // One that is gone may still be taken off the list.
-    if Plugins::find().await?.get(id).is_none() && !(enabled && listed) {
+    let before = Plugins::find().await?;
+    let row = before.get(id);
+    // The daemon knows sooner than its file. One that is gone may still be taken off the list.
+    let was_off = row.map_or(listed, |row| row.status == "disabled");
+    if row.is_none() && !(enabled && listed) {
         bail!(
             "there is no plugin `{id}`.\nThe settings were not changed.\n'runt plugins list' shows the plugins there are."
         );
@@ -30,7 +33,7 @@ pub(crate) async fn switch(id: &str, enabled: bool, json: bool) -> anyhow::Resul
     }
     let changed = match &told {
         Told::Down => switch_file(&places, id, enabled)?,
-        _ => listed == enabled,
+        _ => was_off == enabled,
     };
     if json {
         return print_json(id, enabled, changed, &told);
