@@ -41,7 +41,11 @@ pub enum Command {
     Run,
     /// Hold one plugin for the daemon, which starts this by itself.
     #[command(hide = true)]
-    PluginChild,
+    PluginChild {
+        /// Only open this library, and see whether the process survives that.
+        #[arg(long, value_name = "LIBRARY")]
+        probe: Option<PathBuf>,
+    },
     /// Find out whether a plugin is good; `runt plugins check` runs this.
     #[command(hide = true)]
     PluginsCheck(PluginsCheck),

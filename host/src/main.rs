@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use runtimed_host::cli::{Cli, Command};
+use runtimed_host::plugins::probe;
 use runtimed_host::{daemon, plugins_check};
 use runtimed_plugin_api::adapter::child;
 
@@ -11,7 +12,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match &cli.command {
         // Without a log file, a lock or the daemon's runtime.
-        Some(Command::PluginChild) => child::serve(),
+        Some(Command::PluginChild { probe: Some(library) }) => probe::open(library),
+        Some(Command::PluginChild { probe: None }) => child::serve(),
         Some(Command::PluginsCheck(options)) => plugins_check::run(options, &cli.run.plugin_dir),
         Some(Command::Run) | None => daemon::run(&cli),
     }

@@ -6,6 +6,7 @@
 //! Never: retries.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::checks::{Checked, check, expected_library};
 use super::copies::Copies;
+use super::probe::probe;
 use super::row::Problem;
-use super::search::Found;
+use super::search::{Found, Source};
 use super::sentinel::{Sentinel, Verdict};
 
 /// Longest time from the first check of a plugin's files to its `create`. Hashing and loading 40 MB takes a
@@ -35,6 +37,8 @@ const KNOWN: [&str; 4] = [ENV_PROVIDER, BLOB_STORE, KERNEL_BACKEND, ROOMS];
 pub(super) struct Loader {
     copies: Copies,
     sentinel: Arc<Sentinel>,
+    /// Program and arguments that serve a plugin in a process of its own, or try its library out there.
+    command: Vec<OsString>,
 }
 
 /// A plugin at work.
@@ -52,10 +56,11 @@ pub(super) struct Note {
 }
 
 impl Loader {
-    /// Learns how the last life of the daemon with this base ended, and watches over this one. Blocks on the
-    /// file system.
-    pub(super) fn open(base: &Path) -> Arc<Self> {
-        Arc::new(Self { copies: Copies::new(base), sentinel: Sentinel::open(base) })
+    /// Learns how the last life of the daemon with this base ended, and watches over this one. `command`
+    /// is the program that serves plugins in processes of their own; without one nothing is tried out there.
+    /// Blocks on the file system.
+    pub(super) fn open(base: &Path, command: Vec<OsString>) -> Arc<Self> {
+        Arc::new(Self { copies: Copies::new(base), sentinel: Sentinel::open(base), command })
     }
 
     /// Everything that can be done before a plugin runs anywhere: checks its files and copies its library.
@@ -92,8 +97,13 @@ impl Loader {
             }
             Verdict::KeptOut(problem) => return Err(problem),
         }
+        if !matches!(found.source, Source::Bundled | Source::System) {
+            probe(&self.command, &id, &checked).await?;
+        }
         // Until the plugin has started or failed to, whichever way this ends.
-        let _loading = self.sentinel.loading(&id, &checked.sha256);
+        let (sentinel, whom) = (Arc::clone(&self.sentinel), (id.clone(), checked.sha256.clone()));
+        let writing = spawn_blocking(move || Ok(sentinel.loading(&whom.0, &whom.1)));
+        let _loading = blocking(writing).await?;
         let runtime = Handle::current();
         // Constructors run: nothing for a runtime's worker. They cannot be interrupted; one that takes too long
         // is left to itself, and its plugin is dropped unused.

@@ -5,11 +5,12 @@
 //! the daemon; no lock is held while a plugin is called.
 //!
 //! Map: [`search`] finds, [`checks`] looks at files and [`permissions`] at who could write them, [`copies`]
-//! keeps what was checked, [`order`] sorts by needs, [`load`] opens libraries, [`sentinel`] remembers whom the
-//! daemon died of. [`registry`] holds a [`slot`] for each plugin and [`reload`] brings them up to date;
-//! [`supervisor`] starts and ends the processes of a plugin that has its own, within a [`budget`], [`running`]
-//! is one of them, and [`proxy`] stands for the plugin all the time. [`config`] is what the settings say,
-//! [`services`] what plugins see of the host, [`row`] and [`report`] what the user sees of plugins.
+//! keeps what was checked, [`probe`] tries it out, [`order`] sorts by needs, [`load`] opens libraries,
+//! [`sentinel`] remembers whom the daemon died of. [`registry`] holds a [`slot`] for each plugin and [`reload`]
+//! brings them up to date; [`supervisor`] starts and ends the processes of a plugin that has its own, within a
+//! [`budget`], [`running`] is one of them, and [`proxy`] stands for the plugin all the time. [`config`] is what
+//! the settings say, [`services`] what plugins see of the host, [`row`] and [`report`] what the user sees of
+//! plugins.
 
 mod budget;
 mod checks;
@@ -18,6 +19,7 @@ mod copies;
 mod load;
 mod order;
 mod permissions;
+pub mod probe;
 mod proxy;
 mod registry;
 mod reload;

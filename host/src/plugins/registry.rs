@@ -66,7 +66,7 @@ impl Registry {
     pub fn new(context: Arc<HostContext>, path: SearchPath, command: Vec<OsString>) -> Arc<Self> {
         let (reloads, asked) = mpsc::unbounded_channel();
         Arc::new(Self {
-            loader: Loader::open(&context.directories.base),
+            loader: Loader::open(&context.directories.base, command.clone()),
             context,
             path,
             command,
