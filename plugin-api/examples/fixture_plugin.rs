@@ -5,11 +5,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use runtimed_plugin_api::{
     Attached, Bytes, Credit, EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host,
-    Join, LaunchCommand, PackageIdentity, PeerLink, Plugin, PluginError, Project, Result, RoomInfo,
-    RoomReply, RoomRequest, RoomSession, Rooms, Task, async_trait,
+    Join, LaunchCommand, PackageIdentity, PeerLink, Plugin, PluginError, ProcessLines, ProcessSpec, Project,
+    Result, RoomInfo, RoomReply, RoomRequest, RoomSession, Rooms, Task, async_trait,
 };
 
 struct Fixture {
@@ -85,8 +86,13 @@ impl EnvProvider for Provider {
         }))
     }
 
+    /// Does what the first package says, if it is one of the words of [`obey`]; the key is the answer.
     async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> {
-        Ok(EnvPlan { key: "0123456789abcdef".to_owned(), request })
+        let key = match obey(&self.host, &request.packages).await? {
+            Some(answer) => answer,
+            None => "0123456789abcdef".to_owned(),
+        };
+        Ok(EnvPlan { key, request })
     }
 
     /// With a file `abort` in the plugin's folder it takes the process along; with `stubborn` it goes on for ever,
@@ -109,6 +115,11 @@ impl EnvProvider for Provider {
             while settings.values["fixture"]["go"] != true {
                 settings = self.host.settings_changed(settings.revision).await;
             }
+        }
+        if let [word, times] = plan.request.packages.as_slice()
+            && word == "many-steps"
+        {
+            (0..number(times)?).for_each(|_| task.phase("step"));
         }
         Ok(Environment {
             kind: "fixture".to_owned(),
@@ -145,6 +156,108 @@ impl EnvProvider for Provider {
             .help("plug it in")
             .detail(serde_json::json!({ "failed_package": "numpyy" })))
     }
+}
+
+/// What the tests of carriers want to see done in the plugin's process.
+async fn obey(host: &Host, words: &[String]) -> Result<Option<String>> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Ok(Some(match words.as_slice() {
+        ["pid"] => std::process::id().to_string(),
+        ["exit", code] => exit(number(code)?),
+        ["signal", name] => {
+            // More than once: Rust looks whether the first is a stack overflow and waits for it to happen again.
+            shell(&format!("while kill -{name} {} 2>/dev/null; do :; done", std::process::id()))?;
+            std::future::pending().await
+        }
+        ["print", lines, code] => {
+            let mut out = std::io::stdout().lock();
+            for line in 0..number::<u64>(lines)? {
+                let _ = writeln!(out, "printed {line}");
+            }
+            drop(out);
+            exit(number(code)?)
+        }
+        ["log", lines] => {
+            (0..number(lines)?).for_each(|line: u64| tracing::info!(line, "a line"));
+            String::new()
+        }
+        // Leaves a process behind that has left the group and holds `fifo` open.
+        ["leave", fifo] => {
+            shell(&format!("setsid sh -c 'exec 9>{fifo}; echo up >&9; exec sleep 600 >&9 2>&9' &"))?;
+            String::new()
+        }
+        ["reserve", bytes] => Vec::<u8>::with_capacity(number(bytes)?).capacity().to_string(),
+        ["spin"] => loop {
+            std::hint::spin_loop();
+        },
+        ["open"] => {
+            let files: Vec<_> =
+                std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).take(10_000).collect();
+            files.len().to_string()
+        }
+        ["settings"] => host.settings().values.to_string(),
+        ["new-settings"] => {
+            let revision = host.settings().revision;
+            host.log(2, "fixture", "waiting", "{}");
+            host.settings_changed(revision).await.values.to_string()
+        }
+        ["stopping"] => {
+            host.log(2, "fixture", "waiting", "{}");
+            host.shutting_down().await;
+            "stopping".to_owned()
+        }
+        ["capabilities"] => {
+            let blobs = host.blob_store().ok_or_else(|| PluginError::not_found("no blob store"))?;
+            let digest = blobs.put(Bytes::from_static(b"content"), "text/plain").await?;
+            let blob = blobs.get(digest).await?.ok_or_else(|| PluginError::not_found("no blob"))?;
+            let kinds = host.kernel_backend("echo").ok_or_else(|| PluginError::not_found("no backend"))?;
+            let kinds = kinds.kinds().await?;
+            format!(
+                "{} {} {} {} {}",
+                digest,
+                blob.bytes.len(),
+                kinds.len(),
+                host.kernel_backend("other").is_some(),
+                host.environments().is_some()
+            )
+        }
+        ["run", "slowly", fifo, argv @ ..] => run(host, argv, Some(fifo.into())).await?,
+        ["run", argv @ ..] => run(host, argv, None).await?,
+        _ => return Ok(None),
+    }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a plugin that ends its process is what is tested")]
+fn exit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Result<T> {
+    word.parse().map_err(|_| PluginError::invalid(format!("`{word}` is not a number")))
+}
+
+fn shell(script: &str) -> Result<()> {
+    let status = std::process::Command::new("/bin/sh").args(["-c", script]).status();
+    status.map(|_| ()).map_err(|error| PluginError::internal(error.to_string()))
+}
+
+/// Runs a process; the answer is its exit code and how many lines came. The first line waits until something can
+/// be read from `gate`.
+async fn run(host: &Host, argv: &[&str], gate: Option<PathBuf>) -> Result<String> {
+    struct Lines(AtomicU64, Option<PathBuf>);
+    impl ProcessLines for Lines {
+        fn line(&self, _: bool, _: &str) {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 0
+                && let Some(gate) = &self.1
+            {
+                let _ = std::fs::read(gate);
+            }
+        }
+    }
+    let lines = Arc::new(Lines(AtomicU64::new(0), gate));
+    let argv = argv.iter().map(|&word| word.to_owned()).collect();
+    let exit = host.run_process(ProcessSpec { argv, ..ProcessSpec::default() }, lines.clone()).await?;
+    Ok(format!("{:?} {}", exit.code, lines.0.load(Ordering::Relaxed)))
 }
 
 /// Sends every frame back.

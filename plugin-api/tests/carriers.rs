@@ -1,20 +1,21 @@
 //! Every carrier against a real library: the example `fixture_plugin`, which cargo builds with the tests.
-//! The child carrier is there with the feature `host`.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 #[path = "support/fixture.rs"]
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use runtimed_plugin_api::adapter::Panicked;
 use runtimed_plugin_api::{
-    Attached, Bytes, Credit, EnvPlan, EnvRequest, Environment, ErrorCode, Join, JoinTarget, PeerLink,
-    Progress, ProgressSink, Task,
+    Attached, Bytes, Channel, Credit, Digest, EnvPlan, EnvRequest, Environment, ErrorCode, ExitReport, Join,
+    JoinTarget, KernelEvents, LaunchCommand, LaunchSpec, LiveSet, PeerLink, Progress, ProgressSink,
+    RoomReply, RoomRequest, RoomSession, Task,
 };
 use support::{Carrier, Fixture};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Runs each test through each carrier.
 macro_rules! through_every_carrier {
@@ -26,7 +27,6 @@ macro_rules! through_every_carrier {
             })*
         }
 
-        #[cfg(feature = "host")]
         mod child {
             $(#[tokio::test]
             async fn $test() {
@@ -42,6 +42,13 @@ through_every_carrier! {
     dropping_a_call_cancels_its_body,
     a_panic_in_an_asynchronous_body_is_an_error_and_is_reported,
     the_log_bridge_follows_the_hosts_level,
+    frames_go_there_and_back_and_panics_stay_there,
+    credit_stops_each_side_and_lets_it_go_on,
+    blobs_of_every_size_arrive_whole,
+    a_kernel_is_a_pipe_of_messages,
+    settings_and_the_end_of_the_host_are_followed,
+    capabilities_of_the_host_can_be_used,
+    a_process_runs_in_the_host_and_its_lines_come_before_its_end,
 }
 
 fn environment() -> Environment {
@@ -117,40 +124,226 @@ async fn a_panic_in_an_asynchronous_body_is_an_error_and_is_reported(carrier: Ca
     fixture.provider().launch(&environment()).await.unwrap();
 }
 
-#[tokio::test]
-async fn frames_go_there_and_back_and_panics_stay_there() {
-    let carrier = Carrier::InProcess;
-    struct Link(Mutex<Vec<(u8, Bytes)>>);
-    impl PeerLink for Link {
-        fn send(&self, frame_type: u8, payload: Bytes) -> Credit {
-            self.0.lock().unwrap().push((frame_type, payload));
-            17
-        }
-        fn grant(&self, _: u64) {}
-        fn close(&self) {}
+/// The client's end of a connection.
+struct Link {
+    frames: mpsc::UnboundedSender<(u8, Bytes)>,
+    /// What it says is left.
+    credit: AtomicI64,
+    granted: watch::Sender<u64>,
+    closed: watch::Sender<bool>,
+}
+
+impl Link {
+    fn new(credit: Credit) -> (Arc<Self>, mpsc::UnboundedReceiver<(u8, Bytes)>) {
+        let (frames, received) = mpsc::unbounded_channel();
+        let (granted, closed) = (watch::Sender::default(), watch::Sender::default());
+        (Arc::new(Self { frames, credit: AtomicI64::new(credit), granted, closed }), received)
     }
-    let mut fixture = Fixture::load(carrier).await;
-    let link = Arc::new(Link(Mutex::default()));
+}
+
+impl PeerLink for Link {
+    fn send(&self, frame_type: u8, payload: Bytes) -> Credit {
+        let _ = self.frames.send((frame_type, payload));
+        self.credit.load(Ordering::SeqCst)
+    }
+    fn grant(&self, bytes: u64) {
+        self.granted.send_modify(|granted| *granted += bytes);
+    }
+    fn close(&self) {
+        self.closed.send_replace(true);
+    }
+}
+
+async fn attach(fixture: &Fixture, link: &Arc<Link>) -> Box<dyn RoomSession> {
     let join = Join {
         target: JoinTarget::Open { path: "/a.ipynb".into(), working_dir: None },
         principal: "local:ana".to_owned(),
         operator: "desktop:1".to_owned(),
     };
-    let rooms = fixture.plugin.rooms().unwrap();
-    let Attached { info, session } = rooms.attach(join, link.clone()).await.unwrap();
+    let Attached { info, session } =
+        fixture.plugin.rooms().unwrap().attach(join, link.clone()).await.unwrap();
     assert_eq!(info.actor_label, "desktop:1");
+    session
+}
+
+async fn frames_go_there_and_back_and_panics_stay_there(carrier: Carrier) {
+    let mut fixture = Fixture::load(carrier).await;
+    let (link, mut frames) = Link::new(17);
+    let session = attach(&fixture, &link).await;
     let payload = Bytes::from(vec![1; 65536]);
     let start = payload.as_ptr();
-    assert_eq!(session.receive(3, payload), 17);
-    {
-        let sent = link.0.lock().unwrap();
-        assert_eq!((sent[0].0, sent[0].1.len(), sent[0].1.as_ptr()), (3, 65536, start), "moved, not copied");
+    let credit = session.receive(3, payload.clone());
+    let (frame_type, echoed) = frames.recv().await.unwrap();
+    assert_eq!((frame_type, &echoed), (3, &payload));
+    if carrier == Carrier::InProcess {
+        assert_eq!((credit, echoed.as_ptr()), (17, start), "moved, not copied");
+        assert_eq!(session.receive(0xff, Bytes::new()), 0, "a panic grants nothing");
+    } else {
+        session.receive(0xff, Bytes::new());
     }
-    assert_eq!(session.receive(0xff, Bytes::new()), 0, "a panic grants nothing");
     assert!(fixture.panics.recv().await.unwrap().message.contains("receive panics"));
     session.detach().await;
     drop(session);
     assert_eq!(fixture.panics.recv().await.unwrap().message, "a destructor that panics");
+}
+
+/// The next frame of a type.
+async fn next(frames: &mut mpsc::UnboundedReceiver<(u8, Bytes)>, wanted: u8) -> Bytes {
+    loop {
+        let (frame_type, payload) = frames.recv().await.unwrap();
+        if frame_type == wanted {
+            return payload;
+        }
+    }
+}
+
+async fn credit_stops_each_side_and_lets_it_go_on(carrier: Carrier) {
+    let fixture = Fixture::load_echo(carrier).await;
+    let (link, mut frames) = Link::new(1);
+    let session = attach(&fixture, &link).await;
+    assert_eq!(frames.recv().await.unwrap(), (1, Bytes::from_static(b"welcome")));
+
+    // The room takes 100,000 bytes; whoever carries them may take a little more ahead of it.
+    let frame = Bytes::from(vec![7; 30_000]);
+    let mut sent = 0;
+    while session.receive(5, frame.clone()) > 0 {
+        sent += 1;
+        assert!(sent < 1000, "the credit never ends");
+    }
+    for _ in 0..=sent {
+        assert_eq!(next(&mut frames, 5).await, frame);
+    }
+    // The room says so with a grant, which arrives as at least what it takes to go on.
+    session.receive(9, Bytes::from("10000000"));
+    link.granted.subscribe().wait_for(|granted| *granted > 0).await.unwrap();
+    assert!(session.receive(5, frame.clone()) > 0);
+    next(&mut frames, 5).await;
+
+    // A link that takes nothing stops the room, and hears from it once it takes frames again.
+    link.credit.store(-1, Ordering::SeqCst);
+    session.receive(10, Bytes::new());
+    session.receive(5, Bytes::from_static(b"after"));
+    assert_eq!(next(&mut frames, 5).await, "after", "the room stops");
+    session.writable();
+    assert_eq!(frames.recv().await.unwrap(), (3, Bytes::from_static(b"writable")));
+    session.detach().await;
+    link.closed.subscribe().wait_for(|closed| *closed).await.unwrap();
+    assert_eq!(fixture.plugin.rooms().unwrap().ask(RoomRequest::List).await.unwrap(), RoomReply::Closed);
+}
+
+async fn blobs_of_every_size_arrive_whole(carrier: Carrier) {
+    let blobs = Fixture::load_echo(carrier).await;
+    let blobs = blobs.plugin.blob_store().unwrap();
+    for size in [0, 1, 100_000, 20_000_000] {
+        let content: Bytes = (0..size).map(|at: u32| at as u8).collect();
+        let digest = blobs.put(content.clone(), "image/png").await.unwrap();
+        let blob = blobs.get(digest).await.unwrap().unwrap();
+        assert!(blob.bytes == content && blob.media_type == "image/png", "{size} bytes");
+    }
+    let unknown = Digest([0; 32]);
+    assert_eq!((blobs.get(unknown).await.unwrap(), blobs.locate(unknown).await.unwrap()), (None, None));
+    let swept = blobs.sweep(LiveSet::default()).await.unwrap();
+    assert_eq!((swept.deleted, swept.kept), (4, 0));
+    blobs.flush().await.unwrap();
+}
+
+async fn a_kernel_is_a_pipe_of_messages(carrier: Carrier) {
+    struct Events(mpsc::UnboundedSender<(u64, Channel, Bytes)>, watch::Sender<Option<ExitReport>>);
+    impl KernelEvents for Events {
+        fn message(&self, sequence: u64, channel: Channel, message: Bytes) {
+            let _ = self.0.send((sequence, channel, message));
+        }
+        fn exited(&self, report: ExitReport) {
+            self.1.send_replace(Some(report));
+        }
+    }
+    let mut fixture = Fixture::load_echo(carrier).await;
+    let backend = fixture.plugin.kernel_backends().remove(0);
+    assert_eq!(backend.kinds().await.unwrap()[0].name, "echo");
+    let (messages, mut received) = mpsc::unbounded_channel();
+    let events = Arc::new(Events(messages, watch::Sender::default()));
+    let kernel = backend.launch(launch(), events.clone()).await.unwrap();
+    assert_eq!((kernel.info().kernel.as_str(), &kernel.info().reply["status"]), ("k1", &"ok".into()));
+    for sequence in 1..=1000 {
+        kernel.send(Channel::Shell, Bytes::from(sequence.to_string())).unwrap();
+    }
+    for sequence in 1..=1000 {
+        let expected = (sequence, Channel::Shell, Bytes::from(sequence.to_string()));
+        assert_eq!(received.recv().await.unwrap(), expected);
+    }
+    kernel.acknowledge(1000);
+    fixture.wait_for_log("acknowledged 1000").await;
+    assert_eq!(kernel.interrupt().await.unwrap_err().code, ErrorCode::Unsupported);
+    assert_eq!(backend.running().await.unwrap(), []);
+    assert_eq!(
+        backend.attach("k2", 7, events.clone()).await.err().unwrap().message,
+        "kernel k2 is not running"
+    );
+    if let Some(child) = &fixture.child {
+        assert_eq!(*child.in_flight().borrow(), 1, "a live kernel keeps its process");
+    }
+    let report = kernel.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert!(report.requested);
+    events.1.subscribe().wait_for(|told| told.as_ref() == Some(&report)).await.unwrap();
+    drop(kernel);
+    fixture.wait_for_log("the kernel was dropped").await;
+    if let Some(child) = &fixture.child {
+        child.in_flight().wait_for(|calls| *calls == 0).await.unwrap();
+    }
+}
+
+fn launch() -> LaunchSpec {
+    LaunchSpec {
+        kernel: "k1".to_owned(),
+        kind: "echo".to_owned(),
+        room: "r1".to_owned(),
+        notebook_path: None,
+        command: LaunchCommand::default(),
+        cwd: "/".into(),
+    }
+}
+
+async fn settings_and_the_end_of_the_host_are_followed(carrier: Carrier) {
+    let mut fixture = Fixture::load(carrier).await;
+    assert_eq!(fixture.obey(&["settings"]).await.unwrap(), "null");
+    let newer = tokio::spawn({
+        let provider = fixture.provider();
+        let packages = vec!["new-settings".to_owned()];
+        async move { provider.plan(EnvRequest { packages, ..EnvRequest::default() }).await.unwrap().key }
+    });
+    fixture.wait_for_log("waiting").await;
+    fixture.host.set_setting("theme", "dark");
+    assert_eq!(newer.await.unwrap(), r#"{"theme":"dark"}"#);
+    assert_eq!(fixture.obey(&["settings"]).await.unwrap(), r#"{"theme":"dark"}"#);
+    let stopping = tokio::spawn({
+        let provider = fixture.provider();
+        let packages = vec!["stopping".to_owned()];
+        async move { provider.plan(EnvRequest { packages, ..EnvRequest::default() }).await.unwrap().key }
+    });
+    fixture.wait_for_log("waiting").await;
+    fixture.host.stop();
+    assert_eq!(stopping.await.unwrap(), "stopping");
+}
+
+async fn capabilities_of_the_host_can_be_used(carrier: Carrier) {
+    let fixture = Fixture::load(carrier).await;
+    assert_eq!(fixture.obey(&["capabilities"]).await.unwrap_err().message, "no blob store");
+    let echo = Fixture::load_echo(Carrier::InProcess).await;
+    fixture.host.provide(echo.plugin.clone());
+    assert_eq!(
+        fixture.obey(&["capabilities"]).await.unwrap(),
+        "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73 7 1 false false"
+    );
+}
+
+async fn a_process_runs_in_the_host_and_its_lines_come_before_its_end(carrier: Carrier) {
+    let fixture = Fixture::load(carrier).await;
+    for _ in 0..20 {
+        let answer = fixture.obey(&["run", "/bin/sh", "-c", "seq 1000; exit 3"]).await.unwrap();
+        assert_eq!(answer, "Some(3) 1000");
+    }
+    let missing = fixture.obey(&["run", "/no/such/program"]).await.unwrap_err();
+    assert_eq!(missing.code, ErrorCode::NotFound);
 }
 
 async fn the_log_bridge_follows_the_hosts_level(carrier: Carrier) {

@@ -112,6 +112,7 @@ contract! {
         env_providers: Once<RVec<abi::EnvProviderObject>> = |it| Once::new(it.env_providers());
         blob_store: Once<ROption<abi::BlobStoreObject>> = |it| Once::new(it.blob_store());
         kernel_backends: Once<RVec<abi::KernelBackendObject>> = |it| Once::new(it.kernel_backends());
+        rooms: Once<ROption<abi::RoomsObject>> = |it| Once::new(it.rooms());
     }
     own {
         fn env_providers(&self) -> RVec<abi::EnvProviderObject> {
@@ -124,7 +125,7 @@ contract! {
             self.kernel_backends.take().unwrap_or_default()
         }
         fn rooms(&self) -> ROption<abi::RoomsObject> {
-            RNone
+            self.rooms.take().unwrap_or(RNone)
         }
     }
     calls {

@@ -56,7 +56,7 @@ struct Shared {
     /// How many calls the other end has begun so far.
     calls_in: AtomicU64,
     /// Why this end gives up, and the news of it.
-    broken: OnceLock<Garbage>,
+    broken: OnceLock<LinkEnd>,
     broke: Notify,
     /// The thread that reads the socket, which must not wait for an answer.
     reader: OnceLock<ThreadId>,
@@ -140,7 +140,7 @@ pub(super) enum Delivery {
 }
 
 /// How a link ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum LinkEnd {
     /// The other end has closed the socket.
     Closed,
@@ -148,6 +148,8 @@ pub(super) enum LinkEnd {
     Asked,
     /// The other end broke the protocol.
     Garbage(Garbage),
+    /// The other end asks for too much; why, in a sentence about it.
+    Greedy(String),
 }
 
 impl Link {
@@ -227,17 +229,21 @@ impl Link {
         answered: impl FnOnce(Outcome<T>) + Send + 'static,
     ) -> RequestId {
         let complete = Box::new(move |link: &Link, answer: Result<Bytes, Failure>| {
-            let outcome = match answer {
-                Ok(rest) => {
-                    let mut from = Unpacker { rest, link };
-                    let outcome = Outcome::<T>::unpack(&mut from)?;
-                    from.end()?;
-                    outcome
+            let read = |rest: Bytes| {
+                let mut from = Unpacker { rest, link };
+                let outcome = Outcome::<T>::unpack(&mut from)?;
+                from.end().map(|()| outcome)
+            };
+            let (outcome, end) = match answer.map(read) {
+                Ok(Ok(outcome)) => (outcome, Ok(())),
+                Ok(Err(garbage)) => {
+                    let message = format!("the answer makes no sense: it has {}", garbage.0);
+                    (RResult::RErr(failure(PluginError::unavailable(message))), Err(garbage))
                 }
-                Err(failure) => RResult::RErr(failure),
+                Err(failure) => (RResult::RErr(failure), Ok(())),
             };
             answered(outcome);
-            Ok(())
+            end
         });
         let expected = Expected { complete, urgent, _in_use: self.in_use() };
         let request = match self.expect_answer(expected) {
@@ -352,7 +358,8 @@ impl Link {
     }
 
     fn full(&self) {
-        self.give_up(Garbage(format!("{DAEMON_KEEPS} bytes wait for it and it does not read them")));
+        let reason = format!("it does not read what it is sent, and {DAEMON_KEEPS} bytes wait for it");
+        self.give_up(LinkEnd::Greedy(reason));
     }
 
     // --- calls in
@@ -372,7 +379,7 @@ impl Link {
             (id, exports.objects.len())
         };
         if count > MAX_OBJECTS {
-            self.give_up(Garbage(format!("it holds more than {MAX_OBJECTS} objects")));
+            self.give_up(LinkEnd::Greedy(format!("it holds more than {MAX_OBJECTS} objects")));
         }
         id
     }
@@ -407,8 +414,8 @@ impl Link {
     }
 
     /// Ends the link because of what the other end did.
-    pub(super) fn give_up(&self, garbage: Garbage) {
-        if self.0.broken.set(garbage).is_ok() {
+    fn give_up(&self, end: LinkEnd) {
+        if self.0.broken.set(end).is_ok() {
             self.0.broke.notify_one();
         }
     }
@@ -445,8 +452,7 @@ impl Link {
                     incoming.ended(self, ended);
                 }
                 () = self.0.broke.notified() => {
-                    let garbage = self.0.broken.get().cloned();
-                    return LinkEnd::Garbage(garbage.unwrap_or_else(|| Garbage::new("an unknown reason")));
+                    return self.0.broken.get().cloned().unwrap_or(LinkEnd::Closed);
                 }
                 // Ends with the socket, which the reader will see.
                 () = &mut flush => return LinkEnd::Closed,
@@ -499,7 +505,7 @@ impl Link {
 }
 
 fn unknown(object: ObjectId) -> Garbage {
-    Garbage(format!("object {object}, which it does not hold"))
+    Garbage(format!("something for object {object}, which it does not hold"))
 }
 
 /// An error as it crosses.
@@ -519,9 +525,8 @@ impl<T> Future for Waiting<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.answer).poll(context).map(|answer| {
-            answer.unwrap_or_else(|_| {
-                RResult::RErr(failure(PluginError::unavailable("the plugin's answer made no sense")))
-            })
+            // Whoever takes the answer gives it on, so there is always one.
+            answer.unwrap_or_else(|_| RResult::RErr(failure(PluginError::unavailable("the answer was lost"))))
         })
     }
 }
@@ -583,7 +588,7 @@ impl Incoming {
                     match target.call(Called { request, method, from }) {
                         Ok(Some(answering)) => answering.await,
                         Ok(None) => {}
-                        Err(garbage) => link.give_up(garbage),
+                        Err(garbage) => link.give_up(LinkEnd::Garbage(garbage)),
                     }
                     request
                 })
@@ -601,7 +606,7 @@ impl Incoming {
                 let link = link.clone();
                 queue.add(outcome.len(), false, move || {
                     if let Err(garbage) = expected.complete(&link, Ok(outcome)) {
-                        link.give_up(garbage);
+                        link.give_up(LinkEnd::Garbage(garbage));
                     }
                 });
                 Ok(())
@@ -630,7 +635,7 @@ impl Incoming {
                 let (bytes, link) = (arguments.len(), link.clone());
                 queue.add(bytes, target.lossy(), move || {
                     if let Err(garbage) = target.notify(method, Unpacker { rest: arguments, link: &link }) {
-                        link.give_up(garbage);
+                        link.give_up(LinkEnd::Garbage(garbage));
                     }
                 });
                 Ok(())

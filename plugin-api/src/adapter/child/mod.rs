@@ -7,12 +7,13 @@
 //! what it sends is bounded and checked, and all its processes end with it, as it does with the daemon.
 //! Never: a sandbox. The child has the user's rights.
 //!
-//! Map: `wire` frames, `value` what is in them, `link` one end of the socket; `contracts`, `host` and `sinks` the
-//! relayed objects; `parent` the daemon's end and `serve` the child's.
+//! Map: `wire` frames, `value` what is in them, `link` one end of the socket; `contracts`, `host`, `rooms` and
+//! `sinks` the relayed objects; `parent` the daemon's end and `serve` the child's.
 
 mod bucket;
 mod contracts;
 mod end;
+mod flow;
 mod host;
 mod link;
 mod outbox;
@@ -20,6 +21,7 @@ mod output;
 mod parent;
 mod queue;
 mod remote;
+mod rooms;
 mod root;
 mod serve;
 mod sinks;

@@ -286,9 +286,15 @@ async fn relay(
         }
         end = &mut link => end,
     };
-    if let LinkEnd::Garbage(garbage) = end {
+    let reason = match end {
+        LinkEnd::Garbage(garbage) => Some(format!("it sent {}", garbage.0)),
+        LinkEnd::Greedy(reason) => Some(reason),
+        LinkEnd::Asked => Some("it asked the daemon to end".to_owned()),
+        LinkEnd::Closed => None,
+    };
+    if reason.is_some() {
         tree.kill_group();
-        return (process.wait().await, Some(garbage.0));
+        return (process.wait().await, reason);
     }
     // Closed by the system, because the process is ending, or by the process.
     if let Ok(status) = timeout(LAST_WORDS, process.wait()).await {

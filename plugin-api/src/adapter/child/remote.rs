@@ -20,6 +20,10 @@ impl Remote {
         &self.link
     }
 
+    pub(super) fn object(&self) -> ObjectId {
+        self.object
+    }
+
     /// A method that answers. It has begun when this returns.
     pub(super) fn call<T: Unpack + Send + 'static>(
         &self,
@@ -114,5 +118,5 @@ impl Unpack for Needed {
 
 /// There is no such method.
 pub(super) fn no_method<T>(method: u8) -> Result<T, Garbage> {
-    Err(Garbage(format!("method {method}, which its contract does not have")))
+    Err(Garbage(format!("a call of method {method}, which the contract does not have")))
 }

@@ -33,7 +33,7 @@ pub fn serve() -> ExitCode {
     };
     match end {
         LinkEnd::Asked => return ExitCode::SUCCESS,
-        LinkEnd::Closed => {}
+        LinkEnd::Closed | LinkEnd::Greedy(_) => {}
         LinkEnd::Garbage(garbage) => say(&format!("the daemon sent {}", garbage.0)),
     }
     tree::end_own();

@@ -75,29 +75,38 @@ pub(super) fn end_own() {
 /// Kills every other process that carries `mark`.
 #[cfg(target_os = "linux")]
 fn kill_marked(mark: &str) {
+    use std::thread::sleep;
+    use std::time::Duration;
+
     use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
     /// Whoever forks faster than this many looks is bounded by its limits, not by us.
     const LOOKS: usize = 8;
+    /// A process has no environment for the moment in which it becomes another program. Much longer than that.
+    const EXEC: Duration = Duration::from_millis(5);
 
     let variable = format!("{MARK}={mark}");
     let carries =
         |environment: &[u8]| environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes());
     let own = rustix::process::getpid();
+    let mut waited = false;
     for _ in 0..LOOKS {
-        let mut found = false;
+        let (mut found, mut unclear) = (false, false);
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
             let Some(pid) = pid.filter(|pid| *pid != own) else { continue };
             // Opened before the look, so that it is the process looked at that is killed.
             let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            if carries(&environment) {
-                found |= pidfd_send_signal(process, Signal::KILL).is_ok();
-            }
+            let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+            unclear |= environment.is_empty();
+            found |= carries(&environment) && pidfd_send_signal(process, Signal::KILL).is_ok();
         }
         if !found {
-            return;
+            if waited || !unclear {
+                return;
+            }
+            waited = true;
+            sleep(EXEC);
         }
     }
 }
