@@ -3,6 +3,19 @@
 //! For: reading settings that a user, another program or another version wrote.
 //! Promises: pure; field by field: one bad value costs its default and nothing else; keys that are not
 //! listed here pass through untouched, whoever they belong to.
+//!
+//! The section `plugins`, which a fresh file does not have (`plugins/config.rs` reads it):
+//!
+//! | Key | Type | Says |
+//! |---|---|---|
+//! | `plugins.disabled` | list of ids | plugins that are switched off |
+//! | `plugins.idle_secs` | integer | how long a plugin's own process is kept that nobody needs; 30 if not set |
+//! | `plugins.carrier.<id>` | `"child"` | the plugin gets a process of its own, whatever it asks for |
+//! | `plugins.limits.<id>.memory_mb` | integer | MiB of address space its process may have |
+//! | `plugins.limits.<id>.cpu_secs` | integer | seconds of processor time its process may use |
+//! | `plugins.limits.<id>.open_files` | integer | files its process may have open |
+//!
+//! Limits of `plugins.limits.default` hold for every plugin that names none of its own.
 
 use serde_json::{Map, Value, json};
 
@@ -24,6 +37,10 @@ enum Kind {
     Optional,
     PoolSize(&'static str),
     Strings,
+    /// Names, absent unless somebody sets them.
+    Names,
+    /// Something for each name, absent unless somebody sets it; what it may be, as a JSON Schema.
+    Map(fn() -> Value),
 }
 
 const fn key(path: &'static str, kind: Kind) -> Key {
@@ -53,6 +70,10 @@ const KEYS: &[Key] = &[
     key("disable_auto_format", Kind::Flag(false)),
     key("redact_env_values_in_outputs", Kind::Flag(true)),
     key("import_shell_environment", Kind::Flag(true)),
+    key("plugins.disabled", Kind::Names),
+    key("plugins.idle_secs", Kind::Optional),
+    key("plugins.carrier", Kind::Map(|| json!({ "enum": ["child"] }))),
+    key("plugins.limits", Kind::Map(limits)),
     // Kept for nteract's own programs. This daemon never phones home.
     key("install_id", Kind::Text("")),
     key("telemetry_enabled", Kind::Flag(true)),
@@ -168,7 +189,8 @@ impl Kind {
                 Value::String(text) => text.parse::<i64>().ok().map(Value::from),
                 _ => None,
             },
-            Self::Strings => value.is_array().then(|| Value::Array(strings(value))),
+            Self::Strings | Self::Names => value.is_array().then(|| Value::Array(strings(value))),
+            Self::Map(_) => value.is_object().then(|| value.clone()),
         }
     }
 
@@ -185,7 +207,7 @@ impl Kind {
                 Value::from(pool_size(&only, kind))
             }
             Self::Strings => Value::Array(Vec::new()),
-            Self::Optional => return None,
+            Self::Optional | Self::Names | Self::Map(_) => return None,
         })
     }
 
@@ -197,7 +219,8 @@ impl Kind {
             Self::Integer(_) => json!({ "type": ["integer", "null"] }),
             Self::Optional => json!({ "type": "integer" }),
             Self::PoolSize(_) => json!({ "type": "integer", "minimum": 0, "maximum": 20 }),
-            Self::Strings => json!({ "type": "array", "items": { "type": "string" } }),
+            Self::Strings | Self::Names => json!({ "type": "array", "items": { "type": "string" } }),
+            Self::Map(value) => json!({ "type": "object", "additionalProperties": value() }),
         }
     }
 }
@@ -223,10 +246,13 @@ fn merge_unknown(out: &mut Map<String, Value>, raw: &Map<String, Value>) {
             (None, value) => {
                 out.insert(name.clone(), value.clone());
             }
+            // A top-level key that happens to be a map.
+            (Some(key), _) if key.path == name => {}
             (Some(_), Value::Object(section)) => {
-                let Some(Value::Object(known)) = out.get_mut(name) else { continue };
-                for (inner, value) in section {
-                    known.entry(inner.clone()).or_insert_with(|| value.clone());
+                let known = |inner: &str| keys_of(name).any(|key| key.path == format!("{name}.{inner}"));
+                let unknown = section.iter().filter(|(inner, _)| !known(inner));
+                for (inner, value) in unknown {
+                    insert(out, &format!("{name}.{inner}"), value.clone());
                 }
             }
             _ => {}
@@ -258,6 +284,13 @@ fn insert(map: &mut Map<String, Value>, path: &str, value: Value) {
     if let Value::Object(section) = section {
         section.insert(name.to_owned(), value);
     }
+}
+
+/// What the process of a plugin may use.
+fn limits() -> Value {
+    let positive = json!({ "type": "integer", "minimum": 1 });
+    let properties = json!({ "memory_mb": positive, "cpu_secs": positive, "open_files": positive });
+    json!({ "type": "object", "properties": properties })
 }
 
 fn strings(value: &Value) -> Vec<Value> {
@@ -310,6 +343,19 @@ mod tests {
         assert_eq!(settings["uv"], json!({"default_packages": [], "mirror": "m"}));
         assert_eq!(default_packages(&settings, "venv"), ["six"]);
         assert!(!settings.contains_key("$schema"));
+    }
+
+    #[test]
+    fn what_is_said_about_plugins_is_checked_and_nothing_is_made_up() {
+        let section = json!({"disabled": ["a", 7], "idle_secs": "5", "carrier": {"a.b": "child"}, "mine": 1});
+        let settings = complete(&map(json!({"plugins": section})));
+        let expected = json!({"disabled": ["a"], "idle_secs": 5, "carrier": {"a.b": "child"}, "mine": 1});
+        assert_eq!(settings["plugins"], expected);
+        let settings = complete(&map(json!({"plugins": {"disabled": "a", "limits": 7, "mine": 1}})));
+        assert_eq!(settings["plugins"], json!({"mine": 1}));
+        assert!(!complete(&map(json!({"plugins": {"disabled": "a"}}))).contains_key("plugins"));
+        let edit = edits(&Map::new(), &map(json!({"plugins": {"disabled": "a", "idle_secs": 5}})));
+        assert_eq!(Value::Object(edit), json!({"plugins": {"idle_secs": 5}}));
     }
 
     #[test]
