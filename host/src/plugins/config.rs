@@ -112,6 +112,7 @@ impl From<Limits> for ChildLimits {
             memory: limits.memory_mb.map(|megabytes| megabytes.saturating_mul(MEGABYTE)),
             cpu: limits.cpu_secs.map(Duration::from_secs),
             files: limits.open_files,
+            ..Self::default()
         }
     }
 }

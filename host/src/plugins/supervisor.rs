@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_plugin_api::adapter::Panicked;
-use runtimed_plugin_api::adapter::child::{Child, ChildSpec};
+use runtimed_plugin_api::adapter::child::{Child, ChildLimits, ChildSpec};
 use runtimed_plugin_api::manifest::Manifest;
 use runtimed_plugin_api::{ENV_PROVIDER, ErrorCode, HostServices, PluginError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,6 +32,10 @@ use super::row::{Problem, Shown, Status};
 use super::running::{Borrowed, Need, Outcome, Running, asked};
 use super::search::Found;
 use super::services::HostContext;
+
+/// By how much providers of environments give way: cells come first, and without them they are as fast as ever.
+/// The same as for background work (`ProcessSpec::nice`).
+const NICE: u8 = 10;
 
 /// What a supervisor starts.
 pub(super) struct Ward {
@@ -219,7 +223,8 @@ impl Keeper {
     async fn load(&mut self, need: &Need) -> Result<Child, Problem> {
         let library = self.checked_library().await?;
         let ward = &self.ward;
-        let (command, limits) = (ward.command.clone(), ward.limits.into());
+        let command = ward.command.clone();
+        let limits = ChildLimits { nice: if self.stateless { NICE } else { 0 }, ..ward.limits.into() };
         let spec = ChildSpec { command, id: ward.manifest.id.clone(), library, limits };
         let (shown, need, stateless) = (Arc::clone(&ward.shown), need.clone(), self.stateless);
         let on_panic = move |panicked: Panicked| {

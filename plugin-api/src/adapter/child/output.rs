@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -21,6 +21,9 @@ const BYTES: usize = 64 << 10;
 const LONGEST_LINE: usize = 4 << 10;
 /// Read at once.
 const CHUNK: usize = 16 << 10;
+/// Pause after a chunk that was full, so that reading costs little: 3 MiB each second, beyond which whoever prints
+/// has to wait.
+const BREATH: Duration = Duration::from_millis(5);
 /// Lines that go to the log at once, and in each second.
 const LOG: Bucket = Bucket::new(200, 20);
 
@@ -44,6 +47,9 @@ impl Output {
         // A pipe that cannot be read any more is at its end.
         while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
             let bytes = chunk.get(..count).unwrap_or_default();
+            if count == CHUNK {
+                tokio::time::sleep(BREATH).await;
+            }
             locked(&self.0).push(bytes, |line| {
                 if let Some(left_out) = logged.pass(Instant::now()) {
                     tracing::debug!(plugin, left_out, "{line}");

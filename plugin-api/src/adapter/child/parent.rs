@@ -24,6 +24,7 @@ use super::end::{ChildEnd, ChildFailure};
 use super::link::{Delivery, Link, LinkEnd, failure};
 use super::output::Output;
 use super::root::{self, ChildLimits, Opened};
+use super::serve::NICE;
 use super::tree::{self, Tree};
 use crate::adapter::host::serve_host;
 use crate::adapter::plugin::RemotePlugin;
@@ -75,7 +76,7 @@ impl Child {
                 refused: true,
             });
         };
-        let process = Process::spawn(&command, &id).map_err(|error| ChildFailure {
+        let process = Process::spawn(&command, &id, limits.nice).map_err(|error| ChildFailure {
             reason: format!("no process could be started for plugin `{id}`: {error}"),
             remedy: "free some memory or processes and try again".to_owned(),
             report: Some(format!("{command:?}")),
@@ -151,7 +152,7 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(command: &[OsString], id: &str) -> io::Result<Self> {
+    fn spawn(command: &[OsString], id: &str, nice: u8) -> io::Result<Self> {
         let [program, arguments @ ..] = command else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no program to run"));
         };
@@ -162,6 +163,7 @@ impl Process {
         let process = Command::new(program)
             .args(arguments)
             .env(tree::MARK, &mark)
+            .env(NICE, nice.to_string())
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::from(writer.try_clone()?))
             .stderr(Stdio::from(writer))

@@ -36,6 +36,9 @@ pub struct ChildLimits {
     pub cpu: Option<Duration>,
     /// Open files.
     pub files: Option<u64>,
+    /// By how much it gives way to the daemon and to kernels when processors are scarce, with everything it
+    /// starts: 0 to 19, as niceness.
+    pub nice: u8,
 }
 
 /// How the library was met.

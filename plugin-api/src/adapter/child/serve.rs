@@ -18,12 +18,16 @@ use super::queue::Queue;
 use super::root::Root;
 use super::{say, tree};
 
+/// The variable that says by how much the process gives way. It is set before the first thread starts, since each
+/// thread has a priority of its own, which those that it starts inherit.
+pub(super) const NICE: &str = "RUNTIMED_PLUGIN_CHILD_NICE";
 /// Exit code of a process that was not started the way it has to be, as shells use it for wrong usage.
 const USAGE: u8 = 2;
 
 /// Serves one library over the socket that is standard input. To be called from `main`, as the only thing the
 /// process does: it returns when the daemon asks the process to end, and ends it by itself when the daemon is gone.
 pub fn serve() -> ExitCode {
+    give_way();
     let end = match socket().and_then(run) {
         Ok(end) => end,
         Err(error) => {
@@ -38,6 +42,12 @@ pub fn serve() -> ExitCode {
     }
     tree::end_own();
     ExitCode::FAILURE
+}
+
+/// Being less nice than asked for hurts nobody, so nothing here is an error.
+fn give_way() {
+    let nice = std::env::var(NICE).ok().and_then(|nice| nice.parse::<u8>().ok()).unwrap_or_default();
+    let _ = rustix::process::nice(i32::from(nice.min(19)));
 }
 
 fn run(socket: UnixStream) -> io::Result<LinkEnd> {

@@ -16,11 +16,18 @@ use super::wire::Garbage;
 /// Steps of one call that pass at once, and in each second (our choice: more than anybody can follow).
 const PROGRESS: Bucket = Bucket::new(256, 64);
 
-struct Progress(Remote);
+struct Progress {
+    remote: Remote,
+    /// Here, too, so that a storm costs the other end nothing.
+    steps: Mutex<Bucket>,
+}
 
 impl abi::ProgressSink for Progress {
     fn progress(&self, progress: RString) {
-        self.0.notify_lossy(0, |to| progress.pack(to));
+        let passes = locked(&self.steps).pass(Instant::now()).is_some();
+        if passes {
+            self.remote.notify_lossy(0, |to| progress.pack(to));
+        }
     }
 }
 
@@ -60,7 +67,8 @@ impl Pack for abi::ProgressSinkObject {
 
 impl Unpack for abi::ProgressSinkObject {
     fn unpack(from: &mut Unpacker<'_>) -> Result<Self, Garbage> {
-        Ok(abi::ProgressSink_TO::from_value(Progress(Remote::unpack(from)?), TD_Opaque))
+        let progress = Progress { remote: Remote::unpack(from)?, steps: Mutex::new(PROGRESS) };
+        Ok(abi::ProgressSink_TO::from_value(progress, TD_Opaque))
     }
 }
 
