@@ -26,11 +26,11 @@ each! {
 
 async fn killed_once(tools: &Tools, mode: &str, cause: &str) {
     let daemon = match mode.ends_with(":start") {
-        true => tools.daemon("in-process", |home, _| {
+        true => tools.daemon("in-process", mode, |home, _| {
             std::fs::write(home.join("plugins").join(BAD).join("misbehave"), mode).unwrap();
         }),
         false => {
-            let world = tools.world("in-process").await;
+            let world = tools.world("in-process", mode).await;
             std::fs::write(world.plugin().join("misbehave"), mode).unwrap();
             // The answer may get lost with the daemon.
             world.client.flush().await.ok();

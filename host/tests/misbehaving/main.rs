@@ -12,6 +12,7 @@
     reason = "a step that fails is a failed test"
 )]
 
+mod child;
 #[allow(dead_code, reason = "shared with the daemon's other tests, which use the rest of it")]
 #[path = "../daemon/support.rs"]
 mod daemon;

@@ -36,3 +36,30 @@ pub(crate) fn alive(pids: &[i32]) -> Vec<i32> {
     };
     pids.iter().copied().filter(state).collect()
 }
+/// The niceness of each thread of a process.
+pub(crate) fn niceness(pid: u32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(Result::unwrap);
+    let nice = threads.map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap();
+        // Field 19 of proc_pid_stat(5), the 17th after the name.
+        let after_name = stat.rsplit_once(") ").unwrap().1.to_owned();
+        after_name.split(' ').nth(16).unwrap().parse().unwrap()
+    });
+    nice.collect()
+}
+
+/// Forgets the peak of a process's memory.
+pub(crate) fn forget_peak(pid: u32) {
+    // 5: see clear_refs in proc(5).
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
+/// KiB a process has now and had at most.
+pub(crate) fn memory(pid: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}

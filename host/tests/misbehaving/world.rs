@@ -56,14 +56,20 @@ impl Tools {
     }
 
     /// Starts a daemon, waits for both pools, and opens a notebook whose kernel runs.
-    pub(crate) async fn world(&self, carrier: &str) -> World {
-        let world = World::open(self.daemon(carrier, |_, _| {})).await;
+    pub(crate) async fn world(&self, carrier: &str, mode: &str) -> World {
+        let world = World::open(self.daemon(carrier, mode, |_, _| {})).await;
         world.pool_until(BAD, |pool| pool.available == 1).await;
         world
     }
 
-    /// A daemon with both plugins, after `prepare` had a look at its home and command.
-    pub(crate) fn daemon(&self, carrier: &str, prepare: impl FnOnce(&Path, &mut Command)) -> Daemon {
+    /// A daemon with both plugins, after `prepare` had a look at its home and command. For a `mode` that takes
+    /// memory there is a limit.
+    pub(crate) fn daemon(
+        &self,
+        carrier: &str,
+        mode: &str,
+        prepare: impl FnOnce(&Path, &mut Command),
+    ) -> Daemon {
         Daemon::start_with(|home, command| {
             let plugins = home.join("plugins");
             for id in NEEDED {
@@ -81,6 +87,8 @@ impl Tools {
                 "uv_pool_size": 0,
                 "misbehaving_pool_size": 1,
                 "wellbehaved_pool_size": 1,
+                // More than it needs, and less than it takes when it takes all it can get.
+                "plugins": { "limits": if mode.starts_with("memory") { json!({ BAD: { "memory_mb": 1000 } }) } else { json!({}) } },
                 BAD: { "python": self.python },
                 GOOD: { "python": self.python },
             });
@@ -226,6 +234,9 @@ impl World {
     /// Stops the daemon, and checks that it ended well and that nothing is left: no process that was started
     /// in its home, and no folder of an environment that is not whole.
     pub(crate) async fn ends_well(&mut self) {
+        // What is being built when the daemon stops is deleted at its next start.
+        self.pool_until(GOOD, |pool| pool.available == 1 && pool.warming == 0).await;
+        self.pool_until(BAD, |pool| pool.warming == 0).await;
         let log = self.daemon.base().join("runtimed.log");
         let orphans = processes::listed(&self.plugin().join("orphans"));
         self.daemon.signal("TERM");

@@ -78,7 +78,7 @@ pub(crate) fn commit(deed: &str, mode: &str, orders: &Orders) -> Result<()> {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             for _ in 0..cores {
                 while_it_lasts(mode, orders, || {
-                    black_box((0..100_000_u64).fold(0, |sum: u64, n| black_box(sum ^ n)));
+                    black_box((0..1000_u64).fold(0, |sum: u64, n| black_box(sum ^ n)));
                 });
             }
         }
