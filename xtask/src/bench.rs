@@ -2,15 +2,24 @@
 //!
 //! Promises: the bare kernel is measured in the same run, so that ratios mean something.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use crate::daemon::Daemon;
+use crate::tools::Tools;
 use crate::{stage, tools, workspace};
+
+/// The case that has a daemon of its own, with a plugin that no other case should suffer from.
+const MISBEHAVING: &str = "misbehaving";
+/// Cells for each deed while the plugin behaves, and as many while it does not.
+const MISBEHAVING_RUNS: &str = "60";
 
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// End-to-end cases, comma separated; see xtask/bench/end_to_end.py
+    /// End-to-end cases, comma separated; see xtask/bench/end_to_end.py. One more is `misbehaving`: executions
+    /// while a plugin does all that it must not do, see host/tests/real_client/misbehaving.py
     #[arg(long, default_value = "startup,ping,create,first,raw,exec,edit,open")]
     only: String,
     /// How often each end-to-end case is repeated
@@ -32,6 +41,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.no_criterion {
         workspace::run(workspace::cargo().args(["bench", "--workspace", "--exclude", "xtask", "--benches"]))?;
     }
+    let mut cases: Vec<&str> = options.only.split(',').collect();
+    if cases.contains(&MISBEHAVING) {
+        misbehaving(&dist, &tools, client)?;
+        cases.retain(|case| *case != MISBEHAVING);
+        if cases.is_empty() {
+            return Ok(());
+        }
+    }
     let home = workspace::target().join("bench-home");
     let settings = serde_json::json!({ "install_default_data_packages": false, "uv_pool_size": 2 });
     let daemon = Daemon::start_with(&dist, &home, &settings, |command| tools.apply(command))?;
@@ -44,12 +61,37 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut bench = workspace::command(client);
     bench.arg("xtask/bench/end_to_end.py").arg("--socket").arg(&daemon.socket);
     bench.arg("--start").arg(start).arg("--raw-python").arg(&tools.kernel_python);
-    bench.args(["--only", &options.only, "--runs", &options.runs.to_string()]);
+    bench.args(["--only", &cases.join(","), "--runs", &options.runs.to_string()]);
     bench.arg("--pid").arg(daemon.pid().to_string());
     if let Some(json) = &options.json {
         bench.arg("--json").arg(json);
     }
     tools.apply(&mut bench)?;
     workspace::run(&mut bench)?;
+    daemon.stop()
+}
+
+/// Executions of a real client while the misbehaving plugin does one deed after the other.
+fn misbehaving(dist: &Path, tools: &Tools, client: &Path) -> Result<()> {
+    let home = tempfile::Builder::new().prefix("runt-").tempdir()?;
+    let plugins = home.path().join("plugins");
+    let source = workspace::root().join("plugin-api/testkit/misbehaving");
+    stage::stage_plugin(&source, &workspace::target().join("release"), &plugins)?;
+    let settings = serde_json::json!({
+        "default_python_env": MISBEHAVING,
+        "install_default_data_packages": false,
+        "uv_pool_size": 0,
+        "misbehaving_pool_size": 1,
+    });
+    let daemon = Daemon::start_with(dist, home.path(), &settings, |command| {
+        command.arg("--plugin-dir").arg(&plugins);
+        // A build that hangs is given up early, so that the next deed can begin.
+        command.env("RUNTIMED_WARM_ENV_TIMEOUT_SECS", "2");
+        tools.apply(command)
+    })?;
+    let mut script = workspace::command(client);
+    script.arg("host/tests/real_client/misbehaving.py").arg(plugins.join(MISBEHAVING)).arg(MISBEHAVING_RUNS);
+    script.env("RUNTIMED_SOCKET_PATH", &daemon.socket);
+    workspace::run(&mut script)?;
     daemon.stop()
 }

@@ -19,5 +19,6 @@ mod daemon;
 mod fatal;
 mod in_process;
 mod processes;
+mod real_client;
 mod scenarios;
 mod world;
