@@ -35,12 +35,17 @@ impl Plugins {
     pub(crate) async fn find() -> anyhow::Result<Self> {
         match Client::discover().list_plugins().await {
             Ok(rows) => Ok(Self { rows, live: true }),
-            Err(ClientError::Connect(_)) => Ok(Self { rows: from_folders(), live: false }),
+            Err(ClientError::Connect(_)) => Ok(Self::in_folders()),
             Err(error) => bail!(
                 "could not ask the daemon about its plugins: {error}\nNothing was changed.\n\
                  See 'runt daemon status'; while the daemon is stopped, the plugin folders are read instead."
             ),
         }
+    }
+
+    /// What the folders hold, whatever a daemon would say.
+    pub(crate) fn in_folders() -> Self {
+        Self { rows: from_folders(), live: false }
     }
 
     /// The one with that id that is used, or would be.

@@ -41,7 +41,8 @@ struct Findings(Vec<Finding>);
 pub(crate) async fn doctor(json: bool) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     let running = findings.daemon(Client::discover().daemon_info().await);
-    let plugins = Plugins::find().await?;
+    // That a daemon does not answer has been told.
+    let plugins = Plugins::find().await.unwrap_or_else(|_| Plugins::in_folders());
     findings.search_path(&plugins.rows);
     findings.settings();
     let lock = findings.user_folder();
@@ -193,8 +194,9 @@ impl Findings {
             let reason = row.reason.as_deref().unwrap_or("it does not say why");
             self.bad(&row.id, format!("{status}: {reason}"), format!("see 'runt plugins show {}'", row.id));
         } else if self.0.len() == before {
-            let pending = row.pending.as_ref().map(|pending| format!("; {pending}")).unwrap_or_default();
-            self.good(&row.id, format!("{} {status}{pending}", row.version));
+            let notes = [&row.reason, &row.pending].into_iter().flatten();
+            let notes: String = notes.map(|note| format!("; {note}")).collect();
+            self.good(&row.id, format!("{} {status}{notes}", row.version));
         }
     }
 
