@@ -7,6 +7,7 @@
 
 mod cli;
 mod commands;
+mod interrupt;
 mod plugins;
 mod render;
 mod terminal;

@@ -5,13 +5,25 @@
 //! Never: loads the plugin here.
 
 use std::ffi::OsString;
+use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use runtimed_plugin_api::manifest::Carrier;
+use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::interrupt::Interrupt;
+
+/// What an interrupted check gets to end its processes and remove what it made. It does neither slowly; this is
+/// for a busy machine.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What a check says, as far as it is shown here.
 #[derive(Deserialize)]
@@ -54,12 +66,14 @@ pub(crate) fn daemon_binary() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// With every fault that was found and what to do about it, or why nothing could be found out.
-pub(crate) async fn quick(plugin: &Path, carrier: Carrier) -> anyhow::Result<()> {
-    let output = command(plugin)?
+pub(crate) async fn quick(plugin: &Path, carrier: Carrier, interrupt: &mut Interrupt) -> anyhow::Result<()> {
+    let check = command(plugin)?
         .args(["--quick", "--format", "json", "--carrier", &carrier.to_string()])
-        .output()
-        .await
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .context("the check could not be started")?;
+    let output = ended(check.id(), check.wait_with_output(), interrupt).await?;
     if output.status.success() {
         return Ok(());
     }
@@ -76,14 +90,39 @@ pub(crate) async fn quick(plugin: &Path, carrier: Carrier) -> anyhow::Result<()>
 ///
 /// # Errors
 /// When it cannot be started.
-pub(crate) async fn run(plugin: &Path, options: &[OsString]) -> anyhow::Result<ExitCode> {
-    let status = command(plugin)?.args(options).status().await.context("the check could not be started")?;
+pub(crate) async fn run(
+    plugin: &Path,
+    options: &[OsString],
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<ExitCode> {
+    let mut check = command(plugin)?.args(options).spawn().context("the check could not be started")?;
+    let status = ended(check.id(), check.wait(), interrupt).await?;
     // None for a process that a signal ended.
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     if code.is_none() {
         anstream::eprintln!("The check ended with {status}; a plugin can do that to it.");
     }
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Waits until a check has ended. When this program is asked to end, the check is asked too, and gets a while to
+/// end its own processes; after that, dropping `end` kills it.
+async fn ended<T>(
+    check: Option<u32>,
+    end: impl Future<Output = io::Result<T>>,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<T> {
+    let mut end = pin!(end);
+    tokio::select! {
+        end = &mut end => return end.context("the check could not be waited for"),
+        () = interrupt.asked() => {}
+    }
+    if let Some(check) = check.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+        // Fails when it has ended already, as after Ctrl-C, which reaches both of us.
+        let _ = rustix::process::kill_process(check, Signal::TERM);
+    }
+    let _ = timeout(GRACE, end).await;
+    bail!("interrupted")
 }
 
 fn command(plugin: &Path) -> anyhow::Result<Command> {

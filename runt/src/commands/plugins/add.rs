@@ -16,8 +16,9 @@ use semver::Version;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{Told, interruptible, reload};
+use super::{Told, reload};
 use crate::cli::AddOptions;
+use crate::interrupt::Interrupt;
 use crate::plugins::origin::Origin;
 use crate::plugins::staging::{Staged, stage};
 use crate::plugins::user_folder::{UserFolder, Work};
@@ -35,7 +36,7 @@ pub(crate) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
     let mut folder = UserFolder::open()?;
     folder.closed_to_others()?;
     let work = folder.work()?;
-    let prepared = interruptible(prepare(&given, &options, &work)).await;
+    let prepared = prepare(&given, &options, &work).await;
     let (origin, staged) = prepared.map_err(|error| {
         anyhow!("{error:#}\nNothing was installed; what was installed before is unchanged.")
     })?;
@@ -75,15 +76,16 @@ struct Added {
 
 /// Finds the plugin's files, asks for what must be asked, copies them and tries the copy out.
 async fn prepare(given: &Path, options: &AddOptions, work: &Work) -> anyhow::Result<(Origin, Staged)> {
+    let mut interrupt = Interrupt::listen()?;
     let origin = find(given, &work.path().join("unpacked"))?;
-    ask_for_trust(&origin.manifest, options).await?;
+    interrupt.or(ask_for_trust(&origin.manifest, options)).await?;
     let staged = stage(&origin, &work.staging())?;
     anstream::eprintln!(
         "Checking {} {}: it is loaded, started and stopped in a process of its own...",
         staged.manifest.id,
         staged.manifest.version
     );
-    let checked = check::quick(&staged.folder, staged.manifest.carrier()).await;
+    let checked = check::quick(&staged.folder, staged.manifest.carrier(), &mut interrupt).await;
     checked.with_context(|| format!("plugin `{}` did not pass the check", staged.manifest.id))?;
     Ok((origin, staged))
 }

@@ -7,8 +7,8 @@ use anyhow::Context;
 use runtimed_plugin_api::manifest::Manifest;
 
 use super::add::find;
-use super::interruptible;
 use crate::cli::CheckOptions;
+use crate::interrupt::Interrupt;
 use crate::plugins::check;
 use crate::plugins::staging::stage;
 use crate::terminal;
@@ -18,6 +18,7 @@ pub(crate) async fn check(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let nothing = "Nothing was checked and nothing was changed";
     let path = &options.path;
     let given = path.canonicalize().with_context(|| format!("{nothing}.\n`{}`", path.display()))?;
+    let mut interrupt = Interrupt::listen()?;
     // A copy with the hashes filled in, as it would be installed.
     let work = tempfile::Builder::new().prefix("runt-check-").tempdir()?;
     let origin = find(&given, &work.path().join("unpacked")).context(nothing)?;
@@ -29,7 +30,7 @@ pub(crate) async fn check(options: CheckOptions) -> anyhow::Result<ExitCode> {
     anstream::eprintln!(
         "Checking {id} {version} in processes of its own; a full check can take some minutes..."
     );
-    interruptible(check::run(&staged.folder, &arguments(&options))).await
+    check::run(&staged.folder, &arguments(&options), &mut interrupt).await
 }
 
 /// The options as `runtimed plugins-check` has them.

@@ -11,10 +11,8 @@ mod switch;
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use runtimed_client::protocol::pool::PluginRow;
 use runtimed_client::{Client, ClientError};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::PluginsCommand;
 
@@ -30,18 +28,6 @@ pub(crate) async fn run(command: PluginsCommand) -> anyhow::Result<ExitCode> {
         PluginsCommand::Check(options) => check::check(options).await,
         PluginsCommand::New(options) => new::new(&options),
         PluginsCommand::Doctor { json } => doctor::doctor(json).await,
-    }
-}
-
-/// Does `work`, unless the user or the system asks this program to end.
-async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => Err(anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow!("interrupted")),
-        done = work => done,
     }
 }
 
