@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use runtimed_plugin_api::adapter::crash;
-use runtimed_plugin_api::{Directories, Environments, PluginError, RoomReply, RoomRequest, Rooms};
+use runtimed_plugin_api::{Directories, Environments, ErrorCode, PluginError, RoomReply, RoomRequest, Rooms};
 use runtimed_protocol::identity::local_principal;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -205,8 +205,6 @@ impl Daemon {
     /// # Errors
     /// `Cancelled` when the daemon stops before that.
     pub async fn registry(&self) -> Result<Arc<Registry>, PluginError> {
-        let stopping =
-            || PluginError::new(runtimed_plugin_api::ErrorCode::Cancelled, "The daemon is stopping.");
         tokio::select! {
             biased;
             () = self.registry.wait_until_loaded() => Ok(Arc::clone(&self.registry)),
@@ -217,9 +215,15 @@ impl Daemon {
     /// The rooms.
     ///
     /// # Errors
-    /// `Unavailable`, naming what is missing, when no plugin provides them.
+    /// `Cancelled` when the daemon stops before they are there; `Unavailable`, naming what is missing, when no
+    /// plugin provides them.
     pub async fn rooms(&self) -> Result<Arc<dyn Rooms>, PluginError> {
-        self.registry().await?.rooms().ok_or_else(|| {
+        let rooms = tokio::select! {
+            biased;
+            rooms = self.registry.rooms_once_started() => rooms,
+            () = self.shutdown.begun() => return Err(stopping()),
+        };
+        rooms.ok_or_else(|| {
             PluginError::unavailable(
                 "The `rooms` plugin is not running, so notebooks cannot be opened. Your files are untouched.",
             )
@@ -304,6 +308,10 @@ impl Daemon {
         end(background, "background task").await;
         self.registry.stop(PLUGIN_STOP_LIMIT).await;
     }
+}
+
+fn stopping() -> PluginError {
+    PluginError::new(ErrorCode::Cancelled, "The daemon is stopping.")
 }
 
 /// The plugins this daemon will look for.

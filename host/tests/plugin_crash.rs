@@ -1,4 +1,5 @@
-//! The real daemon with a plugin in its own process that takes it down: the next life goes on without it.
+//! The real daemon with a plugin in its own process that takes it down or never starts: the next life goes on
+//! without it, and so does everything else in this one.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -30,20 +31,26 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Starts a daemon whose one plugin does `mode`.
 fn start(mode: &str) -> Daemon {
     Daemon::start_with(|home, _| {
-        let folder = plugin(home);
-        fs::create_dir_all(&folder).unwrap();
-        fs::copy(library(), folder.join("lib.so")).unwrap();
-        let manifest = format!(
-            "manifest_version = 1\nid = \"{BAD}\"\nname = \"\"\nversion = \"1.0.0\"\nabi = {{ major = 1 }}\n\
-             [library]\n{}-{} = {{ path = \"lib.so\" }}\n\
-             [[provides]]\ncapability = \"env-provider.v1\"\nname = \"{BAD}\"\n\
-             [run]\ncarrier = \"in-process\"\n",
-            env::consts::OS,
-            env::consts::ARCH,
-        );
-        fs::write(folder.join("plugin.toml"), manifest).unwrap();
-        fs::write(folder.join("misbehave"), mode).unwrap();
+        install(home, BAD, &library(), &[("env-provider.v1", BAD)]);
+        fs::write(plugin(home).join("misbehave"), mode).unwrap();
     })
+}
+
+/// Installs a plugin that runs in the daemon and provides capabilities with their names.
+fn install(home: &Path, id: &str, library: &Path, provides: &[(&str, &str)]) {
+    let folder = home.join("plugins").join(id);
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(library, folder.join("lib.so")).unwrap();
+    let mut manifest = format!(
+        "manifest_version = 1\nid = \"{id}\"\nname = \"\"\nversion = \"1.0.0\"\nabi = {{ major = 1 }}\n\
+         [library]\n{}-{} = {{ path = \"lib.so\" }}\n[run]\ncarrier = \"in-process\"\n",
+        env::consts::OS,
+        env::consts::ARCH,
+    );
+    for (capability, name) in provides {
+        manifest += &format!("[[provides]]\ncapability = \"{capability}\"\nname = \"{name}\"\n");
+    }
+    fs::write(folder.join("plugin.toml"), manifest).unwrap();
 }
 
 fn plugin(home: &Path) -> PathBuf {
@@ -54,6 +61,13 @@ fn plugin(home: &Path) -> PathBuf {
 fn library() -> PathBuf {
     let name = format!("{}runtimed_plugin_misbehaving{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
     env::current_exe().unwrap().with_file_name(name)
+}
+
+/// The well-behaved one, which has rooms.
+fn fixture() -> PathBuf {
+    let name = format!("{}plugin_fixture{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+    let binary = env::current_exe().unwrap();
+    binary.parent().and_then(Path::parent).unwrap().join("examples").join(name)
 }
 
 /// The plugin's row; a ping before and after proves that the daemon answers.
@@ -144,4 +158,32 @@ fn a_stop_in_the_middle_of_loading_and_a_signal_from_outside_accuse_nobody() {
         daemon = daemon.start_again();
     }
     wait_for_deed(&daemon);
+}
+
+#[test]
+fn who_was_forgiven_is_loaded_again_without_a_restart() {
+    let mut daemon = start("segfault:start");
+    assert!(!daemon.ended().success());
+    let daemon = daemon.start_again();
+    assert_eq!(row(&daemon)["status"], "refused");
+    fs::write(plugin(daemon.home.path()).join("misbehave"), "").unwrap();
+    daemon.ask(json!({"type": "set_plugin_enabled", "id": BAD, "enabled": true}));
+    let bad = row(&daemon);
+    assert_eq!((&bad["status"], &bad["reason"]), (&json!("ok"), &Value::Null), "{bad}");
+}
+
+#[test]
+fn whoever_never_starts_keeps_no_notebook_waiting() {
+    for mode in ["block:new", "hang:start"] {
+        let daemon = Daemon::start_with(|home, _| {
+            install(home, BAD, &library(), &[("env-provider.v1", BAD)]);
+            fs::write(plugin(home).join("misbehave"), mode).unwrap();
+            install(home, "fixture", &fixture(), &[("env-provider.v1", "fixture"), ("rooms.v1", "echo")]);
+        });
+        let mut client = daemon.connect(json!({"channel": "create_notebook", "runtime": "python"}));
+        let reply: Value = serde_json::from_slice(&client.receive()).unwrap();
+        assert_eq!(reply["notebook_path"], "/a.ipynb", "the fixture answers: {reply}");
+        let log = fs::read_to_string(daemon.base().join("runtimed.log")).unwrap();
+        assert!(!log.contains("within"), "{mode} was waited for: {log}");
+    }
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use super::search::SearchPath;
 use super::services::HostContext;
 use super::slot::Slot;
 
+/// How long the daemon waits for plugins to start before it goes on without those that have not. They start in a
+/// second on a slow disk, and one that hangs has much later deadlines.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What a plugin gets to return from `stop` after its grace is over.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 
@@ -40,15 +44,26 @@ pub struct Registry {
     /// The program that serves a plugin in a process of its own, with its arguments.
     pub(super) command: Vec<OsString>,
     pub(super) plugins: Mutex<Arc<Plugins>>,
-    /// None until everything that provides environments has started, or failed to.
+    /// None until everything that provides environments has started, failed to, or been waited for long enough.
     pub(super) providers: watch::Sender<Option<Arc<Providers>>>,
-    /// Whether everything that starts with the daemon has started, or failed to.
-    loaded: watch::Sender<bool>,
+    /// How far starting is; also wakes at each plugin that has started.
+    pub(super) boot: watch::Sender<Boot>,
     /// Whoever wants a reload, and waits for it.
     reloads: mpsc::UnboundedSender<oneshot::Sender<()>>,
     asked: Mutex<Option<mpsc::UnboundedReceiver<oneshot::Sender<()>>>>,
     /// The supervisors.
     pub(super) supervising: Mutex<JoinSet<()>>,
+}
+
+/// How far everything is that starts with the daemon.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Boot {
+    /// It is looked for or starting.
+    Starting,
+    /// Something is still starting, and nobody waits for it any more who does not need it.
+    Late,
+    /// Everything has started, or failed to.
+    Done,
 }
 
 /// All plugins at one moment.
@@ -72,7 +87,7 @@ impl Registry {
             command,
             plugins: Mutex::default(),
             providers: watch::Sender::new(None),
-            loaded: watch::Sender::new(false),
+            boot: watch::Sender::new(Boot::Starting),
             reloads,
             asked: Mutex::new(Some(asked)),
             supervising: Mutex::default(),
@@ -121,14 +136,30 @@ impl Registry {
     async fn look(self: &Arc<Self>, config: &Config) {
         let starting = async {
             self.search(config).await;
-            self.start_first().await;
-            self.loaded.send_replace(true);
-            self.start_rest().await;
+            let mut first = pin!(self.start_first());
+            let late = timeout(PATIENCE, &mut first).await.is_err();
+            self.boot.send_replace(if late { Boot::Late } else { Boot::Done });
+            let rest = self.start_rest();
+            let mut all = pin!(async {
+                if late {
+                    let done = async {
+                        first.await;
+                        self.boot.send_replace(Boot::Done);
+                    };
+                    tokio::join!(done, rest);
+                } else {
+                    rest.await;
+                }
+            });
+            if timeout(PATIENCE, &mut all).await.is_err() {
+                self.publish();
+                all.await;
+            }
         };
         if AssertUnwindSafe(starting).catch_unwind().await.is_err() {
             tracing::error!("looking for plugins panicked; those that have started are used");
         }
-        self.loaded.send_replace(true);
+        self.boot.send_replace(Boot::Done);
         self.publish();
     }
 
@@ -144,10 +175,24 @@ impl Registry {
         told.await.map_err(|_| PluginError::new(ErrorCode::Cancelled, "The daemon is stopping."))
     }
 
-    /// Waits until everything that starts with the daemon has started, or failed to.
+    /// Waits until everything that starts with the daemon has started, failed to, or been waited for long enough.
     pub async fn wait_until_loaded(&self) {
         // The sender lives in `self`, so this cannot fail.
-        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        let _ = self.boot.subscribe().wait_for(|boot| *boot != Boot::Starting).await;
+    }
+
+    /// The rooms, as soon as they have started, whatever else is still starting; none if they failed to.
+    pub async fn rooms_once_started(&self) -> Option<Arc<dyn Rooms>> {
+        let mut boot = self.boot.subscribe();
+        loop {
+            let done = *boot.borrow_and_update() == Boot::Done;
+            let rooms = self.rooms();
+            if done || rooms.is_some() {
+                return rooms;
+            }
+            // The sender lives in `self`, so this cannot fail.
+            let _ = boot.changed().await;
+        }
     }
 
     /// Stops every plugin, dependents first, each with `grace` to make everything durable. No process is left.

@@ -190,7 +190,10 @@ impl Registry {
                     }
                 }
             });
-            started.await.clone()
+            let plugin = started.await.clone();
+            // Somebody may wait for just this one.
+            self.boot.send_modify(|_| ());
+            plugin
         })
     }
 
