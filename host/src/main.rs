@@ -13,8 +13,18 @@ fn main() -> ExitCode {
     match &cli.command {
         // Without a log file, a lock or the daemon's runtime.
         Some(Command::PluginChild { probe: Some(library) }) => probe::open(library),
-        Some(Command::PluginChild { probe: None }) => child::serve(),
+        Some(Command::PluginChild { probe: None }) => {
+            name_process();
+            child::serve()
+        }
         Some(Command::PluginsCheck(options)) => plugins_check::run(options, &cli.run.plugin_dir),
         Some(Command::Run) | None => daemon::run(&cli),
     }
+}
+
+/// Calls the process by the program's name wherever processes are listed: it was started through a link.
+fn name_process() {
+    #[cfg(target_os = "linux")]
+    // Only a name: without it everything works.
+    let _ = rustix::thread::set_name(c"runtimed");
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::Arc;
 
 use runtimed_host::plugins::Status;
-use runtimed_plugin_api::{EnvPlan, EnvProvider, EnvRequest, Environment, ErrorCode, PluginError, Task};
+use runtimed_plugin_api::{
+    EnvPlan, EnvProvider, EnvRequest, Environment, ErrorCode, PluginError, RoomReply, RoomRequest, Task,
+};
 use serde_json::json;
 use tokio::time::{pause, resume};
 
@@ -198,6 +200,27 @@ async fn settings_move_a_plugin_out_of_the_daemon_and_never_into_it() {
     assert_eq!((row.carrier.as_str(), row.status), ("child", Status::Ok));
     assert!(row.reason.contains("plugins.carrier.fixture is ignored"), "{row:?}");
     world.stop().await;
+}
+
+#[tokio::test]
+async fn what_holds_notebooks_keeps_its_process_also_when_nobody_calls() {
+    let settings = json!({"plugins": {"carrier": {"fixture": "child"}, "idle_secs": 0}});
+    let world = World::start(settings, |plugins| drop(install(plugins, "1.0.0", true))).await;
+    let process = world.row("fixture").process.unwrap();
+    let rooms = world.registry.rooms().unwrap();
+    assert!(matches!(rooms.ask(RoomRequest::List).await.unwrap(), RoomReply::Closed));
+    world.provider().plan(EnvRequest::default()).await.unwrap();
+    assert_eq!(world.provider().verify(&environment()).await.unwrap_err().code, ErrorCode::Panicked);
+    let row = world.row("fixture");
+    assert_eq!((row.status, row.process), (Status::Poisoned, Some(process)));
+    install(&world.plugins(), "1.1.0", true);
+    world.reload().await;
+    let row = world.row("fixture");
+    assert_eq!((row.version.as_str(), row.process), ("1.0.0", Some(process)));
+    assert_eq!(row.pending.unwrap(), "version 1.1.0 is there; restart the daemon to use it");
+    assert!(matches!(rooms.ask(RoomRequest::List).await.unwrap(), RoomReply::Closed));
+    world.stop().await;
+    assert!(!is_alive(process));
 }
 
 #[tokio::test]
