@@ -21,7 +21,7 @@ use crate::subject::{Carrier, Subject};
 use crate::suites::Suite;
 
 /// Longest call that builds nothing. Such calls take milliseconds; this is for machines that are very busy.
-const CALL: Duration = Duration::from_secs(20);
+const CALL: Duration = Duration::from_secs(60);
 /// Longest build. A conda environment on a slow line takes minutes.
 const BUILD: Duration = Duration::from_secs(600);
 /// A package that installs with every manager of Python packages, is tiny and needs nothing.

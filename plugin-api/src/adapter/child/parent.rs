@@ -38,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
-    /// Program and arguments that end up in [`super::serve`].
+    /// Program and arguments that end up in [`super::serve()`].
     pub command: Vec<OsString>,
     /// Id of the plugin, for messages.
     pub id: String,

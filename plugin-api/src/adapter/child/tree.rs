@@ -1,6 +1,6 @@
 //! The processes of a child: itself, its group, and who left the group.
 //!
-//! Promises: [`Tree::kill`] ends all of them. Who left the group is found by a mark in its environment, on Linux
+//! Promises: [`Tree::bury`] ends all of them. Who left the group is found by a mark in its environment, on Linux
 //! only, because only there can it be read; one that wiped its environment as well is beyond reach.
 
 use std::ffi::OsStr;
