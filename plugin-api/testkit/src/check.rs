@@ -60,7 +60,7 @@ pub struct Choice {
     /// Only what takes a moment.
     #[serde(default)]
     pub quick: bool,
-    /// Longest call; none for 20 s, or ten minutes where something is built.
+    /// Longest call; none for a minute, or ten minutes where something is built.
     #[serde(default)]
     pub patience: Option<Duration>,
     /// Package that is installed where any will do; none for `six`.
