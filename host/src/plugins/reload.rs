@@ -53,7 +53,13 @@ impl Registry {
     pub(super) async fn search(self: &Arc<Self>, config: &Config) {
         let (path, config) = (self.path.clone(), config.clone());
         let searching = tokio::task::spawn_blocking(move || sort_out(search(&path), &config));
-        let Sorted { plans, mut others } = searching.await.unwrap_or_default();
+        let Sorted { plans, mut others } = match searching.await {
+            Ok(sorted) => sorted,
+            Err(error) => {
+                tracing::error!("looking for plugins failed, and everything stays as it is: {error}");
+                return;
+            }
+        };
         let mut found: BTreeMap<String, Plan> = BTreeMap::new();
         let mut ids = Vec::new();
         for plan in plans {

@@ -260,9 +260,10 @@ async fn either_changed(need: &mut watch::Receiver<State>, busy: &mut watch::Rec
 
 /// Resolves with its grace when the daemon stops.
 pub(super) async fn asked(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    match stop.wait_for(Option::is_some).await.map(|grace| *grace) {
+    let grace = stop.wait_for(Option::is_some).await.map(|grace| *grace);
+    match grace {
         Ok(Some(grace)) => grace,
-        // Whoever could ask is gone, so there is nobody to be graceful for.
-        _ => Duration::ZERO,
+        // Whoever could ask is gone: the process ends when it is not needed any more.
+        _ => pending().await,
     }
 }
