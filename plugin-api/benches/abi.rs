@@ -1,18 +1,23 @@
-//! What crossing the boundary costs, against a library that is really loaded.
-//! Budget: a sync frame there and back below 1 µs a crossing, whatever its size.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+//! What crossing the boundary costs, against a library that is really loaded, in this process and in a child.
+//! Budget: a synchronous call or frame below 1 µs a crossing whatever its size, a call into a child below 60 µs, a
+//! plugin below 1.2 MiB of memory.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 #[path = "../tests/support/fixture.rs"]
 mod support;
 
+use std::fs;
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use runtimed_plugin_api::{Bytes, Credit, EnvRequest, Join, JoinTarget, PeerLink};
+use runtimed_plugin_api::{
+    Bytes, Credit, EnvProvider, EnvRequest, Join, JoinTarget, PeerLink, Plugin, RoomSession,
+};
 use support::{Carrier, Fixture};
+use tokio::runtime::Runtime;
 
 /// Takes frames and drops them.
 struct Sink;
@@ -25,31 +30,81 @@ impl PeerLink for Sink {
     fn close(&self) {}
 }
 
-fn abi(criterion: &mut Criterion) {
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let build = ["build", "-p", env!("CARGO_PKG_NAME"), "--example", "fixture_plugin", "--profile", profile];
-    assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
-
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _entered = runtime.enter();
-    let fixture = runtime.block_on(Fixture::load(Carrier::InProcess));
+async fn session(plugin: &Arc<dyn Plugin>) -> Box<dyn RoomSession> {
     let join = Join {
         target: JoinTarget::Open { path: "/a.ipynb".into(), working_dir: None },
         principal: "local:ana".to_owned(),
         operator: "desktop:1".to_owned(),
     };
-    let rooms = fixture.plugin.rooms().unwrap();
-    let session = runtime.block_on(rooms.attach(join, Arc::new(Sink))).unwrap().session;
+    plugin.rooms().unwrap().attach(join, Arc::new(Sink)).await.unwrap().session
+}
+
+/// One call after the other from a task of the runtime, as the daemon makes them.
+async fn calls(provider: Arc<dyn EnvProvider>, count: u64) -> Duration {
+    let since = Instant::now();
+    for _ in 0..count {
+        black_box(provider.plan(EnvRequest::default()).await.unwrap());
+    }
+    since.elapsed()
+}
+
+fn abi(criterion: &mut Criterion) {
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let build = ["build", "-p", env!("CARGO_PKG_NAME"), "--examples", "--profile", profile];
+    assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
+
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let here = runtime.block_on(Fixture::load(Carrier::InProcess));
+    let here_session = runtime.block_on(session(&here.plugin));
+    criterion.bench_function("synchronous call", |bench| bench.iter(|| here_session.writable()));
     for (name, length) in [("100 B", 100), ("64 KiB", 65536)] {
         let frame = Bytes::from(vec![0; length]);
         criterion.bench_function(&format!("frame of {name}, there and back"), |bench| {
-            bench.iter(|| session.receive(0, black_box(frame.clone())));
+            bench.iter(|| here_session.receive(0, black_box(frame.clone())));
         });
     }
-    let provider = fixture.provider();
-    criterion.bench_function("asynchronous call with a small document", |bench| {
-        bench.to_async(&runtime).iter(|| provider.plan(EnvRequest::default()));
-    });
+    let child = runtime.block_on(Fixture::load(Carrier::Child));
+    for (name, fixture) in [("in process", &here), ("into a child", &child)] {
+        criterion.bench_function(&format!("asynchronous call with a small document, {name}"), |bench| {
+            bench.iter_custom(|count| {
+                let provider = fixture.provider();
+                runtime.block_on(async move { tokio::spawn(calls(provider, count)).await.unwrap() })
+            });
+        });
+    }
+    if cfg!(target_os = "linux") {
+        memory(&runtime);
+    }
+}
+
+/// Prints what a further plugin adds: distinct copies of one library, each made, started and asked.
+fn memory(runtime: &Runtime) {
+    const COPIES: u64 = 8;
+    let load = || {
+        let fixture = runtime.block_on(Fixture::load_copy(Carrier::InProcess));
+        runtime.block_on(async {
+            fixture.plugin.start().await.unwrap();
+            fixture.provider().plan(EnvRequest::default()).await.unwrap();
+        });
+        fixture
+    };
+    // The first brings what all of them share.
+    let mut loaded = vec![load()];
+    let before = resident("/proc/self/smaps_rollup");
+    loaded.extend((0..COPIES).map(|_| load()));
+    println!("a plugin adds {} KiB in process", (resident("/proc/self/smaps_rollup") - before) / COPIES);
+    let child = runtime.block_on(Fixture::load(Carrier::Child));
+    runtime.block_on(child.plugin.start()).unwrap();
+    let process = format!("/proc/{}/smaps_rollup", child.child.as_ref().unwrap().pid());
+    println!("a plugin's process has {} KiB", resident(&process));
+}
+
+/// Resident memory of a process in KiB.
+fn resident(file: &str) -> u64 {
+    let facts = fs::read_to_string(file).unwrap();
+    let line = facts.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
 }
 
 criterion_group! {

@@ -78,7 +78,7 @@ macro_rules! contract {
                             $(let $send_arg = <$send_type>::unpack(&mut from)?;)*
                             from.end()?;
                             if let RResult::RErr(failure) = self.0.$send_name($($send_arg),*) {
-                                tracing::warn!("a message to a plugin was refused: {}", failure.message);
+                                from.link.complain(&format!("a message was refused: {}", failure.message));
                             }
                             Ok(())
                         })*

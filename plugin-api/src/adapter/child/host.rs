@@ -25,6 +25,8 @@ use crate::PluginError;
 const LOG: Bucket = Bucket::new(2000, 500);
 /// How long a level is believed without asking again.
 const LEVEL_LIFE: Duration = Duration::from_secs(1);
+/// How long to wait before asking again for settings that could not be told.
+const RETRY: Duration = Duration::from_secs(1);
 /// Targets whose level is remembered; a plugin that makes up more is asked to wait each time.
 const MAX_TARGETS: usize = 1024;
 /// A warning's level.
@@ -88,14 +90,15 @@ impl RemoteHost {
         abi::HostServices_TO::from_value(self.clone(), TD_Opaque)
     }
 
-    /// Follows the daemon's settings until it has no newer ones to tell.
+    /// Follows the daemon's settings for ever.
     pub(super) async fn follow_settings(&self) {
         loop {
             let revision = self.0.settings.borrow().revision;
             let changed = self.0.remote.call::<RString>(method::SETTINGS_CHANGED, |to| revision.pack(to));
             match changed.await {
                 RResult::ROk(view) => drop(self.0.settings.send_replace(Settings::new(view))),
-                RResult::RErr(_) => return,
+                // Too many other calls at the moment, perhaps. A daemon that is gone ends this process anyway.
+                RResult::RErr(_) => tokio::time::sleep(RETRY).await,
             }
         }
     }

@@ -22,24 +22,18 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use super::locked;
+use super::incoming::{Delivery, Incoming};
 use super::outbox::{DAEMON_KEEPS, Full, Outbox};
-use super::queue::Queue;
 use super::value::{Pack, Packer, Unpack, Unpacker};
 use super::wire::{self, Frame, Garbage, MAX_FRAME, ObjectId, RequestId};
+use super::{locked, say};
 use crate::{ErrorCode, PluginError};
 
 /// Read at once: what a socket holds by default, about.
 const CHUNK: usize = 64 << 10;
 /// A read buffer that had to grow beyond this, for a long frame, is given back afterwards.
 const BUFFER_KEPT: usize = 1 << 20;
-/// Calls of the other end that are under way; further ones are refused (our choice: far beyond what the pools
-/// and a busy notebook need).
-const MAX_CALLS: usize = 1024;
-/// Bytes of arguments of those calls.
-const MAX_ARGUMENTS: usize = 2 * MAX_FRAME;
 /// Objects the other end may hold.
 const MAX_OBJECTS: usize = 64 << 10;
 
@@ -49,6 +43,7 @@ pub(super) struct Link(Arc<Shared>);
 
 struct Shared {
     outbox: Outbox,
+    of_daemon: bool,
     calls: Mutex<Calls>,
     exports: Mutex<Exports>,
     /// Calls into the other end, and its objects that keep it busy.
@@ -84,15 +79,15 @@ impl Drop for InUse {
 type Complete = Box<dyn FnOnce(&Link, Result<Bytes, Failure>) -> Result<(), Garbage> + Send>;
 
 /// A call whose answer is to come.
-struct Expected {
+pub(super) struct Expected {
     complete: Complete,
     /// A thread waits for it, perhaps the one that would otherwise have to finish something else first.
-    urgent: bool,
+    pub(super) urgent: bool,
     _in_use: InUse,
 }
 
 impl Expected {
-    fn complete(self, link: &Link, answer: Result<Bytes, Failure>) -> Result<(), Garbage> {
+    pub(super) fn complete(self, link: &Link, answer: Result<Bytes, Failure>) -> Result<(), Garbage> {
         (self.complete)(link, answer)
     }
 }
@@ -131,14 +126,6 @@ pub(super) struct Called<'a> {
 /// A method that answers, under way. Dropping it cancels it.
 pub(super) type Answering = BoxFuture<'static, ()>;
 
-/// Where what the other end begins is delivered.
-pub(super) enum Delivery {
-    /// To the object, at once: while it works, nothing is read.
-    AtOnce,
-    /// One by one to a thread of its own, so that a method may wait for an answer of the other end.
-    InTurn(Queue),
-}
-
 /// How a link ended.
 #[derive(Debug, Clone)]
 pub(super) enum LinkEnd {
@@ -159,6 +146,7 @@ impl Link {
         let limit = if of_daemon { DAEMON_KEEPS } else { usize::MAX };
         let shared = Shared {
             outbox: Outbox::new(write, limit),
+            of_daemon,
             calls: Mutex::default(),
             exports: Mutex::default(),
             busy: Arc::new(watch::Sender::new(0)),
@@ -179,6 +167,15 @@ impl Link {
     pub(super) fn in_use(&self) -> InUse {
         self.0.busy.send_modify(|busy| *busy += 1);
         InUse(self.0.busy.clone())
+    }
+
+    /// Says that something went wrong which nobody asked about.
+    pub(super) fn complain(&self, what: &str) {
+        if self.0.of_daemon {
+            tracing::warn!("{what}");
+        } else {
+            say(what);
+        }
     }
 
     /// Lossy frames left out since this was last asked.
@@ -414,7 +411,7 @@ impl Link {
     }
 
     /// Ends the link because of what the other end did.
-    fn give_up(&self, end: LinkEnd) {
+    pub(super) fn give_up(&self, end: LinkEnd) {
         if self.0.broken.set(end).is_ok() {
             self.0.broke.notify_one();
         }
@@ -428,7 +425,7 @@ impl Link {
         let mut buffer = BytesMut::new();
         // Whether the buffer has grown beyond what is kept.
         let mut grown = false;
-        let mut incoming = Incoming { delivery, tasks: JoinSet::new(), calls: HashMap::new(), bytes: 0 };
+        let mut incoming = Incoming::new(delivery);
         let flush = self.0.outbox.flush();
         tokio::pin!(flush);
         loop {
@@ -447,9 +444,6 @@ impl Link {
                     if read.unwrap_or(0) == 0 {
                         return LinkEnd::Closed;
                     }
-                }
-                Some(ended) = incoming.tasks.join_next_with_id(), if !incoming.tasks.is_empty() => {
-                    incoming.ended(self, ended);
                 }
                 () = self.0.broke.notified() => {
                     return self.0.broken.get().cloned().unwrap_or(LinkEnd::Closed);
@@ -496,6 +490,7 @@ impl Link {
             calls.ended.get_or_insert_with(|| failure.clone());
             std::mem::take(&mut calls.waiting)
         };
+        self.0.outbox.close();
         for expected in waiting.into_values() {
             let _ = expected.complete(self, Err(failure.clone()));
         }
@@ -537,135 +532,5 @@ impl<T> Drop for Waiting<T> {
     }
 }
 
-/// Calls in that are under way.
-struct Incoming {
-    delivery: Delivery,
-    tasks: JoinSet<RequestId>,
-    calls: HashMap<RequestId, Under>,
-    /// Arguments of all of them.
-    bytes: usize,
-}
-
-/// A call under way.
-struct Under {
-    task: AbortHandle,
-    bytes: usize,
-}
-
-impl Incoming {
-    fn begin(
-        &mut self,
-        link: &Link,
-        request: RequestId,
-        target: Arc<dyn Target>,
-        method: u8,
-        arguments: Bytes,
-    ) -> Result<(), Garbage> {
-        if self.calls.contains_key(&request) {
-            return Err(Garbage(format!("call {request} twice")));
-        }
-        let bytes = arguments.len();
-        if self.calls.len() >= MAX_CALLS || self.bytes.saturating_add(bytes) > MAX_ARGUMENTS {
-            let error = PluginError::unavailable("too many calls are under way")
-                .help("wait for some of them to end before making more");
-            link.reply(request, Outcome::<()>::RErr(failure(error)));
-            return Ok(());
-        }
-        let task = match &self.delivery {
-            Delivery::AtOnce => {
-                let from = Unpacker { rest: arguments, link };
-                let Some(answering) = target.call(Called { request, method, from })? else { return Ok(()) };
-                self.tasks.spawn(async move {
-                    answering.await;
-                    request
-                })
-            }
-            Delivery::InTurn(queue) => {
-                let (turn, link) = (queue.turn(), link.clone());
-                self.tasks.spawn(async move {
-                    turn.await;
-                    let from = Unpacker { rest: arguments, link: &link };
-                    match target.call(Called { request, method, from }) {
-                        Ok(Some(answering)) => answering.await,
-                        Ok(None) => {}
-                        Err(garbage) => link.give_up(LinkEnd::Garbage(garbage)),
-                    }
-                    request
-                })
-            }
-        };
-        self.bytes += bytes;
-        self.calls.insert(request, Under { task, bytes });
-        Ok(())
-    }
-
-    /// An answer comes after everything that was sent before it.
-    fn answered(&self, link: &Link, expected: Expected, outcome: Bytes) -> Result<(), Garbage> {
-        match &self.delivery {
-            Delivery::InTurn(queue) if !expected.urgent && !queue.is_idle() => {
-                let link = link.clone();
-                queue.add(outcome.len(), false, move || {
-                    if let Err(garbage) = expected.complete(&link, Ok(outcome)) {
-                        link.give_up(LinkEnd::Garbage(garbage));
-                    }
-                });
-                Ok(())
-            }
-            _ => expected.complete(link, Ok(outcome)),
-        }
-    }
-
-    /// A call that has been answered meanwhile is not here any more.
-    fn cancel(&self, request: RequestId) {
-        if let Some(call) = self.calls.get(&request) {
-            call.task.abort();
-        }
-    }
-
-    fn notify(
-        &self,
-        link: &Link,
-        target: Arc<dyn Target>,
-        method: u8,
-        arguments: Bytes,
-    ) -> Result<(), Garbage> {
-        match &self.delivery {
-            Delivery::AtOnce => target.notify(method, Unpacker { rest: arguments, link }),
-            Delivery::InTurn(queue) => {
-                let (bytes, link) = (arguments.len(), link.clone());
-                queue.add(bytes, target.lossy(), move || {
-                    if let Err(garbage) = target.notify(method, Unpacker { rest: arguments, link: &link }) {
-                        link.give_up(LinkEnd::Garbage(garbage));
-                    }
-                });
-                Ok(())
-            }
-        }
-    }
-
-    fn release(&self, object: Arc<dyn Target>) {
-        match &self.delivery {
-            Delivery::AtOnce => drop(object),
-            Delivery::InTurn(queue) => queue.add(0, false, move || drop(object)),
-        }
-    }
-
-    /// Forgets a call; one that was aborted has not answered, so it is answered here.
-    fn ended(&mut self, link: &Link, ended: Result<(Id, RequestId), JoinError>) {
-        let aborted = |error: JoinError| {
-            self.calls.iter().find(|(_, call)| call.task.id() == error.id()).map(|(request, _)| *request)
-        };
-        let (request, answered) = match ended {
-            Ok((_, request)) => (Some(request), true),
-            Err(error) => (aborted(error), false),
-        };
-        let Some(request) = request else { return };
-        if let Some(call) = self.calls.remove(&request) {
-            self.bytes = self.bytes.saturating_sub(call.bytes);
-        }
-        if !answered {
-            let error = PluginError::new(ErrorCode::Cancelled, "the call was cancelled");
-            link.reply(request, Outcome::<()>::RErr(failure(error)));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

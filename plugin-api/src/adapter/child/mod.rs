@@ -12,9 +12,11 @@
 
 mod bucket;
 mod contracts;
+mod driven;
 mod end;
 mod flow;
 mod host;
+mod incoming;
 mod link;
 mod outbox;
 mod output;

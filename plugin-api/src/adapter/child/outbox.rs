@@ -36,6 +36,8 @@ pub(super) struct Outbox {
 struct Waiting {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Nobody writes any more.
+    closed: bool,
 }
 
 /// The other end does not take what it is sent.
@@ -51,6 +53,9 @@ impl Outbox {
     /// socket sees its end.
     pub(super) fn send(&self, mut frame: Bytes) -> Result<(), Full> {
         let mut waiting = locked(&self.waiting);
+        if waiting.closed {
+            return Ok(());
+        }
         if waiting.frames.is_empty() {
             match self.socket.try_write(&frame) {
                 Ok(written) => frame.advance(written),
@@ -78,6 +83,11 @@ impl Outbox {
             return Ok(());
         }
         self.send(frame)
+    }
+
+    /// Drops what waits and what is still to come.
+    pub(super) fn close(&self) {
+        *locked(&self.waiting) = Waiting { closed: true, ..Waiting::default() };
     }
 
     /// How many lossy frames were left out since this was last asked.

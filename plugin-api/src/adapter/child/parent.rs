@@ -21,7 +21,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::end::{ChildEnd, ChildFailure};
-use super::link::{Delivery, Link, LinkEnd, failure};
+use super::incoming::Delivery;
+use super::link::{Link, LinkEnd, failure};
 use super::output::Output;
 use super::root::{self, ChildLimits, Opened};
 use super::serve::NICE;

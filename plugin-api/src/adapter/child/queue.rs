@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -44,7 +45,8 @@ impl Queue {
         let done = waiting.clone();
         let work = move || {
             for job in queued {
-                (job.run)();
+                // Plugins catch their own panics. One that got out must not cost the jobs behind it.
+                let _ = catch_unwind(AssertUnwindSafe(job.run));
                 done.bytes.fetch_sub(job.bytes, Ordering::Relaxed);
                 done.jobs.fetch_sub(1, Ordering::Release);
             }

@@ -53,7 +53,7 @@ impl Remote {
     /// The same for who has no use for the error.
     pub(super) fn notify(&self, method: u8, arguments: impl FnOnce(&mut Packer<'_>)) {
         if let RResult::RErr(failure) = self.send(method, arguments) {
-            tracing::warn!("a message to or from a plugin's process was lost: {}", failure.message);
+            self.link.complain(&format!("a message was lost: {}", failure.message));
         }
     }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use rustix::fd::OwnedFd;
 use tokio::sync::oneshot;
 
-use super::link::{Delivery, Link, LinkEnd};
+use super::incoming::Delivery;
+use super::link::{Link, LinkEnd};
 use super::queue::Queue;
 use super::root::Root;
 use super::{say, tree};
@@ -51,7 +52,7 @@ fn give_way() {
 }
 
 fn run(socket: UnixStream) -> io::Result<LinkEnd> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let end = runtime.block_on(async {
         socket.set_nonblocking(true)?;
         let (link, read) = Link::new(tokio::net::UnixStream::from_std(socket)?, false);
@@ -62,6 +63,7 @@ fn run(socket: UnixStream) -> io::Result<LinkEnd> {
             if let Ok(host) = host.await {
                 host.follow_settings().await;
             }
+            // No library yet, and there will be none.
             pending().await
         };
         let end = tokio::select! {

@@ -87,7 +87,9 @@ impl Drop for Lines {
     fn drop(&mut self) {
         let lost = self.0.link().take_lost();
         if lost > 0 {
-            tracing::warn!(lost, "lines of a process were left out: the plugin does not take them in time");
+            self.0.link().complain(&format!(
+                "{lost} process lines or progress steps were left out: they come too fast"
+            ));
         }
     }
 }

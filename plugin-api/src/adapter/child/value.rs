@@ -15,6 +15,9 @@ use super::wire::{self, Garbage, ObjectId};
 /// keep a long buffer alive (the link reads this much at once).
 const COPIED: usize = 64 << 10;
 
+/// Longest list of objects: what a plugin provides of one kind.
+const MAX_OBJECTS: u64 = 256;
+
 /// Writes values.
 pub(super) struct Packer<'a> {
     pub(super) out: BytesMut,
@@ -187,7 +190,9 @@ impl<T: Pack> Pack for RVec<T> {
 impl<T: Unpack> Unpack for RVec<T> {
     fn unpack(from: &mut Unpacker<'_>) -> Result<Self, Garbage> {
         let count = u64::unpack(from)?;
-        // Not reserved: the frame may hold fewer than it claims.
+        if count > MAX_OBJECTS {
+            return Err(Garbage(format!("a list of {count} objects, the limit is {MAX_OBJECTS}")));
+        }
         let mut values = RVec::new();
         for _ in 0..count {
             values.push(T::unpack(from)?);
