@@ -29,8 +29,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// What a process gets to end in once its plugin has stopped (our choice: there is nothing left to do).
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// How long a process is kept that was started to see whether it can be, and that nobody has called since (our
-/// choice: the pools call at once if they call at all).
-const UNUSED: Duration = Duration::from_secs(2);
+/// choice: the pools call at once if they call at all, and an idle daemon is small soon after its start).
+const UNUSED: Duration = Duration::from_millis(500);
 
 /// A process. Dropping it kills everything that is left of it.
 pub(super) struct Running {

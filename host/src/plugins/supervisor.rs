@@ -140,6 +140,9 @@ impl Keeper {
                         }
                         break;
                     };
+                    if tell.is_closed() {
+                        continue; // Nobody waits any more.
+                    }
                     let borrowed = tokio::select! {
                         biased;
                         _ = asked(&mut stop) => break,

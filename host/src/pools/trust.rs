@@ -146,7 +146,7 @@ impl TrustStore {
             let kind = provider.info().kind;
             let request = request(section);
             any |= has_packages(section);
-            all_allowed &= self.allows(&provider.identities(&request).await?);
+            all_allowed &= asks_nothing(section) || self.allows(&provider.identities(&request).await?);
             for name in lists(section) {
                 let mut allowed = Vec::new();
                 for item in strings(section, name) {
@@ -181,7 +181,8 @@ impl TrustStore {
     /// Of the providers; `Internal` when the approval could not be recorded: it does not hold then.
     pub async fn approve_all(&self, metadata: &Value, providers: &[Arc<dyn EnvProvider>]) -> Result<()> {
         let mut identities = Vec::new();
-        for (provider, section) in declared(metadata, providers) {
+        for (provider, section) in declared(metadata, providers).filter(|(_, section)| !asks_nothing(section))
+        {
             identities.extend(provider.identities(&request(section)).await?);
         }
         identities.retain(|identity| !is_default(identity));
@@ -226,6 +227,18 @@ fn lists(section: &Map<String, Value>) -> impl Iterator<Item = &str> {
         .iter()
         .filter(|(name, value)| value.is_array() && (name.ends_with("dependencies") || *name == CHANNELS))
         .map(|(name, _)| name.as_str())
+}
+
+/// Whether a section is there and says nothing, as in every new notebook. Its provider need not be asked, which
+/// may have to be started for that.
+fn asks_nothing(section: &Map<String, Value>) -> bool {
+    section.values().all(|value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    })
 }
 
 fn has_packages(section: &Map<String, Value>) -> bool {

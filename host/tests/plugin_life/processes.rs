@@ -173,6 +173,7 @@ async fn settings_move_a_plugin_out_of_the_daemon_and_never_into_it() {
         },
     )
     .await;
+    world.provider().plan(EnvRequest::default()).await.unwrap();
     let row = world.row("fixture");
     assert_eq!((row.carrier.as_str(), row.status), ("child", Status::Ok), "{row:?}");
     let limits = fs::read_to_string(format!("/proc/{}/limits", row.process.unwrap()));

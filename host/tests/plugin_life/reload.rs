@@ -89,6 +89,7 @@ async fn the_settings_switch_a_plugin_off_and_on() {
     let world = World::start(json!({}), |plugins| drop(install(plugins, "1.0.0", false))).await;
     let off = json!({"plugins": {"disabled": ["fixture"]}});
     let mut providers = world.registry.env_providers();
+    world.provider().plan(EnvRequest::default()).await.unwrap();
     let process = world.row("fixture").process.unwrap();
     providers.mark_unchanged();
     world.set(off);
