@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtimed_plugin_api::adapter::{Library, Panicked, crash};
+use runtimed_plugin_api::adapter::{Library, LibraryFacts, Panicked, crash};
 use runtimed_plugin_api::manifest::Manifest;
 use runtimed_plugin_api::{BLOB_STORE, ENV_PROVIDER, HostServices, KERNEL_BACKEND, Plugin, ROOMS};
 use tokio::runtime::Handle;
@@ -164,12 +164,7 @@ fn create(
     // The sentinel reads this back.
     library.answers_for_crashes_as(&format!("{} {}", manifest.id, checked.sha256));
     let facts = library.facts();
-    if facts.id != manifest.id {
-        return Err(Problem::refused(
-            format!("the library in `{}` is the plugin `{}`", found.folder.display(), facts.id),
-            "reinstall the plugin",
-        ));
-    }
+    is_the_same(manifest, found, facts)?;
     tracing::debug!(plugin = %facts.id, version = %facts.version, rustc = %facts.rustc, "loaded");
     let plugin = library.create(host, runtime, on_panic).map_err(|error| {
         Problem::failed(
@@ -179,6 +174,17 @@ fn create(
     })?;
     compare(manifest, &*plugin)?;
     Ok(plugin)
+}
+
+/// The library must be the plugin its manifest names: everything about a plugin is kept under its id.
+pub(super) fn is_the_same(manifest: &Manifest, found: &Found, facts: &LibraryFacts) -> Result<(), Problem> {
+    if facts.id == manifest.id {
+        return Ok(());
+    }
+    Err(Problem::refused(
+        format!("the library in `{}` is the plugin `{}`", found.folder.display(), facts.id),
+        "reinstall the plugin",
+    ))
 }
 
 /// What a plugin would also do for a newer daemon.

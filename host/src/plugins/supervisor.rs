@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::{Budget, COOL_DOWN, RESTARTS, Verdict, WINDOW};
 use super::config::Limits;
-use super::load::{LOAD_DEADLINE, Loader, START_DEADLINE, compare};
+use super::load::{LOAD_DEADLINE, Loader, START_DEADLINE, compare, is_the_same};
 use super::report;
 use super::row::{Problem, Shown, Status};
 use super::running::{Borrowed, Need, Outcome, Running, asked};
@@ -242,6 +242,7 @@ impl Keeper {
             let kind = if failure.refused { Problem::refused } else { Problem::failed };
             Problem { report: failure.report, ..kind(failure.reason, failure.remedy) }
         })?;
+        is_the_same(&ward.manifest, &ward.found, child.facts())?;
         compare(&ward.manifest, &**child.plugin())?;
         Ok(child)
     }

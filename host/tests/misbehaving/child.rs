@@ -42,6 +42,7 @@ each! { "child" no_notebook:
 
 each! { "child" no_plugin:
     a_panic_in_new "panic:new",
+    a_start_that_never_ends "hang:start",
     an_exit_in_new "exit:new",
     a_segfault_at_the_start "segfault:start",
     the_name_of_somebody_else "lie:info",

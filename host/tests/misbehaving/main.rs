@@ -18,6 +18,7 @@ mod child;
 mod daemon;
 mod fatal;
 mod in_process;
+mod lies;
 mod processes;
 mod real_client;
 mod scenarios;
