@@ -8,11 +8,16 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use crate::{ErrorCode, PluginError, ProcessExit, ProcessLines, ProcessSpec, Result};
+
+mod limits;
+
+pub use limits::ProcessLimits;
 
 /// Bytes of stdout that are kept, as `ProcessExit` documents.
 const STDOUT_KEPT: usize = 1 << 20;
@@ -31,8 +36,20 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// # Errors
 /// `NotFound` if there is no such program, `Timeout` after `spec.timeout`, `Internal` if it cannot be watched.
 pub async fn run(spec: ProcessSpec, lines: &dyn ProcessLines) -> Result<ProcessExit> {
+    run_within(spec, &ProcessLimits::default(), lines).await
+}
+
+/// As [`run`], with limits for the process and everything that it starts. Its niceness is the `spec`'s.
+///
+/// # Errors
+/// As [`run`]; `Internal` if it cannot be limited.
+pub async fn run_within(
+    spec: ProcessSpec,
+    limits: &ProcessLimits,
+    lines: &dyn ProcessLines,
+) -> Result<ProcessExit> {
     let name = spec.argv.first().cloned().unwrap_or_default();
-    let running = watch(&spec, &name, lines);
+    let running = watch(&spec, &name, limits, lines);
     let Some(limit) = spec.timeout else { return running.await };
     tokio::time::timeout(limit, running).await.unwrap_or_else(|_| {
         let message = format!("`{name}` was stopped after {} s without finishing", limit.as_secs_f32());
@@ -40,9 +57,22 @@ pub async fn run(spec: ProcessSpec, lines: &dyn ProcessLines) -> Result<ProcessE
     })
 }
 
-async fn watch(spec: &ProcessSpec, name: &str, lines: &dyn ProcessLines) -> Result<ProcessExit> {
+async fn watch(
+    spec: &ProcessSpec,
+    name: &str,
+    limits: &ProcessLimits,
+    lines: &dyn ProcessLines,
+) -> Result<ProcessExit> {
     let mut child = command(spec)?.spawn().map_err(|error| not_started(spec, name, &error))?;
     let group = Group::of(&child, spec.nice);
+    match group.0.map(|leader| limits.set_on(Some(leader))) {
+        None | Some(Ok(())) => {}
+        // It has ended already.
+        Some(Err(error)) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+        Some(Err(error)) => {
+            return Err(PluginError::internal(format!("`{name}` could not be limited: {error}")));
+        }
+    }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (mut kept_out, mut kept_err) = (Tail::new(STDOUT_KEPT), Tail::new(STDERR_KEPT));
     let ended = {
@@ -297,5 +327,20 @@ mod tests {
         let error = run(spec, &NoLines).await.unwrap_err();
         assert_eq!((error.code, error.retryable), (ErrorCode::Timeout, true));
         reader.await.unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn limits_hold_for_the_process_and_for_what_it_starts() {
+        // They come right after the start, open files last.
+        let script = "until [ $(ulimit -n) = 64 ]; do :; done; sh -c 'ulimit -n; ulimit -v; ulimit -t'";
+        let limits = ProcessLimits {
+            memory: Some(1 << 30),
+            cpu: Some(Duration::from_secs(60)),
+            files: Some(64),
+            nice: 0,
+        };
+        let exit = run_within(shell(script), &limits, &NoLines).await.unwrap();
+        assert_eq!(exit.stdout, "64\n1048576\n60\n", "{}", exit.stderr);
     }
 }

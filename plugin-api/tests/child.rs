@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use runtimed_plugin_api::adapter::child::{Child, ChildLimits, ChildSpec};
+use runtimed_plugin_api::adapter::child::{Child, ChildSpec};
+use runtimed_plugin_api::processes::ProcessLimits;
 use runtimed_plugin_api::{
     EnvPlan, EnvRequest, Environment, ErrorCode, PluginError, Progress, ProgressSink, Task,
 };
@@ -92,7 +93,7 @@ async fn what_does_not_load_says_why() {
 }
 
 /// What a fixture without limits would not do.
-async fn limited(limits: ChildLimits) -> Fixture {
+async fn limited(limits: ProcessLimits) -> Fixture {
     Fixture::start(ChildSpec { limits, ..spec(&fixture_library()) }).await
 }
 
@@ -212,16 +213,16 @@ async fn started_by_hand_it_says_what_it_is() {
 
 #[tokio::test]
 async fn limits_hold() {
-    let limits = ChildLimits { memory: Some(2 << 30), ..ChildLimits::default() };
+    let limits = ProcessLimits { memory: Some(2 << 30), ..ProcessLimits::default() };
     let fixture = limited(limits).await;
     fixture.obey(&["reserve", "3000000000"]).await.unwrap_err();
     let end = fixture.child.as_ref().unwrap().ended().await;
     assert_eq!(end.describe(), "was ended by signal 6 (SIGABRT)");
     assert!(end.stderr.contains("memory allocation of 3000000000 bytes failed"), "{}", end.stderr);
-    let limits = ChildLimits { cpu: Some(Duration::from_secs(1)), ..ChildLimits::default() };
+    let limits = ProcessLimits { cpu: Some(Duration::from_secs(1)), ..ProcessLimits::default() };
     let error = limited(limits).await.obey(&["spin"]).await.unwrap_err();
     assert_eq!(error.message, "plugin `fixture` was ended by signal 24 (SIGXCPU)");
-    let limits = ChildLimits { files: Some(64), ..ChildLimits::default() };
+    let limits = ProcessLimits { files: Some(64), ..ProcessLimits::default() };
     let open: usize = limited(limits).await.obey(&["open"]).await.unwrap().parse().unwrap();
     assert!(open < 64, "{open} files");
 }

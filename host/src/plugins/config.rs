@@ -18,8 +18,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use runtimed_plugin_api::adapter::child::ChildLimits;
 use runtimed_plugin_api::manifest::{Carrier, Manifest};
+use runtimed_plugin_api::processes::ProcessLimits;
 use serde_json::Value;
 
 /// How long an idle process is kept if the settings do not say (our choice: a pool that fills and a user who
@@ -38,7 +38,7 @@ pub(super) struct Config {
     limits: BTreeMap<String, Limits>,
 }
 
-/// What a process may use.
+/// What a process of a plugin may use, and each one that it has the daemon run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     memory_mb: Option<u64>,
@@ -106,7 +106,7 @@ impl Limits {
     }
 }
 
-impl From<Limits> for ChildLimits {
+impl From<Limits> for ProcessLimits {
     fn from(limits: Limits) -> Self {
         Self {
             memory: limits.memory_mb.map(|megabytes| megabytes.saturating_mul(MEGABYTE)),
@@ -161,7 +161,7 @@ mod tests {
         }}}));
         let expected = Limits { memory_mb: Some(2), cpu_secs: None, open_files: Some(64) };
         assert_eq!(config.limits("a.b"), expected);
-        let limits = ChildLimits::from(config.limits("other"));
+        let limits = ProcessLimits::from(config.limits("other"));
         assert_eq!((limits.memory, limits.cpu, limits.files), (Some(100 << 20), None, Some(64)));
         assert_eq!(Config::read(&json!({"plugins": {"limits": 7, "disabled": "x"}})), Config::default());
     }

@@ -149,6 +149,7 @@ impl Registry {
         Arc::new(Services {
             plugin: plan.manifest.id.clone(),
             folder: plan.found.folder.clone(),
+            limits: plan.limits.into(),
             context: Arc::clone(&self.context),
             registry: Arc::downgrade(self),
         })

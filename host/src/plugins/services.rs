@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
+use runtimed_plugin_api::processes::ProcessLimits;
 use runtimed_plugin_api::{
     BlobStore, Directories, Environments, HostServices, KernelBackend, ProcessExit, ProcessLines,
     ProcessSpec, Result, SettingsView, processes,
@@ -34,6 +35,8 @@ pub struct HostContext {
 pub(super) struct Services {
     pub(super) plugin: String,
     pub(super) folder: PathBuf,
+    /// What its processes may use.
+    pub(super) limits: ProcessLimits,
     pub(super) context: Arc<HostContext>,
     /// Weak: the registry owns the plugins, and they own this.
     pub(super) registry: Weak<Registry>,
@@ -83,7 +86,7 @@ impl HostServices for Services {
     }
 
     async fn run_process(&self, spec: ProcessSpec, lines: Arc<dyn ProcessLines>) -> Result<ProcessExit> {
-        processes::run(spec, &*lines).await
+        processes::run_within(spec, &self.limits, &*lines).await
     }
 
     async fn shutting_down(&self) {

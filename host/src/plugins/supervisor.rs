@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtimed_plugin_api::adapter::Panicked;
-use runtimed_plugin_api::adapter::child::{Child, ChildLimits, ChildSpec};
+use runtimed_plugin_api::adapter::child::{Child, ChildSpec};
 use runtimed_plugin_api::manifest::Manifest;
+use runtimed_plugin_api::processes::ProcessLimits;
 use runtimed_plugin_api::{ENV_PROVIDER, ErrorCode, HostServices, PluginError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -227,7 +228,7 @@ impl Keeper {
         let library = self.checked_library().await?;
         let ward = &self.ward;
         let command = ward.command.clone();
-        let limits = ChildLimits { nice: if self.stateless { NICE } else { 0 }, ..ward.limits.into() };
+        let limits = ProcessLimits { nice: if self.stateless { NICE } else { 0 }, ..ward.limits.into() };
         let spec = ChildSpec { command, id: ward.manifest.id.clone(), library, limits };
         let (shown, need, stateless) = (Arc::clone(&ward.shown), need.clone(), self.stateless);
         let on_panic = move |panicked: Panicked| {

@@ -8,9 +8,10 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use runtimed_plugin_api::adapter::child::{Child, ChildFailure, ChildLimits, ChildSpec};
+use runtimed_plugin_api::adapter::child::{Child, ChildFailure, ChildSpec};
 use runtimed_plugin_api::adapter::{Library, LibraryFacts, Panicked, Refusal};
 use runtimed_plugin_api::manifest::{Manifest, ManifestError};
+use runtimed_plugin_api::processes::ProcessLimits;
 use runtimed_plugin_api::{Host, Plugin, PluginError, Result};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -145,7 +146,7 @@ impl Subject {
             }
             Carried::Child { library, command } => {
                 let (command, library) = (command.clone(), library.clone());
-                let spec = ChildSpec { command, id: self.id(), library, limits: ChildLimits::default() };
+                let spec = ChildSpec { command, id: self.id(), library, limits: ProcessLimits::default() };
                 let started = Child::start(spec, host, on_panic).await;
                 let child = started.map_err(|ChildFailure { reason, remedy, report, .. }| {
                     Fault::new(reason, remedy).detail(report.unwrap_or_default())

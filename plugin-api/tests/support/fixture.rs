@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failed test")]
 
-use runtimed_plugin_api::adapter::child::{Child, ChildLimits, ChildSpec};
+use runtimed_plugin_api::adapter::child::{Child, ChildSpec};
 use runtimed_plugin_api::adapter::{Library, Panicked};
+use runtimed_plugin_api::processes::ProcessLimits;
 use runtimed_plugin_api::{
     BlobStore, Directories, EnvProvider, EnvRequest, Environments, HostServices, KernelBackend, Plugin,
     ProcessExit, ProcessLines, ProcessSpec, Result, SettingsView, async_trait, processes,
@@ -48,7 +49,7 @@ pub(crate) fn spec(library: &Path) -> ChildSpec {
         command: vec![program.into()],
         id: "fixture".to_owned(),
         library: library.to_owned(),
-        limits: ChildLimits::default(),
+        limits: ProcessLimits::default(),
     }
 }
 

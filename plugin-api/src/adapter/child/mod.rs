@@ -36,7 +36,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use end::{ChildEnd, ChildFailure};
 pub use parent::{Child, ChildSpec};
-pub use root::ChildLimits;
 pub use serve::serve;
 
 /// What a mutex guards. Nothing panics while it is held, and if it did the data would still be whole.

@@ -24,12 +24,13 @@ use super::end::{ChildEnd, ChildFailure};
 use super::incoming::Delivery;
 use super::link::{Link, LinkEnd, failure};
 use super::output::Output;
-use super::root::{self, ChildLimits, Opened};
+use super::root::{self, Opened};
 use super::serve::NICE;
 use super::tree::{self, Tree};
 use crate::adapter::host::serve_host;
 use crate::adapter::plugin::RemotePlugin;
 use crate::adapter::{LibraryFacts, Panicked, Side};
+use crate::processes::ProcessLimits;
 use crate::{HostServices, Plugin, PluginError};
 
 /// How long the other end of a socket or a pipe may outlive the process or the other way round: only somebody who
@@ -46,7 +47,7 @@ pub struct ChildSpec {
     /// The library: an absolute path of a file that was checked to be complete.
     pub library: PathBuf,
     /// What it may use.
-    pub limits: ChildLimits,
+    pub limits: ProcessLimits,
 }
 
 /// A plugin in a process of its own. Dropping it kills the process and everything that it started.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use runtimed_plugin_abi as abi;
 use runtimed_plugin_abi::{FfiFuture, Library, LibraryFacts, Outcome, ROption, RString, Refusal, Reply};
-use rustix::process::{Resource, Rlimit};
 use tokio::sync::oneshot;
 
 use super::host::RemoteHost;
@@ -17,29 +16,15 @@ use super::locked;
 use super::remote::no_method;
 use super::value::{Pack, Packer, Unpack, Unpacker};
 use super::wire::Garbage;
+use crate::PluginError;
 use crate::adapter::convert::{outcome, result};
-use crate::{PluginError, Result};
+use crate::processes::ProcessLimits;
 
 /// Version of everything the two processes say to each other. They are one program, unless its file was replaced
 /// while the daemon ran.
 const RELAY: u64 = 1;
 /// The only method.
 const OPEN: u8 = 0;
-
-/// What a child may use. None means as much as the daemon.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ChildLimits {
-    /// Bytes of address space, which is more than what is really used: threads and libraries reserve. Less than
-    /// 512 MiB stops most plugins from starting.
-    pub memory: Option<u64>,
-    /// Processor time in whole seconds, of all its threads and since it was started.
-    pub cpu: Option<Duration>,
-    /// Open files.
-    pub files: Option<u64>,
-    /// By how much it gives way to the daemon and to kernels when processors are scarce, with everything it
-    /// starts: 0 to 19, as niceness.
-    pub nice: u8,
-}
 
 /// How the library was met.
 pub(super) enum Opened {
@@ -53,7 +38,7 @@ pub(super) enum Opened {
 pub(super) fn open(
     link: &Link,
     library: &str,
-    limits: &ChildLimits,
+    limits: &ProcessLimits,
     host: abi::HostServicesObject,
 ) -> Reply<Opened> {
     link.call(ROOT, OPEN, |to| {
@@ -94,18 +79,18 @@ impl Target for Root {
             return Ok(None);
         }
         let library = PathBuf::from(String::from(RString::unpack(&mut from)?));
-        let limits = [
-            (Resource::As, ROption::<u64>::unpack(&mut from)?),
-            (Resource::Cpu, ROption::<u64>::unpack(&mut from)?),
-            (Resource::Nofile, ROption::<u64>::unpack(&mut from)?),
-        ];
+        let mut number = || ROption::<u64>::unpack(&mut from).map(ROption::into_option);
+        let (memory, cpu, files) = (number()?, number()?.map(Duration::from_secs), number()?);
+        let limits = ProcessLimits { memory, cpu, files, ..ProcessLimits::default() };
         let host = RemoteHost::unpack(&mut from)?;
         from.end()?;
         let listener = locked(&self.host).take().ok_or_else(|| Garbage::new("a second library"))?;
         let _ = listener.send(host.clone());
         // Constructors and `create` are the plugin's code, which must not hold up the socket.
         let opened = tokio::task::spawn_blocking(move || {
-            limit(limits)?;
+            limits.set_on(None).map_err(|error| {
+                PluginError::internal(format!("the plugin's process could not be limited: {error}"))
+            })?;
             let library = match Library::open(&library) {
                 Ok(library) => library,
                 Err(refusal) => return Ok(Opened::Refused(refusal)),
@@ -125,23 +110,6 @@ impl Target for Root {
     fn notify(&self, method: u8, _: Unpacker<'_>) -> Result<(), Garbage> {
         no_method(method)
     }
-}
-
-/// Sets limits of this process. One that is wider than what the process has changes nothing.
-fn limit(limits: [(Resource, ROption<u64>); 3]) -> Result<()> {
-    for (resource, limit) in limits {
-        let ROption::RSome(limit) = limit else { continue };
-        let now = rustix::process::getrlimit(resource);
-        let limit = now.maximum.map_or(limit, |maximum| limit.min(maximum));
-        let current = Some(now.current.map_or(limit, |current| limit.min(current)));
-        // The maximum of processor time is a second later: at the soft limit the signal says what it was for.
-        let spare = if matches!(resource, Resource::Cpu) { limit.saturating_add(1) } else { limit };
-        let maximum = Some(now.maximum.map_or(spare, |maximum| spare.min(maximum)));
-        rustix::process::setrlimit(resource, Rlimit { current, maximum }).map_err(|error| {
-            PluginError::internal(format!("the plugin's process could not be limited: {error}"))
-        })?;
-    }
-    Ok(())
 }
 
 impl Pack for Opened {
