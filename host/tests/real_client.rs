@@ -19,6 +19,7 @@ mod support;
 #[path = "real_client/scripts.rs"]
 mod scripts;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
@@ -44,6 +45,25 @@ fn two_clients_share_a_notebook() {
 #[test]
 fn files_are_opened_and_saved() {
     script("files.py");
+}
+
+/// The daemon is a user whom permissions stop, which root is not; the script becomes that user as well.
+#[test]
+fn files_that_cannot_be_used_say_why() {
+    const NOBODY: u32 = 65534;
+    let settings = r#"{ "install_default_data_packages": false, "uv_pool_size": 0 }"#;
+    let start = || {
+        scripts::start(settings, |command| {
+            let home = command.get_envs().find(|(name, _)| *name == "HOME").and_then(|(_, home)| home);
+            if rustix::process::geteuid().is_root() {
+                let owner = format!("{NOBODY}:{NOBODY}");
+                let changed = Command::new("chown").args(["-R", &owner]).arg(home.unwrap()).status();
+                assert!(changed.unwrap().success());
+                command.uid(NOBODY).gid(NOBODY);
+            }
+        })
+    };
+    scripts::run("errors.py", start, |_| {});
 }
 
 #[test]

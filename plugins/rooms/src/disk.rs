@@ -5,11 +5,9 @@
 //! changed since is left as it is; blocking work stays off the runtime's workers.
 //! Never: decides when.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,15 +17,15 @@ use runtimed_protocol::documents::{Document as _, DocumentError, NotebookDoc};
 use uuid::Uuid;
 
 use crate::ids::Ids;
-use crate::notebook_file::{FileCell, Template, needed_blobs, parse, write};
+use crate::notebook_file::{FileCell, Template, needed_blobs, parse, upgraded, write};
 use crate::outputs::NewBlob;
 use crate::outputs::mime::digest;
-use crate::paths;
 use crate::room::load::{Loaded, PastExecution};
 use crate::room::save::{SaveFailure, SavePlan, Written};
 
-/// Mode of a new notebook file before the umask. Source: what every editor does.
-const NEW_FILE: u32 = 0o666;
+pub(crate) mod access;
+
+use access::{cannot_access, cannot_write, read_if_there, replace};
 
 /// What an empty file becomes, and as whom it is written.
 #[derive(Clone, Debug)]
@@ -52,8 +50,9 @@ pub(crate) async fn load(
     blobs: Option<Arc<dyn BlobStore>>,
 ) -> Result<Box<Loaded>, String> {
     let (loaded, new) = blocking(move || {
-        let bytes = fs::read(&path)
-            .map_err(|error| format!("Cannot access notebook '{}': {error}", path.display()))?;
+        let bytes = read_if_there(&path)?.ok_or_else(|| {
+            cannot_access(&path, &"it is gone", "open the notebook again to begin a new one here.")
+        })?;
         author_documents(&bytes, &author)
     })
     .await
@@ -88,13 +87,17 @@ pub(crate) async fn save(
     blobs: Option<Arc<dyn BlobStore>>,
 ) -> Result<Written, SaveFailure> {
     let (plan, there, needed, form) = blocking(move || {
-        let there = read_if_there(&path)?;
+        let there = read_if_there(&path).map_err(SaveFailure::Io)?;
         let form = match form {
-            Some(form) if form != path => read_if_there(&form)?,
+            Some(form) if form != path => read_if_there(&form).map_err(SaveFailure::Io)?,
             _ => there.clone(),
         };
         let needed = {
-            let template = form.as_deref().and_then(|bytes| Template::read(bytes, plan.room).ok().flatten());
+            let text = form.as_deref().map(current_text);
+            let template = form
+                .as_deref()
+                .zip(text.as_deref())
+                .and_then(|(bytes, text)| Template::read(bytes, text, plan.room).ok().flatten());
             needed_blobs(&plan.notebook, template.as_ref()).map_err(unwritable)?
         };
         Ok((SavePlan { path, ..plan }, there, needed, form))
@@ -112,14 +115,19 @@ pub(crate) async fn save(
     }
 
     blocking(move || {
-        let template = form.as_deref().and_then(|bytes| Template::read(bytes, plan.room).ok().flatten());
+        let text = form.as_deref().map(current_text);
+        let template = form
+            .as_deref()
+            .zip(text.as_deref())
+            .and_then(|(bytes, text)| Template::read(bytes, text, plan.room).ok().flatten());
         let bytes = write(&plan.notebook, template.as_ref(), &|digest| contents.get(digest).cloned())
             .map_err(unwritable)?;
         let unchanged = there.as_ref() == Some(&bytes);
         if !unchanged {
             // Read once more: storage may have taken its time.
-            check_unchanged_outside(&plan, read_if_there(&plan.path)?.as_deref())?;
-            replace(&plan.path, &bytes).map_err(|error| cannot_write(&plan.path, &error))?;
+            let there = read_if_there(&plan.path).map_err(SaveFailure::Io)?;
+            check_unchanged_outside(&plan, there.as_deref())?;
+            replace(&plan.path, &bytes).map_err(|error| SaveFailure::Io(cannot_write(&plan.path, &error)))?;
         }
         Ok(Written { digest: digest(&bytes).0, path: plan.path, unchanged, at: now() })
     })
@@ -139,8 +147,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn author_documents(bytes: &[u8], author: &Author) -> Result<(Loaded, Vec<NewBlob>), String> {
     let mut ids = Ids::random();
-    let parsed =
-        parse(bytes, author.room, &mut || ids.uuid().to_string()).map_err(|error| error.to_string())?;
+    let parsed = parse(bytes, author.room, &mut || ids.uuid().to_string())
+        .map_err(|error| format!("{error}\nKept: the file is as it was.\nNext: {}", error.next_step()))?;
     let id = author.room.to_string();
     let failed = |error: DocumentError| format!("the notebook could not be loaded: {error}");
     let mut notebook = NotebookDoc::new(&id, &author.actor).map_err(failed)?;
@@ -191,45 +199,11 @@ fn check_unchanged_outside(plan: &SavePlan, there: Option<&[u8]>) -> Result<(), 
     )))
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, SaveFailure> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SaveFailure::Io(format!("could not read `{}`: {error}", path.display()))),
-    }
-}
-
-/// Puts `bytes` in place of the file, so that a reader sees the old or the new, and a power cut keeps one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
-    let before = fs::metadata(path).map(|metadata| metadata.permissions()).ok();
-    if before.is_some() && !paths::is_writable(path) {
-        // Putting another file in its place would get around that.
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let mut builder = tempfile::Builder::new();
-    let builder =
-        builder.prefix(".runtimed-").suffix(".tmp").permissions(fs::Permissions::from_mode(NEW_FILE));
-    let mut file = builder.tempfile_in(folder)?;
-    if let Some(before) = before {
-        file.as_file().set_permissions(before)?;
-    }
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(folder)?.sync_all()
+/// The file in the format that is written; one that cannot be read is no model for anything.
+fn current_text(bytes: &[u8]) -> Cow<'_, [u8]> {
+    upgraded(bytes).unwrap_or_default()
 }
 
 fn unwritable(error: crate::notebook_file::WriteError) -> SaveFailure {
     SaveFailure::Unwritable(error.to_string())
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> SaveFailure {
-    SaveFailure::Io(format!(
-        "could not replace `{}`: {error}\n\
-         Kept: every edit is in the open notebook; the file is as it was.\n\
-         Next: make room or give permission; the save is tried again by itself.",
-        path.display()
-    ))
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::disk::access::{cannot_access, not_a_file, step_for_reading};
+
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -33,30 +35,30 @@ pub(crate) fn resolve(path: &Path) -> Result<Place, String> {
             "Refusing to open bare UUID '{text}' as a file path. Join the notebook by its id instead, or give the path of its file."
         ));
     }
-    let cannot =
-        |error: &dyn std::fmt::Display| format!("Cannot access notebook '{}': {error}", path.display());
+    let cannot = |error: io::Error| cannot_access(path, &error, step_for_reading(error.kind()));
     if !path.is_absolute() {
-        return Err(cannot(&"relative paths are not supported, please give an absolute path"));
+        return Err(cannot_access(path, &"relative paths are not supported", "give an absolute path."));
     }
     match path.metadata() {
         Ok(found) if found.is_dir() => {
-            let directory = path.canonicalize().map_err(|error| cannot(&error))?;
+            let directory = path.canonicalize().map_err(cannot)?;
             if !is_writable(&directory) {
-                return Err(cannot(&"the directory is not writable"));
+                let next = "name a notebook file in it, or a directory you may write to.";
+                return Err(cannot_access(path, &"the directory is not writable", next));
             }
             Ok(Place::Directory(directory))
         }
-        Ok(found) if found.is_file() => path.canonicalize().map(Place::File).map_err(|error| cannot(&error)),
-        Ok(_) => Err(cannot(&"it is neither a file nor a directory")),
+        Ok(found) if found.is_file() => path.canonicalize().map(Place::File).map_err(cannot),
+        Ok(_) => Err(not_a_file(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let path = with_notebook_extension(path);
             // `demo` may mean an existing `demo.ipynb`.
             if path.is_file() {
-                return path.canonicalize().map(Place::File).map_err(|error| cannot(&error));
+                return path.canonicalize().map(Place::File).map_err(cannot);
             }
             Ok(Place::Missing(canonical_as_far_as_it_exists(&path)))
         }
-        Err(error) => Err(cannot(&error)),
+        Err(error) => Err(cannot(error)),
     }
 }
 
@@ -80,8 +82,17 @@ fn with_notebook_extension(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Resolves links in the part of the path that exists.
+/// Resolves links in the part of the path that exists; a link to what does not exist is followed.
 fn canonical_as_far_as_it_exists(path: &Path) -> PathBuf {
+    if let (Ok(target), Some(folder)) = (path.read_link(), path.parent()) {
+        // One step: a chain of links that ends nowhere is somebody's mistake.
+        let target = folder.join(target);
+        return canonical_folder(&target);
+    }
+    canonical_folder(path)
+}
+
+fn canonical_folder(path: &Path) -> PathBuf {
     for ancestor in path.ancestors().skip(1) {
         if let (Ok(found), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
             return found.join(rest);
@@ -118,6 +129,8 @@ mod tests {
         assert_eq!(resolve(&root.join("x/y.ipynb")), Ok(Place::Missing(root.join("x/y.ipynb"))));
         assert_eq!(resolve(&root), Ok(Place::Directory(root.clone())));
         assert_eq!(save_target(&root.join("out")), root.join("out.ipynb"));
+        std::os::unix::fs::symlink("x/y.ipynb", root.join("to.ipynb")).unwrap();
+        assert_eq!(resolve(&root.join("to.ipynb")), Ok(Place::Missing(root.join("x/y.ipynb"))));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! For: reading a file into what the documents hold, and writing that back.
 //! Promises: an unchanged notebook is written byte for byte as it was; a change touches the lines it is
-//! about: key order, indent, line ends and keys nobody knows stay (law 5); what is written is valid nbformat 4.5.
+//! about: key order, indent, line ends and keys nobody knows stay (law 5); what is written is valid nbformat
+//! 4.5, whichever of 2 to 4 was read.
 //! Never: reads or writes a file or a blob; bytes come in and go out.
 
 mod format;
@@ -12,6 +13,7 @@ mod same;
 mod template;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod write;
 
 use runtimed_protocol::documents::output::Output;
@@ -19,6 +21,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 
 pub(crate) use self::parse::parse;
 pub(crate) use self::template::Template;
+pub(crate) use self::upgrade::upgraded;
 pub(crate) use self::write::{WriteError, needed_blobs, write};
 
 /// A notebook as its documents hold it, as far as a file can show it.

@@ -6,6 +6,7 @@ use runtimed_protocol::documents::output::Output;
 use serde_json::{Map as JsonMap, Value as Json, json};
 use uuid::Uuid;
 
+use super::upgrade::upgraded;
 use super::{FileCell, Notebook, RESERVED_METADATA};
 use crate::outputs::mime::{MediaClass, NewBlob, decode_base64, into_text};
 use crate::outputs::{display, error, stream_output};
@@ -19,27 +20,50 @@ pub(crate) struct Parsed {
     pub(crate) blobs: Vec<NewBlob>,
 }
 
-/// A file that cannot be read. It stays as it is. The first line of each text is what clients know.
+/// A file that cannot be read. It stays as it is. The texts are what clients know.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ParseError {
     /// No JSON, or not all of it.
     #[error("Invalid notebook JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// Bytes that are no UTF-8, from this one on.
+    #[error("Invalid notebook JSON: byte {0} is not UTF-8")]
+    NotText(usize),
     /// JSON, but no object.
     #[error("Notebook is not a JSON object")]
     NotAnObject,
     /// An object that is no notebook.
     #[error("notebook has no 'cells' key")]
     NoCells,
-    /// A notebook of an older format.
-    #[error(
-        "notebook has no 'cells' key\nThe file is in notebook format {0} and was not changed. \
-         Convert a copy with `jupyter nbconvert --to notebook` and open that."
-    )]
-    OldFormat(i64),
     /// The cells are no list.
     #[error("'cells' is not an array")]
     CellsNotAnArray,
+    /// A format from before there were files of it.
+    #[error("notebook format {0} is too old to be read")]
+    TooOld(i64),
+    /// A format of the future.
+    #[error("notebook format {0} is newer than what can be read, which is 4")]
+    TooNew(i64),
+}
+
+impl ParseError {
+    /// What the user can do about it.
+    pub(crate) fn next_step(&self) -> &'static str {
+        match self {
+            Self::Json(error) if error.is_eof() => {
+                "the file seems to have been cut off; restore it from a copy, or close it in the program that writes it."
+            }
+            Self::Json(_) => {
+                "repair the file in a text editor (a merge of git may have left its marks), or restore it from a copy."
+            }
+            Self::NotText(_) => "convert the file to UTF-8 in a text editor and open it again.",
+            Self::NotAnObject | Self::NoCells | Self::CellsNotAnArray => {
+                "open a file that a notebook program has written, or restore this one from a copy."
+            }
+            Self::TooOld(_) => "convert a copy with `jupyter nbconvert --to notebook` and open that.",
+            Self::TooNew(_) => "update this program, or convert a copy with the program that wrote it.",
+        }
+    }
 }
 
 /// Keys of `metadata.runt` from the time when trust was a signature in the file.
@@ -57,7 +81,8 @@ pub(crate) fn parse(
     notebook_id: Uuid,
     new_id: &mut dyn FnMut() -> String,
 ) -> Result<Option<Parsed>, ParseError> {
-    let bytes = without_mark(bytes);
+    let current = upgraded(bytes)?;
+    let bytes = without_mark(&current);
     if bytes.trim_ascii().is_empty() {
         return Ok(None);
     }
@@ -65,10 +90,7 @@ pub(crate) fn parse(
     let cells = match root.remove("cells") {
         Some(Json::Array(cells)) => cells,
         Some(_) => return Err(ParseError::CellsNotAnArray),
-        None => {
-            let format = root.get("nbformat").and_then(Json::as_i64).filter(|format| *format < 4);
-            return Err(format.map_or(ParseError::NoCells, ParseError::OldFormat));
-        }
+        None => return Err(ParseError::NoCells),
     };
     let mut parsed = Parsed::default();
     let mut taken = HashSet::new();

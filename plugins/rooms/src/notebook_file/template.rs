@@ -12,7 +12,7 @@ use super::{FileCell, Notebook};
 
 /// A notebook file taken apart.
 pub(crate) struct Template<'a> {
-    /// All of it.
+    /// All of the file.
     pub(super) bytes: &'a [u8],
     pub(super) format: Format,
     /// The members of the notebook.
@@ -26,14 +26,19 @@ pub(crate) struct Template<'a> {
 }
 
 impl<'a> Template<'a> {
-    /// Takes `bytes` apart. `notebook_id` as in [`parse`]. None for an empty file.
+    /// Takes a file apart: its `bytes`, and what [`super::upgraded`] makes of them. `notebook_id` as in
+    /// [`parse`]. None for an empty file.
     ///
     /// # Errors
     /// As [`parse`].
-    pub(crate) fn read(bytes: &'a [u8], notebook_id: Uuid) -> Result<Option<Self>, ParseError> {
-        let Some(parsed) = parse(bytes, notebook_id, &mut String::new)? else { return Ok(None) };
-        let text = str::from_utf8(bytes).unwrap_or_default();
-        let root: Members<'a> = serde_json::from_slice(without_mark(bytes))?;
+    pub(crate) fn read(
+        bytes: &'a [u8],
+        upgraded: &'a [u8],
+        notebook_id: Uuid,
+    ) -> Result<Option<Self>, ParseError> {
+        let Some(parsed) = parse(upgraded, notebook_id, &mut String::new)? else { return Ok(None) };
+        let text = str::from_utf8(upgraded).unwrap_or_default();
+        let root: Members<'a> = serde_json::from_slice(without_mark(upgraded))?;
         let cells: Vec<&'a RawValue> = match root.get("cells") {
             Some(cells) => serde_json::from_str(cells.get())?,
             None => Vec::new(),

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::parse::Parsed;
-use super::{FileCell, Notebook, Template, WriteError, needed_blobs, parse, write};
+use super::{FileCell, Notebook, Template, WriteError, needed_blobs, parse, upgraded, write};
 
 const BEFORE: &[u8] = include_bytes!("../../tests/data/notebooks/import45_before.ipynb");
 const AFTER: &[u8] = include_bytes!("../../tests/data/notebooks/import45_after.ipynb");
@@ -33,7 +33,10 @@ fn read(bytes: &[u8]) -> Parsed {
 fn save(notebook: &Notebook, template: Option<&[u8]>, blobs: &Parsed) -> String {
     let blobs: BTreeMap<Digest, Bytes> =
         blobs.blobs.iter().map(|blob| (blob.digest, blob.bytes.clone())).collect();
-    let template = template.and_then(|bytes| Template::read(bytes, ROOM).expect("a notebook"));
+    let text = template.map(|bytes| upgraded(bytes).expect("a notebook"));
+    let template = template
+        .zip(text.as_deref())
+        .and_then(|(bytes, text)| Template::read(bytes, text, ROOM).expect("a notebook"));
     let bytes = write(notebook, template.as_ref(), &|digest| blobs.get(digest).cloned()).expect("writable");
     String::from_utf8(bytes).expect("text")
 }
@@ -275,6 +278,56 @@ fn cells_without_an_id_of_their_own_get_a_lasting_one() {
 }
 
 #[test]
+fn old_formats_mean_what_nbformat_says_they_mean() {
+    let file = json!({
+        "metadata": {"name": "n", "signature": "s", "kept": 1}, "nbformat": 3, "nbformat_minor": 0, "orig_nbformat": 2,
+        "worksheets": [{"metadata": {}, "cells": [
+            {"cell_type": "heading", "level": 2, "metadata": {}, "source": ["a\n", "b"]},
+            {"cell_type": "html", "metadata": {}, "source": ["<b>"]},
+            {"cell_type": "code", "collapsed": true, "input": ["x\n", "y"], "language": "python", "prompt_number": 3,
+             "metadata": {"own": 1}, "outputs": [
+                {"output_type": "stream", "stream": "stderr", "text": ["t\n"]},
+                {"output_type": "stream", "text": "u"},
+                {"output_type": "pyout", "prompt_number": 3, "text": ["1"], "json": ["{\"k\":", " [1]}"], "metadata": {"png": {"width": 2}}},
+                {"output_type": "display_data", "png": "iVBORw0KGgo=", "application/x+json": {"z": 1}},
+                {"output_type": "pyerr", "ename": "E", "evalue": "v", "traceback": ["a"]},
+            ]},
+        ]}],
+    });
+    let file = Hand { indent: Some("  "), ..JUPYTER }.lay_out(&file);
+    let mut parsed = read(file.as_bytes());
+    assert_eq!(
+        save(&parsed.notebook, Some(file.as_bytes()), &Parsed::default()),
+        file,
+        "untouched until it changes"
+    );
+    parsed.notebook.cells[1].source.push('!');
+    let saved = save(&parsed.notebook, Some(file.as_bytes()), &parsed);
+    let id = |index: usize| Json::from(parsed.notebook.cells[index].id.clone());
+    let expected = json!({
+        "metadata": {"kept": 1}, "nbformat": 4, "nbformat_minor": 5,
+        "cells": [
+            {"cell_type": "markdown", "id": id(0), "metadata": {}, "source": ["## a b"]},
+            {"cell_type": "markdown", "id": id(1), "metadata": {}, "source": ["<b>!"]},
+            {"cell_type": "code", "execution_count": 3, "id": id(2), "metadata": {"own": 1, "collapsed": true}, "source": ["x\n", "y"], "outputs": [
+                {"output_type": "stream", "name": "stderr", "text": ["t\n"]},
+                {"output_type": "stream", "name": "stdout", "text": "u"},
+                {"output_type": "execute_result", "execution_count": 3, "data": {"text/plain": ["1"], "application/json": {"k": [1]}}, "metadata": {"image/png": {"width": 2}}},
+                {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo=", "application/x+json": {"z": 1}}, "metadata": {}},
+                {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["a"]},
+            ]},
+        ],
+    });
+    let saved_json: Json = serde_json::from_str(&saved).expect("JSON");
+    let mut heading = saved_json.clone();
+    // A heading's text is one string now.
+    heading["cells"][0]["source"] = json!(["## a b"]);
+    assert_eq!(heading, expected);
+    assert!(saved.starts_with("{\n  \"metadata\": {\n    \"kept\": 1\n"), "in its own hand: {saved}");
+    assert_eq!(read(saved.as_bytes()).notebook, parsed.notebook);
+}
+
+#[test]
 fn what_is_no_notebook_is_refused_with_the_texts_clients_know() {
     for (file, text) in [
         ("nonsense", "Invalid notebook JSON: expected ident at line 1 column 2"),
@@ -282,16 +335,16 @@ fn what_is_no_notebook_is_refused_with_the_texts_clients_know() {
         ("[]", "Notebook is not a JSON object"),
         ("{}", "notebook has no 'cells' key"),
         ("{\"nbformat\": 4}", "notebook has no 'cells' key"),
-        (
-            "{\"nbformat\": 3, \"worksheets\": []}",
-            "notebook has no 'cells' key\nThe file is in notebook format 3 and was not changed. \
-             Convert a copy with `jupyter nbconvert --to notebook` and open that.",
-        ),
+        ("{\"nbformat\": 3}", "notebook has no 'cells' key"),
+        ("{\"nbformat\": 1, \"cells\": []}", "notebook format 1 is too old to be read"),
+        ("{\"nbformat\": 5, \"cells\": []}", "notebook format 5 is newer than what can be read, which is 4"),
         ("{\"cells\": {}}", "'cells' is not an array"),
     ] {
         let refused = parse(file.as_bytes(), ROOM, &mut String::new).map_err(|error| error.to_string());
         assert_eq!(refused, Err(text.to_owned()));
     }
+    let refused = parse(b"{\"cells\": \"\xe9\"}", ROOM, &mut String::new).map_err(|error| error.to_string());
+    assert_eq!(refused, Err("Invalid notebook JSON: byte 11 is not UTF-8".to_owned()));
     for empty in ["", " \n", "\u{feff}"] {
         assert_eq!(parse(empty.as_bytes(), ROOM, &mut String::new).expect("fine"), None);
     }
@@ -309,7 +362,7 @@ fn odd_values_are_read_as_far_as_they_go() {
 #[test]
 fn only_blobs_of_what_changed_are_read() {
     let mut parsed = read(BEFORE);
-    let template = Template::read(BEFORE, ROOM).expect("a notebook");
+    let template = Template::read(BEFORE, BEFORE, ROOM).expect("a notebook");
     parsed.notebook.cells[0].source.push('!');
     assert!(needed_blobs(&parsed.notebook, template.as_ref()).expect("writable").is_empty());
     parsed.notebook.cells[0].attachments.shift_remove("n.txt");

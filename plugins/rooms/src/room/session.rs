@@ -87,9 +87,11 @@ impl RoomCore {
         }
     }
 
-    /// Ends a room that could not be loaded, once every client had time to read why, or has left.
+    /// Ends a room that could not be loaded, once every client had time to read why, or has left. Whoever
+    /// asked for it may be on the way still.
     pub(super) fn end_failed_room(&mut self) {
-        if self.linger.is_some_and(|at| at <= self.now || self.peers.is_empty()) {
+        let left = self.had_peers && self.peers.is_empty();
+        if self.linger.is_some_and(|at| at <= self.now || left) {
             self.linger = None;
             self.effects.push(Effect::Dissolve);
         }
