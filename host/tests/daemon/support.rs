@@ -46,10 +46,15 @@ impl Daemon {
     }
 
     /// Starts a daemon in the home of one that has ended.
-    pub(crate) fn start_again(mut self) -> Self {
+    pub(crate) fn start_again(self) -> Self {
+        self.start_again_with(|_, _| {})
+    }
+
+    /// The same, after `prepare` had a look.
+    pub(crate) fn start_again_with(mut self, prepare: impl FnOnce(&Path, &mut Command)) -> Self {
         assert!(self.draining.is_none(), "it has not ended");
         let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
-        Self::start_in(home, |_, _| {})
+        Self::start_in(home, prepare)
     }
 
     /// Connects and says who is there.

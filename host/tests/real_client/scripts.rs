@@ -12,15 +12,19 @@ pub(crate) fn start(settings: &str, prepare: impl FnOnce(&mut Command)) -> Daemo
         let config = home.join(".config/nteract");
         fs::create_dir_all(&config).unwrap();
         fs::write(config.join("settings.json"), settings).unwrap();
-        // The index, its certificates, and the cache that all tests share.
-        let passed = env::vars_os().filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            ["SSL_CERT_", "UV_", "PIP_", "RUNTIMED_PLUGIN_PATH"].iter().any(|prefix| name.starts_with(prefix))
-                || name.to_ascii_lowercase().ends_with("_proxy")
-        });
-        command.envs(passed);
+        pass_environment(command);
         prepare(command);
     })
+}
+
+/// Lets a daemon know the index, its certificates, and the cache that all tests share.
+pub(crate) fn pass_environment(command: &mut Command) {
+    let passed = env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        ["SSL_CERT_", "UV_", "PIP_", "RUNTIMED_PLUGIN_PATH"].iter().any(|prefix| name.starts_with(prefix))
+            || name.to_ascii_lowercase().ends_with("_proxy")
+    });
+    command.envs(passed);
 }
 
 /// Runs the script `name` against the daemon that `start` makes, has a look at the daemon, and ends it.

@@ -15,17 +15,18 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::disk::{self, Author};
-use crate::ids::Ids;
+use crate::journal::JournalFolder;
 use crate::paths;
-use crate::room::core::{Content, Opening, RoomCore};
+use crate::room::core::{Content, Opening};
+use crate::room::revive::Actors;
 use crate::room::save::{SaveFailure, SavePlan, Written};
 use crate::room::task::{Inbox, RoomTask, Start};
 
 /// The rooms of this daemon.
 pub(crate) struct Directory {
     pub(crate) host: Host,
-    /// Names this life of the daemon in the actors of its changes.
-    incarnation: String,
+    /// Where rooms are kept that are not in memory.
+    pub(crate) journals: JournalFolder,
     /// A std mutex: held for look-ups only, never across an await.
     index: Mutex<Index>,
 }
@@ -62,6 +63,8 @@ pub(crate) struct Fresh {
     pub(crate) environment_mode: Option<String>,
     pub(crate) ephemeral: bool,
     pub(crate) content: Content,
+    /// Its journal, if it was open before. What that says counts, and the rest is for what it does not say.
+    pub(crate) journal: Option<PathBuf>,
 }
 
 /// A room that was found or opened.
@@ -74,8 +77,8 @@ pub(crate) struct Found {
 impl Directory {
     /// No rooms yet.
     pub(crate) fn new(host: Host) -> Self {
-        let incarnation = format!("{:.8}", Uuid::new_v4().simple().to_string());
-        Self { host, incarnation, index: Mutex::default() }
+        let journals = JournalFolder::new(&host.directories().base);
+        Self { host, journals, index: Mutex::default() }
     }
 
     /// The room somebody wants.
@@ -103,7 +106,12 @@ impl Directory {
         if index.closed {
             return Err(PluginError::unavailable("The daemon is shutting down"));
         }
-        self.open(&mut index, fresh)
+        Ok(self.open(&mut index, fresh))
+    }
+
+    /// Whether a room is in memory.
+    pub(crate) fn is_open(&self, id: Uuid) -> bool {
+        self.index().rooms.get(&id).is_some_and(Entry::is_alive)
     }
 
     /// Every room.
@@ -187,12 +195,13 @@ impl Directory {
         }
     }
 
-    fn open(self: &Arc<Self>, index: &mut Index, fresh: Fresh) -> Result<Found, PluginError> {
+    fn open(self: &Arc<Self>, index: &mut Index, fresh: Fresh) -> Found {
         let id = fresh.id.unwrap_or_else(Uuid::new_v4);
         let settings = self.host.settings().values;
+        let incarnation = format!("{:.8}", Uuid::new_v4().simple().to_string());
         let author = Author {
             room: id,
-            actor: format!("runtimed:{}", self.incarnation),
+            actor: Actors::of(&incarnation).notebook,
             runtime: default_runtime(&settings),
             package_manager: default_manager(&settings),
         };
@@ -205,10 +214,9 @@ impl Directory {
             content: fresh.content,
             home: home(),
             default_runtime: author.runtime.clone(),
-            incarnation: self.incarnation.clone(),
+            incarnation,
+            at: disk::now(),
         };
-        let (core, effects) = RoomCore::open(opening, Ids::random())
-            .map_err(|error| PluginError::internal(format!("Failed to create notebook: {error}")))?;
         let (own_inbox, inbox) = mpsc::unbounded_channel();
         index.rooms.insert(id, Entry { inbox: own_inbox.clone(), path: fresh.path.clone() });
         if let Some(path) = &fresh.path {
@@ -217,15 +225,15 @@ impl Directory {
         // Tasks that have ended are of no more interest.
         while index.tasks.try_join_next().is_some() {}
         index.tasks.spawn(RoomTask::run(Start {
-            core,
-            effects,
+            opening,
+            journal: fresh.journal,
             inbox,
             own_inbox: own_inbox.clone(),
             author,
             host: self.host.clone(),
             directory: self.clone(),
         }));
-        Ok(Found { inbox: own_inbox, path: fresh.path })
+        Found { inbox: own_inbox, path: fresh.path }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

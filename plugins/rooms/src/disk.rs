@@ -17,6 +17,7 @@ use runtimed_protocol::documents::{Document as _, DocumentError, NotebookDoc};
 use uuid::Uuid;
 
 use crate::ids::Ids;
+use crate::journal::entry::pack;
 use crate::notebook_file::{FileCell, Template, needed_blobs, parse, upgraded, write};
 use crate::outputs::NewBlob;
 use crate::outputs::mime::digest;
@@ -129,7 +130,8 @@ pub(crate) async fn save(
             check_unchanged_outside(&plan, there.as_deref())?;
             replace(&plan.path, &bytes).map_err(|error| SaveFailure::Io(cannot_write(&plan.path, &error)))?;
         }
-        Ok(Written { digest: digest(&bytes).0, path: plan.path, unchanged, at: now() })
+        let template = if unchanged { None } else { pack(&bytes) };
+        Ok(Written { digest: digest(&bytes).0, path: plan.path, unchanged, at: now(), template })
     })
     .await
     .map_err(SaveFailure::Io)?
@@ -152,7 +154,8 @@ fn author_documents(bytes: &[u8], author: &Author) -> Result<(Loaded, Vec<NewBlo
     let id = author.room.to_string();
     let failed = |error: DocumentError| format!("the notebook could not be loaded: {error}");
     let mut notebook = NotebookDoc::new(&id, &author.actor).map_err(failed)?;
-    let mut loaded = Loaded { notebook, executions: Vec::new(), digest: digest(bytes).0 };
+    let mut loaded =
+        Loaded { notebook, executions: Vec::new(), digest: digest(bytes).0, template: pack(bytes) };
     notebook = loaded.notebook;
     let Some(parsed) = parsed else {
         let cell_id = ids.uuid().to_string();

@@ -2,16 +2,19 @@
 //!
 //! Map: `rooms` takes connections and questions from the host; `directory` knows which room is which;
 //! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
-//! `notebook_file` reads and writes `.ipynb`; `disk` and `records` are the files.
+//! `notebook_file` reads and writes `.ipynb`; `journal` keeps a room over the daemon's end and `reopen`
+//! brings it back; `disk` and `records` are the files.
 
 mod directory;
 mod disk;
 mod ids;
+mod journal;
 mod notebook_file;
 mod outputs;
 mod paths;
 mod plugin;
 mod records;
+mod reopen;
 mod room;
 mod rooms;
 

@@ -6,6 +6,7 @@
 
 mod autosave;
 pub(crate) mod core;
+mod durable;
 pub(crate) mod event;
 mod executions;
 mod inspect;
@@ -22,10 +23,11 @@ mod publication;
 mod questions;
 mod queue;
 mod requests;
+pub(crate) mod revive;
 pub(crate) mod save;
 mod session;
 mod superseded;
-mod sync;
+pub(crate) mod sync;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;

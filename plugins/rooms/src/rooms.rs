@@ -19,6 +19,7 @@ use crate::directory::{Directory, Found, Fresh, Wish, default_manager, default_r
 use crate::ids::PeerId;
 use crate::paths::{self, Place};
 use crate::records::RecordStore;
+use crate::reopen::{look_up, unlisted};
 use crate::room::core::Content;
 use crate::room::peers::{Identity, Scope};
 use crate::room::task::{INBOUND_CREDIT, Inbox, Message, Newcomer};
@@ -45,14 +46,60 @@ impl OpenNotebooks {
         }
     }
 
-    async fn wish(&self, target: JoinTarget) -> Result<Wish> {
-        match target {
-            JoinTarget::Create(create) => Ok(Wish::OrOpen(self.created(create))),
-            JoinTarget::Open { path, working_dir } => self.file(path, working_dir).await,
+    /// The room that a connection wants, opened if need be.
+    async fn find(&self, target: JoinTarget) -> Result<Found> {
+        let fresh = match target {
+            JoinTarget::Create(create) => {
+                let fresh = self.created(create);
+                match fresh.id {
+                    Some(id) if !self.directory.is_open(id) => self.kept(id).await?.unwrap_or(fresh),
+                    _ => fresh,
+                }
+            }
+            JoinTarget::Open { path, working_dir } => self.file(path, working_dir).await?,
             JoinTarget::Attach { notebook_id, working_dir, .. } => match notebook_id.parse() {
-                Ok(id) => Ok(Wish::Existing(id)),
-                Err(_) => self.file(notebook_id.into(), working_dir).await,
+                Ok(id) => return self.existing(id).await,
+                Err(_) => self.file(notebook_id.into(), working_dir).await?,
             },
+        };
+        self.directory.find(Wish::OrOpen(fresh))
+    }
+
+    /// The room with this id, brought back if it is not in memory.
+    async fn existing(&self, id: Uuid) -> Result<Found> {
+        let wish = match self.directory.is_open(id) {
+            true => None,
+            false => self.kept(id).await?,
+        };
+        self.directory.find(wish.map_or(Wish::Existing(id), Wish::OrOpen))
+    }
+
+    /// How a room begins whose journal is there.
+    async fn kept(&self, id: Uuid) -> Result<Option<Fresh>> {
+        let journals = self.directory.journals.clone();
+        let Some((journal, meta)) = blocking(move || look_up(&journals, id)).await?? else { return Ok(None) };
+        let content = match meta.path {
+            Some(_) => Content::File,
+            None => self.seed(),
+        };
+        Ok(Some(Fresh {
+            id: Some(id),
+            path: meta.path,
+            working_dir: meta.working_dir,
+            environment_mode: meta.environment_mode,
+            ephemeral: false,
+            content,
+            journal: Some(journal),
+        }))
+    }
+
+    /// What a notebook begins with whose file is not there.
+    fn seed(&self) -> Content {
+        let settings = self.directory.host.settings().values;
+        Content::Seed {
+            runtime: default_runtime(&settings),
+            package_manager: default_manager(&settings),
+            dependencies: Vec::new(),
         }
     }
 
@@ -75,29 +122,38 @@ impl OpenNotebooks {
             environment_mode: create.environment_mode,
             ephemeral: create.ephemeral,
             content: Content::Seed { runtime, package_manager, dependencies: create.dependencies },
+            journal: None,
         }
     }
 
-    async fn file(&self, path: PathBuf, working_dir: Option<PathBuf>) -> Result<Wish> {
-        let settings = self.directory.host.settings().values;
-        let seed = Content::Seed {
-            runtime: default_runtime(&settings),
-            package_manager: default_manager(&settings),
-            dependencies: Vec::new(),
+    async fn file(&self, path: PathBuf, working_dir: Option<PathBuf>) -> Result<Fresh> {
+        let journals = self.directory.journals.clone();
+        let found = blocking(move || {
+            let place = paths::resolve(&path).map_err(PluginError::invalid)?;
+            let journal = match &place {
+                Place::File(path) | Place::Missing(path) => {
+                    journals.of_file(path).map_err(|error| unlisted(&error))?
+                }
+                Place::Directory(_) => None,
+            };
+            Ok::<_, PluginError>((place, journal))
+        });
+        let (place, journal) = found.await??;
+        let (path, working_dir, content) = match place {
+            Place::File(path) => (Some(path), working_dir, Content::File),
+            Place::Missing(path) => (Some(path), working_dir, self.seed()),
+            Place::Directory(folder) => (None, Some(folder), self.seed()),
         };
-        let (path, working_dir, content) = match blocking(move || paths::resolve(&path)).await? {
-            Ok(Place::File(path)) => (Some(path), working_dir, Content::File),
-            Ok(Place::Missing(path)) => (Some(path), working_dir, seed),
-            Ok(Place::Directory(folder)) => (None, Some(folder), seed),
-            Err(refusal) => return Err(PluginError::invalid(refusal)),
-        };
-        let (id, environment_mode) = (None, None);
-        Ok(Wish::OrOpen(Fresh { id, path, working_dir, environment_mode, ephemeral: false, content }))
+        let (id, journal) = journal.map(|journal| (journal.room, journal.path)).unzip();
+        Ok(Fresh { id, path, working_dir, environment_mode: None, ephemeral: false, content, journal })
     }
 
     async fn inspect(&self, notebook_id: &str) -> Result<serde_json::Value> {
         let unknown = || PluginError::not_found(format!("Notebook not found: {notebook_id}"));
-        let room = self.directory.named(notebook_id).ok_or_else(unknown)?;
+        let room = match notebook_id.parse() {
+            Ok(id) => self.existing(id).await.map_err(|_| unknown())?.inbox,
+            Err(_) => self.directory.named(notebook_id).ok_or_else(unknown)?,
+        };
         let (reply, state) = oneshot::channel();
         room.send(Message::Inspect(reply)).map_err(|_| unknown())?;
         state.await.map_err(|_| unknown())
@@ -107,7 +163,7 @@ impl OpenNotebooks {
 #[async_trait]
 impl Rooms for OpenNotebooks {
     async fn attach(&self, join: Join, link: Arc<dyn PeerLink>) -> Result<Attached> {
-        let Found { inbox, path } = self.directory.find(self.wish(join.target).await?)?;
+        let Found { inbox, path } = self.find(join.target).await?;
         let read_only = match path {
             Some(path) => blocking(move || path.exists() && !paths::is_writable(&path)).await?,
             None => false,
@@ -119,7 +175,7 @@ impl Rooms for OpenNotebooks {
         let newcomer = Newcomer { peer, identity, link, credit: credit.clone(), reply };
         let gone = || PluginError::unavailable("The notebook was closed just now. Please open it again.");
         inbox.send(Message::Join(Box::new(newcomer))).map_err(|_| gone())?;
-        let info = info.await.map_err(|_| gone())?;
+        let info = info.await.map_err(|_| gone())??;
         Ok(Attached { info, session: Box::new(Session { peer, inbox, credit }) })
     }
 

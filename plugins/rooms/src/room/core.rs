@@ -18,6 +18,7 @@ use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
+use super::durable::Durable;
 use super::event::{Effect, Event};
 use super::kernel::{Kernel, Stage};
 use super::moment::{Moment, earliest};
@@ -26,10 +27,12 @@ use super::presence::{Board, To};
 use super::publication::Publication;
 use super::queue::Queue;
 use super::requests::{Question, Task};
+use super::revive::{Actors, Recovered};
 use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
 use crate::ids::{Ids, JobId, PeerId};
+use crate::journal::Meta;
 
 /// Without a new visitor, a launch that failed is not tried again for this long. Source: the reference
 /// daemon; it keeps a broken environment from being built over and over.
@@ -53,8 +56,10 @@ pub(crate) struct Opening {
     pub(crate) home: PathBuf,
     /// What runs where nothing says otherwise: `python`, `deno`.
     pub(crate) default_runtime: String,
-    /// Names this life of the daemon in the actors of its changes: no actor writes in two lives.
+    /// Names this life of the room in the actors of its changes: no actor writes in two lives.
     pub(crate) incarnation: String,
+    /// When it is opened, RFC 3339.
+    pub(crate) at: String,
 }
 
 /// What a room begins with.
@@ -63,6 +68,8 @@ pub(crate) enum Content {
     Seed { runtime: String, package_manager: String, dependencies: Vec<String> },
     /// What is in the file.
     File,
+    /// What another life of the room left in its journal.
+    Kept(Box<Recovered>),
 }
 
 /// Everything an open notebook is. Lives in its room task and nowhere else.
@@ -94,6 +101,7 @@ pub(crate) struct RoomCore {
     pub(super) launch_failed_at: Option<Moment>,
 
     pub(super) saving: Saving,
+    pub(super) durable: Durable,
     /// Connections whose last request was answered, so that the next can begin.
     pub(super) free_lanes: Vec<PeerId>,
     /// What clients asked the kernel.
@@ -120,40 +128,61 @@ impl RoomCore {
     /// A document could not be made.
     pub(crate) fn open(opening: Opening, mut ids: Ids) -> documents::Result<(Self, Vec<Effect>)> {
         let id = opening.id.to_string();
-        let actor = |name: &str| format!("runtimed{name}:{}", opening.incarnation);
+        let actors = Actors::of(&opening.incarnation);
         let (comments_id, comments_ref) = comments_identity(&id, opening.path.as_deref());
-
-        let mut notebook = NotebookDoc::new(&id, &actor(""))?;
-        if opening.ephemeral {
-            notebook.set_ephemeral(true)?;
-        }
-        let mut declares = false;
-        let reads_file = matches!(opening.content, Content::File);
-        if let Content::Seed { runtime, package_manager, dependencies } = &opening.content
-            && notebook.is_pristine()
-        {
-            let cell_id = ids.uuid().to_string();
-            notebook.seed(&documents::notebook::Seed {
-                runtime,
-                package_manager,
-                dependencies,
-                env_id: &id,
-                cell_id: &cell_id,
-            })?;
-            declares = !dependencies.is_empty();
-        }
-        let mut runtime = RuntimeStateDoc::new(&actor(":state"))?;
-        runtime.set_identity(&format!("runtime:{id}"))?;
-        runtime.set_path(opening.path.as_deref().and_then(Path::to_str))?;
-        let comms = CommsDoc::new(&actor(":comms"))?;
-        let comments = CommentsDoc::new(&comments_id, &comments_ref, &actor(":comments"))?;
+        let mut meta = Meta {
+            path: opening.path.clone(),
+            working_dir: opening.working_dir.clone(),
+            environment_mode: opening.environment_mode.clone(),
+            created: opening.at,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            comments_id,
+            comments_ref,
+        };
+        let (mut declares, mut reads_file, mut left) = (false, false, None);
+        let mut documents = match opening.content {
+            Content::Kept(recovered) => {
+                let Recovered { documents, left: kept } = *recovered;
+                meta.created.clone_from(&kept.meta.created);
+                meta.comments_id.clone_from(&kept.meta.comments_id);
+                meta.comments_ref.clone_from(&kept.meta.comments_ref);
+                left = Some(kept);
+                documents
+            }
+            content => {
+                let mut notebook = NotebookDoc::new(&id, &actors.notebook)?;
+                if opening.ephemeral {
+                    notebook.set_ephemeral(true)?;
+                }
+                match content {
+                    Content::Seed { runtime, package_manager, dependencies } => {
+                        let cell_id = ids.uuid().to_string();
+                        notebook.seed(&documents::notebook::Seed {
+                            runtime: &runtime,
+                            package_manager: &package_manager,
+                            dependencies: &dependencies,
+                            env_id: &id,
+                            cell_id: &cell_id,
+                        })?;
+                        declares = !dependencies.is_empty();
+                    }
+                    _ => reads_file = true,
+                }
+                let runtime = RuntimeStateDoc::new(&actors.runtime)?;
+                let comms = CommsDoc::new(&actors.comms)?;
+                let comments = CommentsDoc::new(&meta.comments_id, &meta.comments_ref, &actors.comments)?;
+                Documents::new(notebook, runtime, comms, comments)
+            }
+        };
+        documents.runtime.set_identity(&format!("runtime:{id}"))?;
+        documents.runtime.set_path(opening.path.as_deref().and_then(Path::to_str))?;
 
         let mut core = Self {
             id: opening.id,
             ids,
             now: Moment::default(),
             effects: Vec::new(),
-            documents: Documents::new(notebook, runtime, comms, comments),
+            documents,
             peers: BTreeMap::new(),
             presence: Board::default(),
             load: if reads_file { InitialLoad::Streaming } else { InitialLoad::NotNeeded },
@@ -167,6 +196,7 @@ impl RoomCore {
             linger: None,
             launch_failed_at: None,
             saving: Saving::new(opening.path.clone()),
+            durable: Durable::new(!opening.ephemeral, meta.clone()),
             free_lanes: Vec::new(),
             questions: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -177,18 +207,20 @@ impl RoomCore {
             ephemeral: opening.ephemeral,
             home: opening.home,
             default_runtime: opening.default_runtime,
-            comments_ref: (comments_id, comments_ref),
+            comments_ref: (meta.comments_id, meta.comments_ref),
         };
         let cwd = core.kernel_dir();
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         core.documents.runtime.set_workstation(cpus, cwd.to_str())?;
-        match opening.path {
-            Some(path) if reads_file => core.effects.push(Effect::Load { path }),
+        match (opening.path, left) {
+            (_, Some(left)) => core.revive(left),
+            (Some(path), _) if reads_file => core.effects.push(Effect::Load { path }),
             // Being asked for is being approved.
             _ if declares => core.trust(None, true),
             _ => {}
         }
         let _ = core.documents.take_changed();
+        core.journal();
         let effects = std::mem::take(&mut core.effects);
         Ok((core, effects))
     }
@@ -196,6 +228,9 @@ impl RoomCore {
     /// Lets the room live through an event. `now` never goes back.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         self.now = self.now.max(now);
+        if !matches!(event, Event::JournalFailed { .. }) {
+            self.journal_arrived();
+        }
         match event {
             Event::Joined { peer, identity } => self.peer_joined(peer, identity),
             Event::Left { peer, keep_alive } => self.peer_left(peer, keep_alive),
@@ -214,6 +249,7 @@ impl RoomCore {
             Event::Trust { job, result } => self.trust_answered(job, result),
             Event::Installed { job, result } => self.installed(job, result),
             Event::Saved { job, result } => self.saved(job, result),
+            Event::JournalFailed { reason, lost } => self.journal_failed(&reason, lost),
             Event::Tick => self.tick(),
             Event::Closing => {
                 self.closing = true;
@@ -226,6 +262,7 @@ impl RoomCore {
         self.publish_outputs();
         self.feed_kernel();
         self.publish_documents();
+        self.journal();
         std::mem::take(&mut self.effects)
     }
 
@@ -237,6 +274,7 @@ impl RoomCore {
             self.kernel.deadline(),
             self.publication.deadline(),
             self.saving.deadline(),
+            self.durable.deadline(),
             self.keep_alive.map(|(at, _)| at),
             self.reply_overdue,
             self.start_held,

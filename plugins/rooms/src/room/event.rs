@@ -17,6 +17,7 @@ use super::load::Loaded;
 use super::peers::Identity;
 use super::save::{SaveFailure, SavePlan, Written};
 use crate::ids::{JobId, LaunchId, PeerId};
+use crate::journal::Record;
 use crate::outputs::NewBlob;
 use crate::records::ExecutionRecord;
 
@@ -56,6 +57,9 @@ pub(crate) enum Event {
     Installed { job: JobId, result: Result<(), PluginError> },
     /// The end of [`Effect::Save`].
     Saved { job: JobId, result: Result<Written, SaveFailure> },
+    /// The last [`Effect::Journal`] was not carried out, for this reason; with `lost`, those before it may be
+    /// gone as well. Comes before any other event.
+    JournalFailed { reason: String, lost: bool },
     /// The moment that [`super::core::RoomCore::deadline`] named has come.
     Tick,
     /// Somebody asked for the kernel to end and the file to be written; the room is about to close.
@@ -65,6 +69,9 @@ pub(crate) enum Event {
 /// Something to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
+    /// Append to the room's journal, before anything else is done. `path` is the notebook's file, if there
+    /// is another since the last time, or none any more.
+    Journal { record: Record, path: Option<Option<PathBuf>> },
     /// Send a frame to a client.
     Send { peer: PeerId, frame_type: u8, payload: Bytes },
     /// Let a client send this many bytes more: what it had sent is handled.

@@ -1,5 +1,6 @@
 //! What reading a notebook's file gives the room.
 
+use bytes::Bytes;
 use runtimed_protocol::documents::{NotebookDoc, Output};
 
 /// A notebook that was read from its file. Authored once, off the room's task.
@@ -10,6 +11,8 @@ pub(crate) struct Loaded {
     pub(crate) executions: Vec<PastExecution>,
     /// SHA-256 of the file.
     pub(crate) digest: [u8; 32],
+    /// What the file holds, packed for the journal; none if it is too much.
+    pub(crate) template: Option<Bytes>,
 }
 
 /// The outputs of a cell, as the execution that may have made them.

@@ -45,6 +45,11 @@ struct InKernel {
 }
 
 impl Queue {
+    /// An empty queue that goes on counting after `accepted`.
+    pub(crate) fn resume(accepted: u64) -> Self {
+        Self { accepted, ..Self::default() }
+    }
+
     /// Takes an execution in.
     pub(crate) fn accept(&mut self, execution: Queued) {
         self.accepted += 1;

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::Output;
 use runtimed_protocol::documents::runtime_state::{FileCheckpoint, Status};
@@ -20,6 +21,7 @@ use super::event::Effect;
 use super::moment::Moment;
 use super::requests::{Task, Ticket};
 use crate::ids::JobId;
+use crate::journal::FileState;
 use crate::notebook_file::{FileCell, Notebook};
 
 /// A save to be carried out.
@@ -49,6 +51,17 @@ pub(crate) struct Written {
     pub(crate) unchanged: bool,
     /// When, RFC 3339.
     pub(crate) at: String,
+    /// What the file holds now, packed for the journal; none if it held that before, or if it is too much.
+    pub(crate) template: Option<Bytes>,
+}
+
+/// How far the file is, to see whether the journal knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    digest: Option<[u8; 32]>,
+    begun: u64,
+    committed: Option<u64>,
+    unsaved: bool,
 }
 
 /// Why a save was not carried out. Nothing was written.
@@ -99,6 +112,46 @@ impl Saving {
             waiting: VecDeque::new(),
             conflict: false,
         }
+    }
+
+    /// For a room that goes on where another life of it ended.
+    pub(crate) fn resume(path: Option<PathBuf>, file: &FileState, now: Moment) -> Self {
+        let digest = file.digest.as_ref().and_then(|digest| hex::decode(digest).ok()?.try_into().ok());
+        let committed = path.as_ref().filter(|_| !file.exported_heads.is_empty()).map(|path| SavedNotebook {
+            path: path.to_string_lossy().into_owned(),
+            exported_heads: file.exported_heads.clone(),
+            save_sequence: file.save_sequence,
+        });
+        let mut saving = Self { digest, committed, sequence: file.save_sequence, ..Self::new(path) };
+        if file.unsaved {
+            saving.autosave.changed(now);
+        }
+        saving
+    }
+
+    /// How far the file is.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp {
+            digest: self.digest,
+            begun: self.sequence,
+            committed: self.committed.as_ref().map(|saved| saved.save_sequence),
+            unsaved: self.has_unsaved(),
+        }
+    }
+
+    /// How far the file is, for the journal.
+    pub(crate) fn file_state(&self) -> FileState {
+        FileState {
+            digest: self.digest.map(hex::encode),
+            exported_heads: self.committed.as_ref().map(|it| it.exported_heads.clone()).unwrap_or_default(),
+            save_sequence: self.sequence,
+            unsaved: self.has_unsaved(),
+        }
+    }
+
+    /// Whether the documents hold something that the file lacks, as far as is known.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        self.autosave.is_dirty() || self.running.is_some_and(|(_, was_dirty)| was_dirty)
     }
 
     /// The notebook's file, if it has one.
@@ -238,6 +291,7 @@ impl RoomCore {
     fn save_succeeded(&mut self, written: Written, heads: Vec<String>, sequence: u64) -> Response {
         let path = written.path.to_string_lossy().into_owned();
         self.saving.digest = Some(written.digest);
+        self.durable.set_template(written.template);
         let in_conflict = std::mem::take(&mut self.saving.conflict);
         let is_last = |last: &&SavedNotebook| last.path == path && last.exported_heads == heads;
         if written.unchanged
@@ -246,15 +300,18 @@ impl RoomCore {
         {
             return Response::NotebookAlreadyCurrent(last.clone());
         }
+        let (source_issue_kind, source_issue_reason) = self.durable.issue();
         let runtime = &mut self.documents.runtime;
         kept(runtime.set_path(Some(&path)));
         kept(runtime.set_last_saved(Some(&written.at)));
         kept(runtime.set_file_checkpoint(&FileCheckpoint {
             exported_heads: heads.clone(),
             save_sequence: Some(sequence),
-            ..FileCheckpoint::default()
+            source_issue_kind,
+            source_issue_reason,
         }));
         self.saving.path = Some(written.path);
+        self.journal_moves();
         let saved = SavedNotebook { path, exported_heads: heads, save_sequence: sequence };
         self.saving.committed = Some(saved.clone());
         if written.unchanged {

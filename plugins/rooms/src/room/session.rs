@@ -197,6 +197,7 @@ impl RoomCore {
 
     fn take_over(&mut self, loaded: Loaded) {
         self.saving.read(loaded.digest);
+        self.durable.set_template(loaded.template);
         // What was read is what is in the file: nothing of it needs saving.
         self.documents.replace_notebook(loaded.notebook);
         let runtime = &mut self.documents.runtime;

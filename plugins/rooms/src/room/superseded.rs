@@ -33,6 +33,11 @@ pub(super) struct Superseded {
 }
 
 impl Superseded {
+    /// For a room where cells show `shown` (cell, execution), and `others` lie about, oldest first.
+    pub(super) fn resume(shown: BTreeMap<String, String>, others: Vec<String>) -> Self {
+        Self { last: shown, out_of_sight: others.into(), ..Self::default() }
+    }
+
     /// A cell gets a new execution; `shown` is what it points to, if anything.
     pub(super) fn accepted(&mut self, cell: &str, shown: Option<String>, new: &ExecutionId) {
         let Some(before) = self.last.insert(cell.to_owned(), new.to_string()).or(shown) else { return };

@@ -16,6 +16,7 @@ use runtimed_protocol::documents::{CommentsDoc, CommsDoc, Document, NotebookDoc,
 use runtimed_protocol::frame::FrameType;
 
 use super::moment::{Moment, earliest};
+use crate::journal::Record;
 
 /// How long a client may take to answer a message on the runtime state before it gets the next one all
 /// the same. Clients answer as soon as they have read, so one that is busy gets what happened meanwhile
@@ -32,7 +33,7 @@ pub(crate) struct Documents {
     published: [Vec<ChangeHash>; 4],
 }
 
-/// One of the documents, as a stream of sync messages.
+/// One of the documents, as a stream of sync messages. Journals know them by these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Notebook = 0,
@@ -124,13 +125,44 @@ impl Documents {
 
     /// Which documents changed since this was last asked, by stream.
     pub(crate) fn take_changed(&mut self) -> [bool; 4] {
-        let now = [self.notebook.heads(), self.runtime.heads(), self.comms.heads(), self.comments.heads()];
+        let now = self.heads();
         let mut changed = [false; 4];
         for ((changed, published), now) in changed.iter_mut().zip(&mut self.published).zip(now) {
             *changed = *published != now;
             *published = now;
         }
         changed
+    }
+
+    /// The heads of every document, by stream.
+    pub(crate) fn heads(&mut self) -> [Vec<ChangeHash>; 4] {
+        [self.notebook.heads(), self.runtime.heads(), self.comms.heads(), self.comments.heads()]
+    }
+
+    /// The heads of every document when [`Documents::take_changed`] was last asked, by stream.
+    pub(crate) fn published(&self) -> &[Vec<ChangeHash>; 4] {
+        &self.published
+    }
+
+    /// Adds what happened to a document after `held`, up to what is published, to a record.
+    pub(crate) fn record(&mut self, stream: Stream, held: &[ChangeHash], record: &mut Record) {
+        if self.published[stream as usize] == held {
+            return;
+        }
+        let document = self.automerge_mut(stream);
+        match held {
+            [] => record.snapshot(stream as u8, &document.save()),
+            held => record.changes(stream as u8, &document.save_after(held)),
+        }
+    }
+
+    fn automerge_mut(&mut self, stream: Stream) -> &mut AutoCommit {
+        match stream {
+            Stream::Notebook => self.notebook.automerge_mut(),
+            Stream::Runtime => self.runtime.automerge_mut(),
+            Stream::Comms => self.comms.automerge_mut(),
+            Stream::Comments => self.comments.automerge_mut(),
+        }
     }
 
     /// Applies a client's message. A client that may not write gets its changes stripped.

@@ -6,7 +6,9 @@
 //! Never: decides anything.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -22,14 +24,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::core::RoomCore;
+use super::core::{Content, Opening, RoomCore};
 use super::event::{Effect, Event};
 use super::moment::Moment;
 use super::peers::Identity;
+use super::revive::Actors;
 use crate::directory::Directory;
 use crate::disk::{self, Author};
-use crate::ids::{LaunchId, PeerId};
+use crate::ids::{Ids, LaunchId, PeerId};
+use crate::journal::file::{Compacted, flush};
+use crate::journal::{JournalFile, JournalFolder, Record};
 use crate::records::RecordStore;
+use crate::reopen::{Reopened, reopen};
 
 /// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
 const BURST: usize = 2048;
@@ -38,6 +44,10 @@ const BURST: usize = 2048;
 pub(crate) const INBOUND_CREDIT: i64 = 4 * 1024 * 1024;
 /// What a kernel gets to end by itself. Source: the reference daemon waits as long before it uses force.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What was appended to the journal survives the daemon at once, and a power cut this much later at the
+/// latest. Long enough for what one person types to be one flush, short enough for nobody to have gone on.
+const FLUSH: Duration = Duration::from_millis(250);
 
 /// What a room that ends waits for the last of its work: an environment that is given back, a record
 /// that is written. Much longer than either takes, shorter than what the host grants all rooms (30 s).
@@ -70,7 +80,7 @@ pub(crate) struct Newcomer {
     pub(crate) link: Arc<dyn PeerLink>,
     /// What it may still send; shared with its session.
     pub(crate) credit: Arc<AtomicI64>,
-    pub(crate) reply: oneshot::Sender<RoomInfo>,
+    pub(crate) reply: oneshot::Sender<Result<RoomInfo, PluginError>>,
 }
 
 /// The way into a room. Cheap to clone.
@@ -103,6 +113,12 @@ pub(crate) struct RoomTask {
     /// Whether the room ends when it has come to rest, even if somebody is here.
     dissolve_at_rest: bool,
     dissolved: bool,
+    /// Where everything is kept; none until there is something to keep.
+    journal: Option<JournalFile>,
+    /// The notebook's file, which the journal is named after.
+    path: Option<PathBuf>,
+    /// When what was appended must be flushed at the latest.
+    flush_at: Option<Instant>,
     author: Author,
     records: RecordStore,
     host: Host,
@@ -135,15 +151,18 @@ enum Said {
 /// How a piece of slow work ended.
 enum Done {
     Event(Event),
+    Flushed(io::Result<()>),
+    Compacted(Option<Compacted>),
+    Replaced(io::Result<()>),
     Kernel(LaunchId, Result<Box<dyn Kernel>, PluginError>),
     Nothing,
 }
 
 /// What a room task needs to begin.
 pub(crate) struct Start {
-    pub(crate) core: RoomCore,
-    /// What the core wants done first.
-    pub(crate) effects: Vec<Effect>,
+    pub(crate) opening: Opening,
+    /// What another life of the room left behind.
+    pub(crate) journal: Option<PathBuf>,
     pub(crate) inbox: mpsc::UnboundedReceiver<Message>,
     pub(crate) own_inbox: Inbox,
     pub(crate) author: Author,
@@ -153,10 +172,20 @@ pub(crate) struct Start {
 
 impl RoomTask {
     /// Lives the life of a room.
-    pub(crate) async fn run(start: Start) {
+    pub(crate) async fn run(mut start: Start) {
+        let path = start.opening.path.clone();
+        let (core, effects, journal) =
+            match begin(&start.directory.journals, start.opening, start.journal).await {
+                Ok(begun) => begun,
+                Err(error) => {
+                    tracing::warn!(room = %start.author.room, %error, "a room was not opened");
+                    start.directory.forget(start.author.room, &start.own_inbox);
+                    return refuse(&mut start.inbox, &error).await;
+                }
+            };
         let (kernel_sender, kernel_inbox) = mpsc::unbounded_channel();
         let mut room = Self {
-            core: start.core,
+            core,
             started: Instant::now(),
             next: VecDeque::new(),
             inbox: start.inbox,
@@ -170,12 +199,15 @@ impl RoomTask {
             closing: Vec::new(),
             dissolve_at_rest: false,
             dissolved: false,
+            journal,
+            path,
+            flush_at: None,
             author: start.author,
             records: RecordStore::new(start.host.directories().executions),
             host: start.host,
             directory: start.directory,
         };
-        room.perform(start.effects);
+        room.perform(effects);
         if AssertUnwindSafe(room.live()).catch_unwind().await.is_err() {
             tracing::error!(room = %room.author.room, "a room ends because it panicked");
         }
@@ -193,6 +225,7 @@ impl RoomTask {
         let kernels: Vec<LaunchId> = self.kernels.keys().copied().collect();
         let environment = self.core.take_environment();
         self.perform(kernels.into_iter().map(|launch| Effect::Stop { launch }).chain(environment).collect());
+        self.flush();
         if tokio::time::timeout(FINISH, self.finish_jobs()).await.is_err() {
             tracing::warn!(room = %self.author.room, "a room ends before all of its work has");
         }
@@ -232,6 +265,13 @@ impl RoomTask {
                     None => std::future::pending().await,
                 }
             };
+            let flush_at = self.flush_at;
+            let flush = async {
+                match flush_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(message) => self.take(message),
@@ -247,6 +287,7 @@ impl RoomTask {
                     }
                 },
                 () = tick => self.handle(Event::Tick),
+                () = flush => self.flush(),
             }
             self.close_if_at_rest();
         }
@@ -259,7 +300,7 @@ impl RoomTask {
                 self.outboxes.insert(peer, Outbox { link, credit });
                 self.handle(Event::Joined { peer, identity });
                 if let Some(info) = self.core.info(peer)
-                    && reply.send(info).is_err()
+                    && reply.send(Ok(info)).is_err()
                 {
                     self.leave(peer);
                 }
@@ -338,7 +379,19 @@ impl RoomTask {
                 let result = result.map(|kernel| drop(self.kernels.insert(launch, kernel.into())));
                 self.handle(Event::KernelStarted { launch, result });
             }
-            Done::Nothing => {}
+            Done::Flushed(Ok(())) | Done::Nothing => {}
+            Done::Flushed(Err(error)) => {
+                self.handle(Event::JournalFailed { reason: error.to_string(), lost: true });
+            }
+            Done::Compacted(compacted) => self.replace_journal(compacted),
+            Done::Replaced(result) => {
+                if let Err(error) = &result {
+                    tracing::warn!(%error, room = %self.author.room, "a journal could not be shortened");
+                }
+                if let Some(journal) = &mut self.journal {
+                    journal.replaced(result.is_ok());
+                }
+            }
         }
     }
 
@@ -365,6 +418,7 @@ impl RoomTask {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
+                Effect::Journal { record, path } => self.append(record, path),
                 Effect::Send { peer, frame_type, payload } => self.send(peer, frame_type, payload),
                 Effect::Grant { peer, bytes } => {
                     if let Some(Outbox { link, credit }) = self.outboxes.get(&peer) {
@@ -398,6 +452,85 @@ impl RoomTask {
                 slow => self.start(slow),
             }
         }
+    }
+
+    fn append(&mut self, record: Record, path: Option<Option<PathBuf>>) {
+        if let Err(error) = self.try_append(record) {
+            tracing::warn!(%error, room = %self.author.room, "a journal could not be written");
+            // Before anything else: the next record must hold what this one did.
+            return self.next.push_front(Event::JournalFailed { reason: error.to_string(), lost: false });
+        }
+        self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
+        if let Some(path) = path {
+            self.name_journal(path);
+        }
+        if let Some(compaction) = self.journal.as_mut().and_then(JournalFile::compaction) {
+            self.jobs.spawn_blocking(|| Done::Compacted(compaction.run()));
+        }
+    }
+
+    fn try_append(&mut self, record: Record) -> io::Result<()> {
+        let record = record.finish().ok_or(io::ErrorKind::FileTooLarge)?;
+        let journal = match &mut self.journal {
+            Some(journal) => journal,
+            none => {
+                let journals = &self.directory.journals;
+                journals.make()?;
+                let path = journals.path(self.author.room, self.path.as_deref());
+                none.insert(JournalFile::create(path, self.author.room)?)
+            }
+        };
+        journal.append(&record)
+    }
+
+    /// The notebook has another file: its journal is found by that from now on.
+    fn name_journal(&mut self, path: Option<PathBuf>) {
+        let journals = &self.directory.journals;
+        if let Some(journal) = &mut self.journal
+            && let Err(error) = journals
+                .make_way(path.as_deref(), self.author.room)
+                .and_then(|()| journal.rename(journals.path(self.author.room, path.as_deref())))
+        {
+            tracing::warn!(%error, room = %self.author.room, "a journal keeps the name of the notebook's former file");
+        }
+        self.path = path;
+    }
+
+    /// Puts a shorter journal in place of a long one.
+    fn replace_journal(&mut self, compacted: Option<Compacted>) {
+        match self.journal.as_mut().map(|journal| journal.join(compacted)) {
+            Some(Ok(Some(replacement))) => {
+                self.jobs.spawn_blocking(|| Done::Replaced(replacement.run()));
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, room = %self.author.room, "a journal could not be shortened");
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes what was appended survive a power cut, in the background.
+    fn flush(&mut self) {
+        if let Some(flush) = self.flushing() {
+            self.jobs.spawn(async move { Done::Flushed(flush.await) });
+        }
+    }
+
+    /// The work of making what was appended survive a power cut; none if there is nothing to do.
+    fn flushing(&mut self) -> Option<impl Future<Output = io::Result<()>> + Send + 'static> {
+        self.flush_at = None;
+        let files =
+            self.journal.as_mut().map(JournalFile::take_unflushed).filter(|files| !files.is_empty())?;
+        let blobs = self.host.blob_store();
+        Some(async move {
+            // First what the documents refer to.
+            if let Some(blobs) = blobs
+                && let Err(error) = blobs.flush().await
+            {
+                tracing::warn!(%error, "blobs were not flushed");
+            }
+            tokio::task::spawn_blocking(move || flush(&files)).await.map_err(io::Error::other)?
+        })
     }
 
     fn send(&mut self, peer: PeerId, frame_type: u8, payload: Bytes) {
@@ -499,7 +632,10 @@ impl RoomTask {
                 });
             }
             Effect::Save { job, plan } => {
-                let directory = self.directory.clone();
+                let (directory, flushing) = (self.directory.clone(), self.flushing());
+                if let Some(flushing) = flushing {
+                    self.jobs.spawn(async move { Done::Flushed(flushing.await) });
+                }
                 self.job(async move { Event::Saved { job, result: directory.save(*plan, blobs).await } });
             }
             Effect::Record(mut record) => {
@@ -514,7 +650,8 @@ impl RoomTask {
                 });
             }
             // Carried out at once, in `perform`.
-            Effect::Send { .. }
+            Effect::Journal { .. }
+            | Effect::Send { .. }
             | Effect::Grant { .. }
             | Effect::Close { .. }
             | Effect::Say { .. }
@@ -526,6 +663,43 @@ impl RoomTask {
 
     fn job(&mut self, work: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
         self.jobs.spawn(async move { Done::Event(work.await) })
+    }
+}
+
+/// The core of a room, what it wants done first, and the journal it goes on with.
+async fn begin(
+    journals: &JournalFolder,
+    mut opening: Opening,
+    journal: Option<PathBuf>,
+) -> Result<(RoomCore, Vec<Effect>, Option<JournalFile>), PluginError> {
+    let mut file = None;
+    if let Some(journal) = journal {
+        let (journals, path, id) = (journals.clone(), opening.path.clone(), opening.id);
+        let actors = Actors::of(&opening.incarnation);
+        let reopened =
+            tokio::task::spawn_blocking(move || reopen(&journals, &journal, id, path.as_deref(), &actors));
+        let reopened = reopened.await.map_err(|error| PluginError::internal(error.to_string()))?;
+        if let Reopened::Kept(recovered, journal) = reopened? {
+            let meta = &recovered.left.meta;
+            opening.working_dir = opening.working_dir.or_else(|| meta.working_dir.clone());
+            opening.environment_mode = opening.environment_mode.or_else(|| meta.environment_mode.clone());
+            opening.content = Content::Kept(recovered);
+            file = Some(journal);
+        }
+    }
+    let (core, effects) = RoomCore::open(opening, Ids::random())
+        .map_err(|error| PluginError::internal(format!("Failed to create notebook: {error}")))?;
+    Ok((core, effects, file))
+}
+
+/// Tells everybody who waits why the room did not open.
+async fn refuse(inbox: &mut mpsc::UnboundedReceiver<Message>, error: &PluginError) {
+    inbox.close();
+    while let Some(message) = inbox.recv().await {
+        if let Message::Join(newcomer) = message {
+            // Nobody listening is as good as being told.
+            let _ = newcomer.reply.send(Err(error.clone()));
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::save::SaveFailure;
 use super::superseded::KEPT;
 
 mod client;
+mod journal;
 mod world;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -952,5 +953,5 @@ fn loaded() -> Loaded {
         llm_preview: None,
     };
     let past = PastExecution { id: "e1".to_owned(), count: Some(3), outputs: vec![output] };
-    Loaded { notebook, executions: vec![past], digest: [0; 32] }
+    Loaded { notebook, executions: vec![past], digest: [0; 32], template: None }
 }

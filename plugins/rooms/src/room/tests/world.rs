@@ -4,24 +4,29 @@
 //! Promises: what one source sends arrives in order; between the sources the seed decides.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_plugin_api::{Channel, ExitReport, JupyterMessage, Lease, PluginError, Release, TrustVerdict};
+use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::response::NotebookResponse;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::client::Client;
 use crate::ids::{Ids, JobId, LaunchId, PeerId};
+use crate::journal::Folded;
+use crate::journal::format::{HEADER, Stop, header};
 use crate::outputs::NewBlob;
 use crate::records::ExecutionRecord;
+use crate::reopen;
 use crate::room::core::{Content, Opening, RoomCore};
 use crate::room::event::{Effect, Event};
 use crate::room::kernel_message::KernelRequest;
 use crate::room::moment::Moment;
 use crate::room::peers::{Identity, Scope};
+use crate::room::revive::{Actors, Left, Recovered};
 use crate::room::save::{SaveFailure, SavePlan, Written};
 
 /// How long the kernel stays without clients.
@@ -29,6 +34,8 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 pub(super) struct World {
     pub(super) core: RoomCore,
+    /// How often the room was brought back.
+    life: u64,
     pub(super) now: Moment,
     pub(super) clients: BTreeMap<PeerId, Client>,
     /// Frames on their way to the room.
@@ -50,6 +57,12 @@ pub(super) struct World {
     pub(super) saved: Vec<SavePlan>,
     pub(super) blobs: Vec<NewBlob>,
     pub(super) dissolved: bool,
+    /// Events that follow from effects; they come first.
+    next: VecDeque<Event>,
+    /// What is on disk.
+    pub(super) journal: Vec<u8>,
+    /// While set, nothing can be appended there.
+    pub(super) no_journal: bool,
     /// Clients that take nothing at the moment: what is sent to them congests.
     pub(super) slow: BTreeSet<PeerId>,
     /// What the next acquire fails with.
@@ -82,8 +95,13 @@ impl World {
     }
 
     pub(super) fn open(seed: u64, path: Option<&str>, content: Content) -> Self {
+        Self::open_as(0, seed, path, content)
+    }
+
+    fn open_as(life: u64, seed: u64, path: Option<&str>, content: Content) -> Self {
+        let opened = Uuid::from_u128(u128::from(seed));
         let opening = Opening {
-            id: Uuid::from_u128(u128::from(seed)),
+            id: opened,
             path: path.map(PathBuf::from),
             working_dir: None,
             environment_mode: None,
@@ -91,11 +109,13 @@ impl World {
             content,
             home: "/home/ana".into(),
             default_runtime: "python".to_owned(),
-            incarnation: "0badcafe".to_owned(),
+            incarnation: format!("{life:08x}"),
+            at: "2026-01-01T00:00:00Z".to_owned(),
         };
-        let (core, effects) = RoomCore::open(opening, Ids::seeded(seed)).unwrap();
+        let (core, effects) = RoomCore::open(opening, Ids::seeded(seed ^ life << 32)).unwrap();
         let mut world = Self {
             core,
+            life,
             now: Moment::default(),
             clients: BTreeMap::new(),
             to_room: BTreeMap::new(),
@@ -112,16 +132,45 @@ impl World {
             saved: Vec::new(),
             blobs: Vec::new(),
             dissolved: false,
+            next: VecDeque::new(),
+            journal: header(opened).to_vec(),
+            no_journal: false,
             slow: BTreeSet::new(),
             no_environment: None,
             no_kernel: None,
             no_save: None,
             hold_jobs: false,
-            ids: Ids::seeded(seed ^ u64::MAX),
+            ids: Ids::seeded(seed ^ u64::MAX ^ life << 32),
             random: seed.wrapping_mul(2).wrapping_add(1),
         };
         world.perform(effects);
         world
+    }
+
+    /// The daemon dies, and another brings the room back from its journal. Clients are gone.
+    pub(super) fn reopen(self) -> Self {
+        let Self { journal, random, life, .. } = self;
+        let life = life + 1;
+        let folded = Folded::read(&journal).unwrap();
+        let actors = Actors::of(&format!("{life:08x}"));
+        let (mut documents, whole) = reopen::documents(&folded, folded.room, &actors).unwrap();
+        assert!(whole && folded.stop == Stop::End);
+        let held = Some(documents.heads());
+        let path = folded.meta.path.clone();
+        let left = Left { meta: folded.meta, file: folded.file, held, notice: None };
+        let content = Content::Kept(Box::new(Recovered { documents, left }));
+        let seed = folded.room.as_u128() as u64;
+        let mut world = Self::open_as(life, seed, path.as_deref().and_then(Path::to_str), content);
+        let since = world.journal.split_off(HEADER);
+        world.journal = [journal, since].concat();
+        world.random = random;
+        world
+    }
+
+    /// The heads of every document, as the journal has them.
+    pub(super) fn journaled(&self) -> [Vec<ChangeHash>; 4] {
+        let folded = Folded::read(&self.journal).unwrap();
+        reopen::documents(&folded, folded.room, &Actors::of("reader")).unwrap().0.heads()
     }
 
     /// A client joins.
@@ -270,8 +319,11 @@ impl World {
     }
 
     pub(super) fn event(&mut self, event: Event) {
-        let effects = self.core.handle(self.now, event);
-        self.perform(effects);
+        self.next.push_back(event);
+        while let Some(event) = self.next.pop_front() {
+            let effects = self.core.handle(self.now, event);
+            self.perform(effects);
+        }
     }
 
     /// The kernel's process dies.
@@ -291,14 +343,21 @@ impl World {
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
+        let later = effects.iter().skip(1).any(|effect| matches!(effect, Effect::Journal { .. }));
+        assert!(!later, "what is told is in the journal before");
         for effect in effects {
             match effect {
+                Effect::Journal { .. } if self.no_journal => {
+                    let failed = Event::JournalFailed { reason: "disk full".to_owned(), lost: false };
+                    self.next.push_front(failed);
+                }
+                Effect::Journal { record, .. } => self.journal.extend(record.finish().unwrap()),
                 Effect::Send { peer, frame_type, payload } => {
                     if self.clients.contains_key(&peer) {
                         self.to_clients.entry(peer).or_default().push_back((frame_type, payload));
                     }
                     if self.slow.contains(&peer) {
-                        self.event(Event::Congested { peer });
+                        self.next.push_back(Event::Congested { peer });
                     }
                 }
                 Effect::Grant { peer, bytes } => *self.granted.entry(peer).or_default() += bytes,
@@ -367,6 +426,7 @@ impl World {
                 digest: [1; 32],
                 unchanged,
                 at: "2026-01-01T00:00:00Z".to_owned(),
+                template: None,
             }),
         };
         self.saved.push(plan);

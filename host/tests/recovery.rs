@@ -1,0 +1,284 @@
+//! A daemon that is killed while clients edit and execute, and the one that comes after it.
+//!
+//! `cargo xtask test` prepares kernels and says where they are; without them the tests say so and pass.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a step that fails is a failed test"
+)]
+
+#[allow(dead_code, reason = "shared with the daemon's other tests, which use the rest of it")]
+#[path = "daemon/support.rs"]
+mod support;
+
+#[allow(dead_code, reason = "shared with the tests of the PyPI client, which run scripts")]
+#[path = "real_client/scripts.rs"]
+mod scripts;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use runtimed_client::protocol::documents::notebook::{NewCell, Place};
+use runtimed_client::protocol::documents::runtime_state::{Execution, Status};
+use runtimed_client::protocol::documents::{Document as _, Output};
+use runtimed_client::protocol::handshake::{CreateNotebook, OpenNotebook};
+use runtimed_client::protocol::request::NotebookRequest;
+use runtimed_client::{Client, NotebookSession};
+use serde_json::Value;
+use support::Daemon;
+
+const SETTINGS: &str =
+    r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 60 }"#;
+
+/// A notebook as somebody sees it.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    notebook_id: String,
+    content: Value,
+    /// Hashes of all changes of the notebook.
+    changes: BTreeSet<String>,
+}
+
+fn start() -> Option<Daemon> {
+    if env::var_os("RUNTIMED_TEST_DIST").is_none() {
+        eprintln!("skipped: no staged build here. `cargo xtask test` makes one.");
+        return None;
+    }
+    Some(scripts::start(SETTINGS, |_| {}))
+}
+
+/// Kills the daemon and starts another in its place.
+fn kill(mut daemon: Daemon) -> Daemon {
+    daemon.signal("KILL");
+    daemon.ended();
+    daemon.start_again_with(|_, command| scripts::pass_environment(command))
+}
+
+fn stop(mut daemon: Daemon) {
+    daemon.signal("TERM");
+    assert!(daemon.ended().success());
+    let log = fs::read_to_string(daemon.base().join("runtimed.log")).unwrap();
+    assert!(!log.contains("PANIC"), "{log}");
+}
+
+async fn open(client: &Client, path: &Path) -> NotebookSession {
+    let open = OpenNotebook { path: path.display().to_string(), ..OpenNotebook::default() };
+    let session = NotebookSession::open(client, open).await.unwrap();
+    session.ready().await.unwrap();
+    session
+}
+
+async fn join(client: &Client, id: &str) -> NotebookSession {
+    let session = NotebookSession::join(client, id).await.unwrap();
+    session.ready().await.unwrap();
+    session
+}
+
+fn add(session: &NotebookSession, id: &str, source: &str) {
+    let cell = NewCell {
+        id: id.to_owned(),
+        cell_type: "code".to_owned(),
+        source: source.to_owned(),
+        ..NewCell::default()
+    };
+    session.edit(|notebook| notebook.insert_cell(Place::End, &cell)).unwrap();
+}
+
+async fn run(session: &NotebookSession, cell: &str) -> String {
+    session.execute_cell(cell).await.unwrap().execution_id
+}
+
+/// Waits until an execution is where `wanted` says.
+async fn until(session: &NotebookSession, id: &str, wanted: impl Fn(&Execution) -> bool) -> Execution {
+    session.wait_for(|it| it.runtime_state.execution(id).filter(|it| wanted(it))).await.unwrap()
+}
+
+fn outputs(session: &NotebookSession, id: &str) -> Vec<Value> {
+    session.read(|it| it.runtime_state.outputs(id).into_iter().map(|output| output.manifest).collect())
+}
+
+fn see(session: &NotebookSession) -> Seen {
+    session.read(|documents| Seen {
+        notebook_id: documents.notebook.notebook_id().unwrap(),
+        content: documents.notebook.to_json(),
+        changes: documents
+            .notebook
+            .automerge()
+            .clone()
+            .get_changes(&[])
+            .iter()
+            .map(|change| change.hash().to_string())
+            .collect(),
+    })
+}
+
+/// Waits until the daemon has what was edited here.
+async fn acknowledged(session: &NotebookSession) {
+    session.request(NotebookRequest::AcknowledgeNotebookSync).await.unwrap();
+}
+
+fn journals(daemon: &Daemon) -> Vec<PathBuf> {
+    fs::read_dir(daemon.base().join("rooms")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_edit_output_and_count_outlives_the_daemon() {
+    let Some(daemon) = start() else { return };
+    let client = Client::new(&daemon.socket);
+    let file = daemon.home.path().canonicalize().unwrap().join("work/file.ipynb");
+
+    let untitled = NotebookSession::create(
+        &client,
+        CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() },
+    );
+    let untitled = untitled.await.unwrap();
+    untitled.ready().await.unwrap();
+    add(&untitled, "a", "print('hello')\n6 * 7");
+    let done = run(&untitled, "a").await;
+    assert_eq!(until(&untitled, &done, |it| it.status.is_terminal()).await.status, Status::Done);
+    add(&untitled, "typed", "never_run = 1");
+    acknowledged(&untitled).await;
+
+    let titled = open(&client, &file).await;
+    add(&titled, "saved", "print('begun', flush=True)\nimport time; time.sleep(600)");
+    titled.request(NotebookRequest::SaveNotebook { format_cells: false, path: None }).await.unwrap();
+    add(&titled, "waits", "1");
+    let (running, waiting) = (run(&titled, "saved").await, run(&titled, "waits").await);
+    titled.wait_for(|it| (!it.runtime_state.outputs(&running).is_empty()).then_some(())).await.unwrap();
+    add(&titled, "unsaved", "x = 1");
+    acknowledged(&titled).await;
+
+    let before = [see(&untitled), see(&titled)];
+    let shown = outputs(&untitled, &done);
+    assert_eq!(shown.len(), 2);
+    let daemon = kill(daemon);
+    let client = Client::new(&daemon.socket);
+    assert_eq!(client.list_rooms().await.unwrap().rooms, []);
+
+    let untitled = join(&client, &before[0].notebook_id).await;
+    assert_eq!(see(&untitled), before[0], "the same changes, none of them made anew");
+    assert_eq!(outputs(&untitled, &done), shown);
+    let ended = untitled.read(|it| it.runtime_state.execution(&done)).unwrap();
+    assert_eq!((ended.status, ended.execution_count, ended.success), (Status::Done, Some(1), Some(true)));
+
+    let titled = open(&client, &file).await;
+    assert_eq!(see(&titled), before[1], "by its file, too");
+    let by_id = join(&client, &before[1].notebook_id).await;
+    assert_eq!(see(&by_id), before[1]);
+    let ended =
+        titled.read(|it| [&running, &waiting].map(|id| it.runtime_state.execution(id).unwrap().status));
+    assert_eq!(ended, [Status::Error, Status::Cancelled]);
+    let shown = outputs(&titled, &running);
+    assert_eq!(shown[0]["text"]["inline"], "begun\n");
+    let Some(Output::Error { ename, .. }) = Output::from_json(&shown[1]) else { panic!("{shown:?}") };
+    assert_eq!(ename, "DaemonEnded");
+
+    // What had not reached the file does so by itself.
+    let mut changes = titled.changes();
+    loop {
+        let saved = fs::read_to_string(&file).unwrap();
+        if saved.contains("x = 1") && saved.contains("DaemonEnded") {
+            break;
+        }
+        changes.next().await.unwrap();
+    }
+
+    // Life goes on: the next execution has the next number, and the next daemon has it as well.
+    let again = run(&untitled, "a").await;
+    assert_eq!(until(&untitled, &again, |it| it.status.is_terminal()).await.seq, Some(1));
+    let before = see(&untitled);
+    let daemon = kill(daemon);
+    let untitled = join(&Client::new(&daemon.socket), &before.notebook_id).await;
+    assert_eq!(see(&untitled), before);
+    assert_eq!(outputs(&untitled, &again).len(), 2);
+    assert_eq!(journals(&daemon).len(), 2, "a journal for each notebook");
+    stop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notebook_saved_under_another_name_is_found_by_that_name() {
+    let Some(daemon) = start() else { return };
+    let client = Client::new(&daemon.socket);
+    let folder = daemon.home.path().canonicalize().unwrap();
+    let session = open(&client, &folder.join("a.ipynb")).await;
+    add(&session, "c", "x = 1");
+    let path = Some(folder.join("b.ipynb").display().to_string());
+    session.request(NotebookRequest::SaveNotebook { format_cells: false, path }).await.unwrap();
+    add(&session, "d", "typed after the save");
+    acknowledged(&session).await;
+    let before = see(&session);
+
+    let daemon = kill(daemon);
+    let client = Client::new(&daemon.socket);
+    let session = open(&client, &folder.join("b.ipynb")).await;
+    assert_eq!(see(&session), before);
+    let former = open(&client, &folder.join("a.ipynb")).await;
+    assert_ne!(see(&former).notebook_id, before.notebook_id, "the former name belongs to nobody");
+    stop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_cut_off_or_set_aside_and_told() {
+    let Some(daemon) = start() else { return };
+    let client = Client::new(&daemon.socket);
+    let create = || CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() };
+    let mut ids = Vec::new();
+    for name in ["torn", "corrupt", "headless", "newer"] {
+        let session = NotebookSession::create(&client, create()).await.unwrap();
+        session.ready().await.unwrap();
+        for number in 0..3 {
+            add(&session, &format!("{name} {number}"), name);
+            acknowledged(&session).await;
+        }
+        ids.push(see(&session).notebook_id);
+    }
+    let mut daemon = daemon;
+    daemon.signal("KILL");
+    daemon.ended();
+    let journal = |id: &str| daemon.base().join(format!("rooms/{id}.journal"));
+    let damage = |id: &str, damage: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(journal(id)).unwrap();
+        damage(&mut bytes);
+        fs::write(journal(id), &bytes).unwrap();
+        bytes
+    };
+    damage(&ids[0], &|bytes| bytes.extend(b"half a record"));
+    let corrupt = damage(&ids[1], &|bytes| {
+        // In the last record that holds the last cell, with others behind it.
+        let place = bytes.windows(9).rposition(|it| it == b"corrupt 2").unwrap();
+        bytes[place] ^= 1;
+        let (first, second) = (bytes.clone(), fs::read(journal(&ids[0])).unwrap());
+        *bytes = [&first[..], &second[32..second.len() - 13]].concat();
+    });
+    damage(&ids[2], &|bytes| bytes[3] ^= 1);
+    let newer = damage(&ids[3], &|bytes| {
+        bytes[8] = 9;
+        let sum = crc32fast::hash(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&sum.to_le_bytes());
+    });
+
+    let daemon = daemon.start_again_with(|_, command| scripts::pass_environment(command));
+    let client = Client::new(&daemon.socket);
+    let cells = |session: &NotebookSession| session.read(|it| it.notebook.cell_count());
+    assert_eq!(cells(&join(&client, &ids[0]).await), 4);
+
+    let session = join(&client, &ids[1]).await;
+    assert_eq!(cells(&session), 3, "what was whole before the damage");
+    let told = session.read(|it| it.runtime_state.file_checkpoint());
+    assert_eq!(told.source_issue_kind, "degraded");
+    let aside = told.source_issue_reason.split('`').nth(1).unwrap().to_owned();
+    assert!(aside.contains("/rooms/quarantine/"), "{aside}");
+    assert_eq!(fs::read(aside).unwrap(), corrupt, "all of it is there");
+
+    let refusal = NotebookSession::join(&client, ids[2].clone()).await.err().unwrap().to_string();
+    assert!(refusal.contains("/rooms/quarantine/") && refusal.contains("Kept: the journal"), "{refusal}");
+    let refusal = NotebookSession::join(&client, ids[3].clone()).await.err().unwrap().to_string();
+    assert!(refusal.contains("newer version of runtimed (format 9)"), "{refusal}");
+    let untouched = daemon.base().join(format!("rooms/{}.journal", ids[3]));
+    assert_eq!(fs::read(untouched).unwrap(), newer, "left as it is");
+    stop(daemon);
+}

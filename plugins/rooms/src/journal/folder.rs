@@ -1,0 +1,138 @@
+//! Where journals lie, and how one is found.
+//!
+//! For: everything that looks for a journal by room or by file.
+//! Shape: `<room>.journal` for an untitled notebook, `<room>.<16 hex digits of its path's hash>.journal` for
+//! one with a file; `quarantine/` holds damaged ones, `aside/` those that a file has left behind.
+//! Promises: a look-up reads names and nothing else; nothing is ever overwritten.
+//! Never: looks at what a journal says.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Ends the name of a journal.
+const JOURNAL: &str = "journal";
+/// Only the user reads notebooks.
+const MODE: u32 = 0o700;
+
+/// The folder of all journals.
+#[derive(Clone, Debug)]
+pub(crate) struct JournalFolder(PathBuf);
+
+/// A journal that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) room: Uuid,
+    /// The notebook's file, as 16 hex digits of its path's hash; none for an untitled notebook.
+    pub(crate) key: Option<String>,
+    pub(crate) path: PathBuf,
+}
+
+impl JournalFolder {
+    /// The journals below the daemon's base.
+    pub(crate) fn new(base: &Path) -> Self {
+        Self(base.join("rooms"))
+    }
+
+    /// What the journal of a room is called.
+    pub(crate) fn path(&self, room: Uuid, notebook: Option<&Path>) -> PathBuf {
+        match notebook {
+            Some(notebook) => self.0.join(format!("{room}.{}.{JOURNAL}", key(notebook))),
+            None => self.0.join(format!("{room}.{JOURNAL}")),
+        }
+    }
+
+    /// Makes the folder if it is not there. May block, as all below.
+    ///
+    /// # Errors
+    /// What the file system says; so for all below, where no folder is no error.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(MODE).create(&self.0)
+    }
+
+    /// Every journal, in no particular order.
+    pub(crate) fn all(&self) -> io::Result<Vec<Named>> {
+        let names = match fs::read_dir(&self.0) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        Ok(names.flatten().filter_map(|entry| named(entry.path())).collect())
+    }
+
+    /// The journal of a room.
+    pub(crate) fn of_room(&self, room: Uuid) -> io::Result<Option<PathBuf>> {
+        self.newest(|journal| journal.room == room).map(|found| found.map(|journal| journal.path))
+    }
+
+    /// The journal of a notebook's file, by its canonical path.
+    pub(crate) fn of_file(&self, notebook: &Path) -> io::Result<Option<Named>> {
+        let key = key(notebook);
+        self.newest(|journal| journal.key.as_ref() == Some(&key))
+    }
+
+    /// Moves a damaged journal out of the way. Says where it is now.
+    pub(crate) fn quarantine(&self, journal: &Path) -> io::Result<PathBuf> {
+        self.move_to("quarantine", journal)
+    }
+
+    /// Moves a journal that says nothing its file does not say out of the way.
+    pub(crate) fn set_aside(&self, journal: &Path) -> io::Result<PathBuf> {
+        self.move_to("aside", journal)
+    }
+
+    /// Lets `room` have the name of a notebook's file. A journal of another room that has it belongs to a
+    /// notebook that was overwritten by `room`: it is moved aside.
+    pub(crate) fn make_way(&self, notebook: Option<&Path>, room: Uuid) -> io::Result<()> {
+        let Some(notebook) = notebook else { return Ok(()) };
+        let key = key(notebook);
+        let others = self.all()?.into_iter();
+        others
+            .filter(|journal| journal.room != room && journal.key.as_ref() == Some(&key))
+            .try_for_each(|journal| self.set_aside(&journal.path).map(drop))
+    }
+
+    fn move_to(&self, folder: &str, journal: &Path) -> io::Result<PathBuf> {
+        let folder = self.0.join(folder);
+        DirBuilder::new().recursive(true).mode(MODE).create(&folder)?;
+        let stem = journal.file_stem().unwrap_or_default().to_string_lossy();
+        // Several of one room are told apart by when they came.
+        let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let to = folder.join(format!("{stem}.{millis}.{JOURNAL}"));
+        if to.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(journal, &to)?;
+        Ok(to)
+    }
+
+    /// The journal that was written last, of those that are wanted.
+    fn newest(&self, wanted: impl Fn(&Named) -> bool) -> io::Result<Option<Named>> {
+        let modified = |journal: &Named| fs::metadata(&journal.path).and_then(|it| it.modified()).ok();
+        Ok(self.all()?.into_iter().filter(wanted).max_by_key(modified))
+    }
+}
+
+/// What a notebook's path is called in the name of its journal.
+fn key(notebook: &Path) -> String {
+    let hash = Sha256::digest(notebook.as_os_str().as_bytes());
+    hex::encode(hash.get(..8).unwrap_or_default())
+}
+
+fn named(path: PathBuf) -> Option<Named> {
+    let name = path.file_name()?.to_str()?.strip_suffix(JOURNAL)?.strip_suffix('.')?;
+    let (room, key) = match name.split_once('.') {
+        Some((room, key)) if key.len() == 16 && key.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+            (room, Some(key.to_owned()))
+        }
+        Some(_) => return None,
+        None => (name, None),
+    };
+    Some(Named { room: room.parse().ok()?, key, path })
+}

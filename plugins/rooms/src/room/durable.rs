@@ -1,0 +1,188 @@
+//! What of the room is in its journal, and what is not yet.
+//!
+//! For: nobody hears of anything before it is in the journal.
+//! Promises: whatever an event changed is in one record, in front of the event's other effects; what a
+//! failed append left out is in the next one; its cost does not grow with the history.
+//! Never: writes. The shell does, and says when it could not.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtimed_protocol::documents::automerge::ChangeHash;
+use runtimed_protocol::session_control::InitialLoad;
+
+use super::core::{RoomCore, kept};
+use super::event::Effect;
+use super::moment::Moment;
+use super::save::Stamp;
+use super::sync::Stream;
+use crate::journal::{Meta, Record};
+
+/// A failed append is tried again after this long; then after twice as long each time, up to [`SLOWEST`].
+/// Soon enough for a disk that was full for a moment to go unnoticed.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest time between two tries: what the user freed is used before they wonder.
+const SLOWEST: Duration = Duration::from_secs(30);
+
+/// Value of `source_issue_kind` while edits are in memory only, or something of the notebook was lost.
+pub(super) const DEGRADED: &str = "degraded";
+
+/// How far the journal is.
+pub(super) struct Durable {
+    /// A room that keeps nothing has no journal.
+    enabled: bool,
+    meta: Meta,
+    /// What is in the journal, if the last append did not fail.
+    held: Held,
+    /// What was in it before that.
+    before: Held,
+    /// What the notebook's file holds, packed, while it is not in the journal.
+    template: Option<Bytes>,
+    /// The one in the last record.
+    last_template: Option<Bytes>,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Default)]
+struct Held {
+    heads: [Vec<ChangeHash>; 4],
+    meta: bool,
+    file: Option<Stamp>,
+}
+
+struct Trouble {
+    /// For the user.
+    notice: String,
+    /// How often an append has failed in a row.
+    failures: u32,
+    next: Moment,
+    /// A record is on its way; if the next event is no failure, it arrived.
+    trying: bool,
+}
+
+impl Durable {
+    /// For a room whose journal holds nothing, or that keeps none.
+    pub(super) fn new(enabled: bool, meta: Meta) -> Self {
+        Self {
+            enabled,
+            meta,
+            held: Held::default(),
+            before: Held::default(),
+            template: None,
+            last_template: None,
+            trouble: None,
+        }
+    }
+
+    /// The journal holds the documents up to these heads.
+    pub(super) fn resume(&mut self, heads: [Vec<ChangeHash>; 4], file: Stamp) {
+        self.held = Held { heads, meta: true, file: Some(file) };
+    }
+
+    /// The journal does not know the notebook's file.
+    pub(super) fn rename(&mut self) {
+        self.held.meta = false;
+    }
+
+    /// The notebook's file holds something else now.
+    pub(super) fn set_template(&mut self, template: Option<Bytes>) {
+        self.template = template.or(self.template.take());
+    }
+
+    /// When an append that failed is tried again.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let trouble = self.trouble.as_ref()?;
+        Some(if trouble.trying { Moment::default() } else { trouble.next })
+    }
+
+    /// Kind and reason of what is wrong, for the file checkpoint; empty if nothing is.
+    pub(super) fn issue(&self) -> (String, String) {
+        match &self.trouble {
+            Some(trouble) => (DEGRADED.to_owned(), trouble.notice.clone()),
+            None => Default::default(),
+        }
+    }
+}
+
+impl RoomCore {
+    /// Puts what changed in front of the effects of the event: the end of every event.
+    pub(super) fn journal(&mut self) {
+        let waits = |it: &Trouble| it.trying || it.next > self.now;
+        if !self.durable.enabled
+            || self.load != InitialLoad::NotNeeded
+            || self.durable.trouble.as_ref().is_some_and(waits)
+        {
+            return;
+        }
+        let mut record = Record::new();
+        let held = &self.durable.held;
+        let renamed = !held.meta;
+        if renamed {
+            record.meta(&self.durable.meta);
+        }
+        for stream in Stream::ALL {
+            self.documents.record(stream, &held.heads[stream as usize], &mut record);
+        }
+        let stamp = self.saving.stamp();
+        if held.file != Some(stamp) {
+            record.file(&self.saving.file_state());
+        }
+        if let Some(template) = &self.durable.template {
+            record.template(template);
+        }
+        if record.is_empty() {
+            return;
+        }
+        let heads = self.documents.published().clone();
+        let now = Held { heads, meta: true, file: Some(stamp) };
+        let durable = &mut self.durable;
+        durable.before = std::mem::replace(&mut durable.held, now);
+        durable.last_template = durable.template.take();
+        if let Some(trouble) = &mut durable.trouble {
+            trouble.trying = true;
+        }
+        let path = renamed.then(|| durable.meta.path.clone());
+        self.effects.insert(0, Effect::Journal { record, path });
+    }
+
+    /// The last record did not reach the journal, for this reason. With `lost`, nothing that was appended
+    /// lately can be relied on either.
+    pub(super) fn journal_failed(&mut self, reason: &str, lost: bool) {
+        let durable = &mut self.durable;
+        durable.held = if lost { Held::default() } else { durable.before.clone() };
+        if let Some(template) = durable.last_template.take() {
+            durable.template.get_or_insert(template);
+        }
+        let failures = durable.trouble.as_ref().map_or(0, |trouble| trouble.failures);
+        let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures)).min(SLOWEST);
+        let notice = format!(
+            "The journal of this notebook cannot be written: {reason}.\n\
+             Kept: every edit is in the open notebook, but would be lost if the daemon ended now.\n\
+             Next: make room, or save the notebook; the journal is tried again by itself."
+        );
+        let (next, failures) = (self.now + wait, failures + 1);
+        durable.trouble = Some(Trouble { notice: notice.clone(), failures, next, trying: false });
+        let mut checkpoint = self.documents.runtime.file_checkpoint();
+        (checkpoint.source_issue_kind, checkpoint.source_issue_reason) = (DEGRADED.to_owned(), notice);
+        kept(self.documents.runtime.set_file_checkpoint(&checkpoint));
+    }
+
+    /// The record that was tried again arrived.
+    pub(super) fn journal_arrived(&mut self) {
+        if self.durable.trouble.take_if(|trouble| trouble.trying).is_some() {
+            tracing::info!(room = %self.id, "the journal is written again");
+            let mut checkpoint = self.documents.runtime.file_checkpoint();
+            (checkpoint.source_issue_kind, checkpoint.source_issue_reason) = Default::default();
+            kept(self.documents.runtime.set_file_checkpoint(&checkpoint));
+        }
+    }
+
+    /// The notebook has another file now.
+    pub(super) fn journal_moves(&mut self) {
+        let path = self.saving.path();
+        if self.durable.meta.path.as_deref() != path {
+            self.durable.meta.path = path.map(ToOwned::to_owned);
+            self.durable.rename();
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A room whose daemon dies, and one whose disk is full.
+
+use runtimed_protocol::documents::runtime_state::{KernelState, Queue, Status};
+use runtimed_protocol::documents::{Document as _, Output};
+use runtimed_protocol::response::NotebookResponse as Response;
+use serde_json::json;
+
+use super::world::World;
+use super::{SECOND, seeds, text};
+use crate::ids::PeerId;
+
+#[test]
+fn a_room_is_brought_back_with_every_edit_output_and_count() {
+    let mut world = World::create(1);
+    let ana = world.join("ana");
+    world.settle();
+    let execution = world.run(ana, "print hello\nvalue 7");
+    let frame = world.client(ana).add_cell("typed last", "x = 1");
+    world.send(ana, frame);
+    world.settle();
+    assert_eq!(world.journaled(), world.core.documents.heads());
+    let before = (world.core.documents.notebook.heads(), world.core.documents.notebook.to_json());
+
+    let mut world = world.reopen();
+    assert_eq!(before, (world.core.documents.notebook.heads(), world.core.documents.notebook.to_json()));
+    let ana = world.join("ana");
+    world.settle();
+    let client = world.client(ana);
+    assert!(client.is_ready());
+    assert_eq!(client.notebook.to_json(), before.1);
+    let ended = client.execution(&execution);
+    assert_eq!((ended.status, ended.execution_count), (Status::Done, Some(1)));
+    let outputs: Vec<_> = client.outputs(&execution).iter().map(|output| text(output).to_owned()).collect();
+    assert_eq!(outputs, ["hello\n", "7"]);
+
+    // A new kernel, and the queue goes on counting.
+    let again = world.run(ana, "print again");
+    let client = world.client(ana);
+    assert_eq!(client.execution(&again).seq, Some(1));
+    assert_eq!(text(&client.outputs(&again)[0]), "again\n");
+    let third = world.reopen();
+    assert_eq!(third.core.documents.runtime.outputs(&again).len(), 1);
+}
+
+#[test]
+fn what_ran_when_the_daemon_died_says_so_and_what_waited_is_cancelled() {
+    let mut world = World::create(2);
+    let ana = world.join("ana");
+    world.settle();
+    let running = world.run(ana, "print first\nloop");
+    let waiting = world.run(ana, "print second");
+    let recorded = world.records.len();
+
+    let mut world = world.reopen();
+    let bob = world.join("bob");
+    world.settle();
+    let runtime = &world.client(bob).runtime;
+    let ended = [&running, &waiting].map(|id| runtime.execution(id).unwrap());
+    assert_eq!(ended.each_ref().map(|it| it.status), [Status::Error, Status::Cancelled]);
+    assert_eq!((ended[0].success, ended[1].success), (Some(false), None));
+    assert_eq!(runtime.queue(), Queue::default());
+    let outputs = world.client(bob).outputs(&running);
+    assert_eq!(text(&outputs[0]), "first\n");
+    let Output::Error { ename, evalue, .. } = &outputs[1] else { panic!("{outputs:?}") };
+    assert!(ename == "DaemonEnded" && evalue.contains("while this cell ran"), "{evalue}");
+    assert_eq!(world.records.len(), 2, "the records on disk say it too; there were {recorded} before");
+    world.run(bob, "value 1");
+}
+
+#[test]
+fn nobody_hears_of_anything_that_is_not_in_the_journal() {
+    for seed in seeds(0..=7) {
+        let mut world = World::create(seed);
+        let peers: Vec<PeerId> = ["ana", "bob"].map(|name| world.join(name)).into();
+        for round in 0..12 {
+            let peer = peers[world.random(2)];
+            let frame = match world.random(4) {
+                0 => {
+                    let cell = format!("cell {seed} {round}");
+                    world.client(peer).add_cell(&cell, "print x")
+                }
+                1 => {
+                    world.request(peer, json!({"action": "run_all_cells"}));
+                    None
+                }
+                2 => {
+                    let cells = world.client(peer).notebook.cell_ids();
+                    let cell = cells.first().cloned();
+                    cell.and_then(|cell| world.client(peer).set_source(&cell, &format!("value {round}")))
+                }
+                _ => None,
+            };
+            world.send(peer, frame);
+            for _ in 0..world.random(40) {
+                world.step();
+                assert_eq!(world.journaled(), world.core.documents.heads(), "seed {seed}");
+            }
+        }
+        let known: Vec<_> = peers.iter().flat_map(|peer| world.client(*peer).runtime.heads()).collect();
+        let mut world = world.reopen();
+        assert!(world.core.documents.runtime.contains(&known), "seed {seed}: a client knows more");
+        assert_eq!(world.journaled(), world.core.documents.heads(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_shown_and_made_up_for() {
+    let mut world = World::open(3, Some("/a.ipynb"), super::seeded());
+    let ana = world.join("ana");
+    world.settle();
+    world.no_journal = true;
+    let execution = world.run(ana, "print kept in memory");
+    world.pass(SECOND * 5);
+    let checkpoint = world.client(ana).runtime.file_checkpoint();
+    assert_eq!(checkpoint.source_issue_kind, "degraded");
+    assert!(checkpoint.source_issue_reason.contains("disk full"), "{}", checkpoint.source_issue_reason);
+    assert!(!world.saved.is_empty(), "the file is saved all the same");
+    assert_ne!(world.journaled(), world.core.documents.heads());
+
+    world.no_journal = false;
+    world.pass(SECOND * 60);
+    assert_eq!(world.journaled(), world.core.documents.heads());
+    let checkpoint = world.client(ana).runtime.file_checkpoint();
+    assert_eq!((checkpoint.source_issue_kind.as_str(), checkpoint.source_issue_reason.as_str()), ("", ""));
+    let world = world.reopen();
+    assert_eq!(world.core.documents.runtime.outputs(&execution).len(), 1);
+}
+
+#[test]
+fn a_file_that_was_saved_is_not_saved_again_and_one_that_was_not_is() {
+    let mut world = World::open(4, Some("/a.ipynb"), super::seeded());
+    let ana = world.join("ana");
+    world.settle();
+    let frame = world.client(ana).add_cell("c", "x = 1");
+    world.send(ana, frame);
+    world.pass(SECOND * 3);
+    let saved = world.saved.len();
+    assert!(saved > 0);
+
+    let mut world = world.reopen();
+    world.pass(SECOND * 20);
+    assert_eq!(world.saved.len(), 0, "the file holds it");
+    let ana = world.join("ana");
+    world.settle();
+    let frame = world.client(ana).set_source("c", "x = 2");
+    world.send(ana, frame);
+    world.settle();
+
+    let mut world = world.reopen();
+    world.pass(SECOND * 3);
+    let plan = world.saved.last().unwrap();
+    assert_eq!(plan.expected, Some([1; 32]), "the file must be the one that was written");
+    assert!(plan.notebook.cells.iter().any(|cell| cell.source == "x = 2"));
+    let bob = world.join("bob");
+    world.settle();
+    let answer = world.ask(bob, json!({"action": "save_notebook", "format_cells": false}));
+    let Response::NotebookAlreadyCurrent(saved) = answer else { panic!("{answer:?}") };
+    assert_eq!(saved.path, "/a.ipynb");
+}
+
+#[test]
+fn a_notebook_that_got_a_file_comes_back_with_it() {
+    let mut world = World::create(5);
+    let ana = world.join("ana");
+    world.settle();
+    world.ask(ana, json!({"action": "save_notebook", "format_cells": false, "path": "/b.ipynb"}));
+    let world = world.reopen();
+    assert_eq!(
+        world.core.summary().notebook_path.as_deref().and_then(|path| path.to_str()),
+        Some("/b.ipynb")
+    );
+    assert!(matches!(world.core.documents.runtime.kernel_state(), KernelState::NotStarted));
+}
