@@ -4,10 +4,11 @@ use anyhow::Result;
 
 use crate::{third_party, tidy, workspace};
 
-/// Formatting, clippy with warnings denied, rustdoc with warnings denied, tidy.
+/// Formatting, lock files, clippy with warnings denied, rustdoc with warnings denied, tidy.
 pub(crate) fn run() -> Result<()> {
     workspace::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
     third_party::format()?;
+    third_party::locks()?;
     tidy::run()?;
     workspace::run(workspace::cargo().args([
         "clippy",

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{stage, tools, workspace};
 
@@ -39,6 +39,17 @@ pub(crate) fn test(tools: Option<&tools::Tools>) -> Result<()> {
 /// Checks their formatting.
 pub(crate) fn format() -> Result<()> {
     [TEMPLATE, VENV].iter().try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
+}
+
+/// Checks that their lock files know what they depend on today, which this workspace may have changed.
+pub(crate) fn locks() -> Result<()> {
+    [TEMPLATE, VENV].iter().try_for_each(|folder| {
+        workspace::output(cargo(folder).args(["metadata", "--locked", "--format-version", "1"]))
+            .map(drop)
+            .with_context(|| {
+                format!("{folder}/Cargo.lock is behind; run `cargo metadata` in {folder} and commit it")
+            })
+    })
 }
 
 fn cargo(folder: &str) -> Command {
