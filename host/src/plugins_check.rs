@@ -41,6 +41,10 @@ pub struct PluginsCheck {
     #[arg(long, value_name = "SUITE")]
     pub only: Vec<Suite>,
 
+    /// Run this case of those suites and no other; may be given more than once.
+    #[arg(long, value_name = "CASE")]
+    pub case: Vec<String>,
+
     /// Run only what takes a moment.
     #[arg(long)]
     pub quick: bool,
@@ -131,6 +135,10 @@ fn check(options: &PluginsCheck, plugin_dirs: &[PathBuf]) -> io::Result<bool> {
             };
             report.cases.extend(isolated::run(&command, work, &mut show).cases);
         }
+        let unknown = |name: &&String| !report.cases.iter().any(|case| case.case == **name);
+        if let Some(name) = options.case.iter().find(unknown) {
+            return Err(io::Error::other(format!("no suite that was to be run has a case `{name}`")));
+        }
     }
     let text = match options.format {
         Format::Text => report.summary(),
@@ -189,6 +197,7 @@ fn runs(options: &PluginsCheck) -> Vec<(Carrier, Choice)> {
     let wanted = if options.only.is_empty() { Suite::ALL.to_vec() } else { options.only.clone() };
     let choice = |only| Choice {
         only,
+        cases: options.case.clone(),
         quick: options.quick,
         patience: options.timeout.map(Duration::from_secs),
         package: options.package.clone(),

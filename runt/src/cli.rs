@@ -179,6 +179,9 @@ pub(crate) struct CheckOptions {
     /// Run this suite and no other; may be given more than once
     #[arg(long, value_name = "SUITE")]
     pub(crate) only: Vec<String>,
+    /// Run this case of those suites and no other; may be given more than once
+    #[arg(long, value_name = "CASE")]
+    pub(crate) case: Vec<String>,
     /// Give up a call after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,

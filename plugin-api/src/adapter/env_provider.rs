@@ -13,7 +13,7 @@ use super::progress::{remote_task, serve_task};
 use super::served::Served;
 use crate::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, LaunchCommand, PackageIdentity,
-    Project, Result, Task,
+    PluginError, Project, Result, Task,
 };
 
 pub(super) fn serve_env_provider(provider: Arc<dyn EnvProvider>, side: &Side) -> abi::EnvProviderObject {
@@ -72,7 +72,10 @@ pub(super) fn remote_env_provider(
     object: abi::EnvProviderObject,
     side: &Side,
 ) -> Result<Arc<dyn EnvProvider>> {
-    let info = parse_bounded(&object.info())?;
+    let info = parse_bounded(&object.info()).map_err(|error| PluginError {
+        message: format!("`EnvProvider::info` did not answer: {}", error.message),
+        ..error
+    })?;
     Ok(Arc::new(RemoteEnvProvider { object, side: side.clone(), info }))
 }
 

@@ -17,7 +17,7 @@ use runtimed_plugin_api::{Environment, ErrorCode, PluginError, Progress, Progres
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
-use crate::case::{Stop, Verdict, require};
+use crate::case::{Stop, Verdict, require, tame};
 use crate::host::{Capabilities, TestHost};
 use crate::leftovers;
 use crate::report::Fault;
@@ -29,6 +29,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const ENDING: Duration = Duration::from_secs(5);
 /// Log lines of one case that count as a storm. A build that repeats each line of its tool has hundreds.
 const STORM: u64 = 20_000;
+/// The same for a plugin in a process of its own, whose carrier leaves lines out beyond 2000 at once.
+const CHILD_STORM: u64 = 1_500;
+/// Bytes on stdout and stderr of a plugin's own process that count as a flood: a plugin has no business there.
+const PRINTED: u64 = 256 << 10;
 /// Steps of progress of one call that count as a storm, for the same reason.
 const PROGRESS_STORM: u64 = 20_000;
 /// The level that hosts listen to unless a case is about logging.
@@ -36,6 +40,11 @@ const INFO: u8 = 3;
 /// Longest document in bytes. Control data is read and kept by the daemon, often in its own documents; a request
 /// with a thousand packages has 30 KiB.
 const DOCUMENT: usize = 1 << 20;
+
+/// Longest part of a log line that a sentence quotes, in characters.
+const LINE: usize = 120;
+/// What a plugin that prints has to change.
+pub(crate) const PRINTS: &str = "log with `tracing`, and only what a user can act on";
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +101,9 @@ pub(crate) struct Bench {
 }
 
 /// Notices that the host is being flooded.
-#[derive(Default)]
 struct Storm {
+    /// Log lines that are too many.
+    most: u64,
     logged: AtomicU64,
     progressed: AtomicU64,
     flooded: Notify,
@@ -147,7 +157,9 @@ impl Steps {
 impl Bench {
     pub(crate) fn new(session: Arc<Session>, steps: Arc<Steps>) -> Self {
         let folder = session.fresh_folder();
-        let storm = Arc::new(Storm::default());
+        let most = if session.subject.carrier() == Carrier::Child { CHILD_STORM } else { STORM };
+        let (logged, progressed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let storm = Arc::new(Storm { most, logged, progressed, flooded: Notify::new() });
         let host = new_host(&session, &folder, &storm);
         Self {
             session,
@@ -179,7 +191,8 @@ impl Bench {
         let on_panic = move |panicked| lock(&panics).push(panicked);
         let making = AssertUnwindSafe(self.session.subject.make(host.clone(), on_panic));
         let plugin = match making.catch_unwind().await {
-            Ok(made) => Arc::new(made?),
+            Ok(Ok(made)) => Arc::new(made),
+            Ok(Err(stop)) => return Err(self.first_panic(culprit(&stop)).unwrap_or(stop)),
             Err(payload) => return Err(Fault::of_panic("Plugin::create", &text_of(&*payload), "").into()),
         };
         lock(&self.plugins).push(plugin.clone());
@@ -200,6 +213,7 @@ impl Bench {
         let stopped = self.call("Plugin::stop", plugin.stop(GRACE)).await?;
         if let Some(child) = &plugin.child {
             self.alive("Plugin::stop", child)?;
+            self.silent("Plugin::stop", child)?;
             self.wait("the end of the plugin's process", 2 * GRACE, child.close(GRACE)).await?;
         }
         self.drop_plugin(plugin)?;
@@ -239,7 +253,12 @@ impl Bench {
     }
 
     /// A panic, or the end of the plugin's process, is a fault whatever else the case thinks of errors.
-    fn came_back<T>(&self, method: &str, result: Result<T>) -> Result<Result<T>, Stop> {
+    pub(crate) fn came_back<T>(&self, method: &str, result: Result<T>) -> Result<Result<T>, Stop> {
+        for plugin in lock(&self.plugins).iter() {
+            if let Some(child) = &plugin.child {
+                self.silent(method, child)?;
+            }
+        }
         let Err(error) = result else { return Ok(result) };
         if error.code == ErrorCode::Panicked {
             return Err(Fault::of_error(method, &error, "").into());
@@ -304,19 +323,32 @@ impl Bench {
         (Task::new(progressed.clone()), progressed)
     }
 
-    /// What is held against a plugin after its case: call it last.
-    pub(crate) async fn aftermath(&self) -> Verdict {
+    /// Stops every plugin of this case.
+    pub(crate) async fn stop_all(&self) -> Verdict {
         let plugins = std::mem::take(&mut *lock(&self.plugins));
         for plugin in plugins {
             self.stop(plugin).await?;
         }
-        if let Some(Panicked { message, location }) = lock(&self.panics).first() {
-            return Err(Fault::of_panic("a call or a destructor", message, location).into());
+        Ok(())
+    }
+
+    /// What is held against a plugin after its case: call it last.
+    pub(crate) async fn aftermath(&self) -> Verdict {
+        self.stop_all().await?;
+        if let Some(stop) = self.first_panic("a destructor, or a method that says what the plugin provides,")
+        {
+            return Err(stop);
         }
-        if self.storm.logged.load(Ordering::SeqCst) >= STORM {
-            return Err(self.flood("the plugin").into());
+        if self.storm.logged.load(Ordering::SeqCst) >= self.storm.most {
+            return Err(self.flood("Plugin::stop").into());
         }
         self.nothing_left().await
+    }
+
+    /// What to say of the first panic that was caught at the boundary in this case.
+    fn first_panic(&self, method: &str) -> Option<Stop> {
+        let panics = lock(&self.panics);
+        panics.first().map(|it| Fault::of_panic(method, &it.message, &it.location).into())
     }
 
     /// Fails if a process that was started for the plugin is still there; ends those.
@@ -336,15 +368,39 @@ impl Bench {
         })
     }
 
+    /// What logs or reports may go on beside the call that began it, so the line is named, too.
     fn flood(&self, method: &str) -> Fault {
         let logged = self.storm.logged.load(Ordering::SeqCst);
-        let storm = match logged >= STORM {
-            true => format!("logged more than {STORM} lines"),
-            false => format!("reported progress more than {PROGRESS_STORM} times"),
-        };
+        if logged < self.storm.most {
+            return Fault::new(
+                format!("`{method}` reported progress more than {PROGRESS_STORM} times"),
+                "report a step when there is something new to see",
+            );
+        }
         let lines = self.host.log_lines();
-        let last = lines.last().map(|line| line.message.clone()).unwrap_or_default();
-        Fault::new(format!("`{method}` {storm}"), "say what a user can act on, once").detail(last)
+        let line = lines.last().map_or_else(String::new, |line| {
+            format!("; one of them, of `{}`, is \"{}\"", line.target, tame(&line.message, LINE))
+        });
+        Fault::new(
+            format!(
+                "the plugin had logged more than {} lines when `{method}` was called{line}",
+                self.storm.most
+            ),
+            "say what a user can act on, once, and end what goes on beside a call with the call",
+        )
+    }
+
+    /// Fails if the process of a plugin prints.
+    fn silent(&self, method: &str, child: &Child) -> Verdict {
+        require(child.printed() <= PRINTED, || {
+            Fault::new(
+                format!(
+                    "the plugin had written more than {} KiB to stdout and stderr when `{method}` returned",
+                    PRINTED >> 10
+                ),
+                PRINTS,
+            )
+        })
     }
 }
 
@@ -362,7 +418,7 @@ fn new_host(session: &Session, folder: &std::path::Path, storm: &Arc<Storm>) -> 
         .with_plugin_folder(session.subject.folder())
         .with_capabilities(session.capabilities.clone())
         .with_log(move |_| {
-            if storm.logged.fetch_add(1, Ordering::SeqCst) == STORM {
+            if storm.logged.fetch_add(1, Ordering::SeqCst) == storm.most {
                 storm.flooded.notify_one();
             }
         });
@@ -441,6 +497,16 @@ impl Session {
     /// Whether the process that holds the plugin holds nothing else, so that its resources can be counted.
     pub(crate) fn is_alone(&self) -> bool {
         self.subject.carrier() != Carrier::Static
+    }
+}
+
+/// The method that panicked while a plugin was made: carriers ask it for what it provides at once, and name the
+/// method that did not answer.
+fn culprit(not_made: &Stop) -> &'static str {
+    const INFO: &str = "EnvProvider::info";
+    match not_made {
+        Stop::Failed(fault) if fault.sentence.contains(INFO) => INFO,
+        _ => "Plugin::create",
     }
 }
 

@@ -57,6 +57,9 @@ pub struct Choice {
     /// Suites by name; empty for all that fit the plugin.
     #[serde(default)]
     pub only: Vec<Suite>,
+    /// Cases by name; empty for all of those suites.
+    #[serde(default)]
+    pub cases: Vec<String>,
     /// Only what takes a moment.
     #[serde(default)]
     pub quick: bool,
@@ -66,6 +69,14 @@ pub struct Choice {
     /// Package that is installed where any will do; none for `six`.
     #[serde(default)]
     pub package: Option<String>,
+}
+
+impl Choice {
+    /// Whether a case of a chosen suite is chosen, too.
+    fn wants(&self, case: &Case) -> bool {
+        let named = self.cases.is_empty() || self.cases.iter().any(|name| name == case.name);
+        named && (case.quick || !self.quick)
+    }
 }
 
 /// What happens during a run, for whoever watches it from outside.
@@ -140,24 +151,62 @@ impl Check {
             build: choice.patience.unwrap_or(BUILD).min(BUILD),
         };
         let suites = Suite::for_subject(&subject, &choice);
+        let is_done = |suite: Suite, case: &str| {
+            done.iter().any(|(other, name)| (*other, name.as_str()) == (suite, case))
+        };
         let package = choice.package.clone().unwrap_or_else(|| PACKAGE.to_owned());
         let mut session = Session::new(subject, limits, package, folder);
         session.capabilities = capabilities;
         let session = Arc::new(session);
         for suite in suites {
-            for case in suite.cases().iter().filter(|case| case.quick || !choice.quick) {
-                if done.iter().any(|(other, name)| (*other, name.as_str()) == (suite, case.name)) {
+            for case in suite.cases().iter().filter(|case| choice.wants(case)) {
+                if is_done(suite, case.name) {
                     continue;
                 }
                 let (ended, stuck) = run_case(&session, suite, case, listener);
+                let hopeless = is_hopeless(&ended);
                 report.cases.push(ended);
-                if stuck && session.subject.carrier() != Carrier::Static {
+                if hopeless || stuck && session.subject.carrier() != Carrier::Static {
+                    if hopeless && !stuck {
+                        let rest = rest(&session.subject, &choice, |suite, case| {
+                            report.cases.iter().any(|it| it.is(suite, case)) || is_done(suite, case)
+                        });
+                        rest.iter().for_each(|case| listener(Event::Ended { report: case.clone() }));
+                        report.cases.extend(rest);
+                    }
                     return report;
                 }
             }
         }
         report
     }
+}
+
+/// Whether a case shows that the plugin cannot even be started, so that all others would fail the same way.
+pub(crate) fn is_hopeless(case: &CaseReport) -> bool {
+    let needed = ["loads", "starts-and-stops"].into_iter().any(|needed| case.is(Suite::Life, needed));
+    needed && matches!(case.outcome, Outcome::Failed(_))
+}
+
+/// The chosen cases that are not `done`, skipped because there is no hope for them.
+pub(crate) fn rest(
+    subject: &Subject,
+    choice: &Choice,
+    done: impl Fn(Suite, &str) -> bool,
+) -> Vec<CaseReport> {
+    let suites = Suite::for_subject(subject, choice).into_iter();
+    let cases = suites.flat_map(|suite| suite.cases().iter().map(move |case| (suite, case)));
+    let left = cases.filter(|(suite, case)| choice.wants(case) && !done(*suite, case.name));
+    let why = "the plugin cannot be started".to_owned();
+    left.map(|(suite, case)| CaseReport {
+        suite: suite.name().to_owned(),
+        case: case.name.to_owned(),
+        shows: case.shows.to_owned(),
+        carrier: suite.carrier_name(subject.carrier()).to_owned(),
+        outcome: Outcome::Skipped { why: why.clone() },
+        seconds: 0.0,
+    })
+    .collect()
 }
 
 /// Runs a case; also says whether it hangs for ever.

@@ -3,12 +3,12 @@
 //! For: `runtimed plugins-check`, which is both the process that waits and the process that is waited for.
 //! Promises: a plugin that ends its process, floods its output or hangs is a failure of the case it was in, with a
 //! sentence that says how; the other cases are run all the same, in another process; nothing is left running.
-//! Shape: the work goes in on stdin as one JSON document; events come out on stdout, one JSON document a line.
+//! Shape: the work goes in on stdin as one line of JSON, and stdin stays open; events come out on stdout, one JSON document a line.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::bench::{hung, lock};
+use crate::bench::{PRINTS, hung, lock};
 use crate::case::tame;
-use crate::check::{Check, Choice, Event, Listener};
+use crate::check::{Check, Choice, Event, Listener, is_hopeless, rest};
 use crate::companions::{Companion, Companions};
 use crate::leftovers;
 use crate::report::{CaseReport, Fault, Outcome, Report};
@@ -68,9 +68,11 @@ pub struct Work {
 /// # Errors
 /// For work that cannot be read, or an outer process that is gone.
 pub fn serve() -> io::Result<()> {
-    let mut work = String::new();
-    io::stdin().read_to_string(&mut work)?;
-    let work: Work = serde_json::from_str(&work)?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let work: Work = serde_json::from_str(&line)?;
+    let scratch = work.scratch.clone();
+    thread::Builder::new().name("lifeline".to_owned()).spawn(move || hang_on(&scratch))?;
     let events = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?;
     rustix::stdio::dup2_stdout(io::stderr())?;
     let events = Mutex::new(std::fs::File::from(events));
@@ -81,14 +83,7 @@ pub fn serve() -> io::Result<()> {
         let _ = lock(&events).write_all(&line);
     });
     let companions = Companions::start(&work.companions, &work.scratch).map_err(io::Error::other)?;
-    let subject = match work.carrier {
-        Carrier::Static | Carrier::InProcess => Subject::in_process(&work.folder, &work.library),
-        Carrier::Child => {
-            let command = work.child.iter().map(Into::into).collect();
-            Subject::child(&work.folder, &work.library, command)
-        }
-    };
-    Check::new(subject)
+    Check::new(subject(&work))
         .choose(work.choice)
         .with(companions.capabilities.clone())
         .in_folder(work.scratch)
@@ -96,14 +91,30 @@ pub fn serve() -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until nobody waits for this process any more, and ends it with its group and what it has made.
+fn hang_on(scratch: &Path) {
+    // The outer process writes nothing more; what comes is its end.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    let _ = std::fs::remove_dir_all(scratch);
+    let _ = rustix::process::kill_current_process_group(Signal::KILL);
+}
+
 /// Runs `work` with `command`, a program and arguments that end in [`serve`]. `heard` hears of every case. Blocks.
 pub fn run(command: &[String], mut work: Work, mut heard: impl FnMut(&CaseReport)) -> Report {
-    let mut report = Report { plugin: plugin_name(&work), cases: Vec::new() };
+    let mut report = Report { plugin: subject(&work).id(), cases: Vec::new() };
     loop {
         let (cases, end) = attempt(command, &work, &mut heard);
         work.done.extend(cases.iter().filter_map(|case| Some((case.suite.parse().ok()?, case.case.clone()))));
         let progress = !cases.is_empty();
+        let hopeless = cases.iter().any(is_hopeless);
         report.cases.extend(cases);
+        if hopeless {
+            let done = |suite: Suite, case: &str| report.cases.iter().any(|it| it.is(suite, case));
+            let rest = rest(&subject(&work), &work.choice, done);
+            rest.iter().for_each(&mut heard);
+            report.cases.extend(rest);
+            return report;
+        }
         match end {
             End::Finished => return report,
             // A process that ends before it has begun a case would do so for ever.
@@ -192,11 +203,11 @@ fn attempt(command: &[String], work: &Work, heard: &mut impl FnMut(&CaseReport))
         {
             break Fault::new(
                 format!(
-                    "the plugin wrote more than {} MiB to stdout and stderr during `{}`",
+                    "the plugin wrote more than {} MiB to stdout and stderr {}",
                     FLOOD >> 20,
-                    current.step
+                    place(&current.step)
                 ),
-                "log with `tracing`, and only what a user can act on",
+                PRINTS,
             );
         }
     };
@@ -234,12 +245,19 @@ fn ended_process(status: ExitStatus, current: Option<&Current>) -> Fault {
         (None, Some(signal)) => signal_name(signal),
         (None, None) => "an unknown status".to_owned(),
     };
-    let place =
-        current.map_or_else(|| "outside of every case".to_owned(), |it| format!("during `{}`", it.step));
+    let place = current.map_or_else(|| "outside of every case".to_owned(), |it| place(&it.step));
     Fault::new(
         format!("the plugin ended the process with {how} {place}"),
         "return errors, and leave the process to its owner; a debugger shows where a signal came from",
     )
+}
+
+/// Where a case was, as a sentence says it.
+fn place(step: &str) -> String {
+    match step.strip_prefix("after ") {
+        Some(method) => format!("after `{method}`"),
+        None => format!("during `{step}`"),
+    }
 }
 
 fn signal_name(number: i32) -> String {
@@ -259,13 +277,22 @@ fn signal_name(number: i32) -> String {
     name.map_or_else(|| format!("signal {number}"), str::to_owned)
 }
 
-fn plugin_name(work: &Work) -> String {
-    Subject::in_process(&work.folder, &work.library).id()
+/// The plugin that the work is about.
+fn subject(work: &Work) -> Subject {
+    match work.carrier {
+        Carrier::Static | Carrier::InProcess => Subject::in_process(&work.folder, &work.library),
+        Carrier::Child => {
+            let command = work.child.iter().map(Into::into).collect();
+            Subject::child(&work.folder, &work.library, command)
+        }
+    }
 }
 
 /// The process that runs cases. Dropping it ends it, and every process that it has left.
 struct Process {
     child: Child,
+    /// Its end is the end of the process.
+    lifeline: Option<ChildStdin>,
     events: Receiver<Event>,
     output: Arc<Output>,
     mark: String,
@@ -306,6 +333,7 @@ impl Process {
         std::fs::create_dir_all(&home)?;
         let mut child = Command::new(program)
             .args(arguments)
+            .current_dir(&work.scratch)
             .env(leftovers::VARIABLE, &mark)
             .env("HOME", &home)
             .env_remove("XDG_CONFIG_HOME")
@@ -317,7 +345,7 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (lifeline, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (sender, events) = channel();
         let output = Arc::new(Output::default());
         let beside = output.clone();
@@ -340,11 +368,13 @@ impl Process {
                 beside.push(chunk.get(..count).unwrap_or_default());
             }
         });
-        let process =
-            Self { child, events, output, mark, since: Instant::now(), readers: vec![lines, errors] };
-        if let Some(mut stdin) = stdin {
+        let (since, readers) = (Instant::now(), vec![lines, errors]);
+        let mut process = Self { child, lifeline, events, output, mark, since, readers };
+        if let Some(stdin) = &mut process.lifeline {
+            let mut line = serde_json::to_vec(work)?;
+            line.push(b'\n');
             // One that ends before it has read its work is noticed by its end.
-            let _ = stdin.write_all(&serde_json::to_vec(work)?);
+            let _ = stdin.write_all(&line);
         }
         Ok(process)
     }

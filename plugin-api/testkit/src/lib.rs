@@ -34,6 +34,7 @@ mod case;
 mod check;
 mod companions;
 mod host;
+mod hostile;
 pub mod isolated;
 mod leftovers;
 mod library_file;

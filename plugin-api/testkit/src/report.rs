@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::suites::Suite;
+
 /// The outcome of one check of one plugin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -183,6 +185,11 @@ impl Report {
 }
 
 impl CaseReport {
+    /// Whether it is about this case.
+    pub(crate) fn is(&self, suite: Suite, case: &str) -> bool {
+        self.suite == suite.name() && self.case == case
+    }
+
     /// Its line in [`Report::text`], and what belongs below.
     pub fn text(&self) -> String {
         let word = match &self.outcome {

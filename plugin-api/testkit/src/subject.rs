@@ -148,8 +148,14 @@ impl Subject {
                 let (command, library) = (command.clone(), library.clone());
                 let spec = ChildSpec { command, id: self.id(), library, limits: ProcessLimits::default() };
                 let started = Child::start(spec, host, on_panic).await;
-                let child = started.map_err(|ChildFailure { reason, remedy, report, .. }| {
-                    Fault::new(reason, remedy).detail(report.unwrap_or_default())
+                let child = started.map_err(|ChildFailure { reason, remedy, report, refused }| {
+                    let fault = if refused {
+                        Fault::new(reason, remedy)
+                    } else {
+                        let what = format!("`Plugin::create` failed: {reason}");
+                        Fault::new(what, "return errors from `create`, and leave the process to its owner")
+                    };
+                    fault.detail(report.unwrap_or_default())
                 })?;
                 let (plugin, facts) = (child.plugin().clone(), child.facts().clone());
                 Ok(Instance { plugin, facts: Some(facts), child: Some(child) })

@@ -1,8 +1,12 @@
 //! The suites: tables of cases, one file each.
 
+mod blob_store;
+mod calls;
 mod env_provider;
 mod files;
+mod kernel_backend;
 mod life;
+mod rooms;
 
 use std::fmt;
 use std::str::FromStr;
@@ -75,8 +79,11 @@ impl Suite {
         match self {
             Self::Static => files::CASES,
             Self::Life => life::CASES,
+            Self::Calls => calls::CASES,
             Self::EnvProvider => env_provider::CASES,
-            _ => &[],
+            Self::BlobStore => blob_store::CASES,
+            Self::Rooms => rooms::CASES,
+            Self::KernelBackend => kernel_backend::CASES,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
@@ -27,9 +28,12 @@ const BREATH: Duration = Duration::from_millis(5);
 /// Lines that go to the log at once, and in each second.
 const LOG: Bucket = Bucket::new(200, 20);
 
-/// The last lines.
+/// The last lines, and how much there was.
 #[derive(Default)]
-pub(super) struct Output(Mutex<Kept>);
+pub(super) struct Output {
+    kept: Mutex<Kept>,
+    bytes: AtomicU64,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -47,10 +51,11 @@ impl Output {
         // A pipe that cannot be read any more is at its end.
         while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
             let bytes = chunk.get(..count).unwrap_or_default();
+            self.bytes.fetch_add(count as u64, Ordering::Relaxed);
             if count == CHUNK {
                 tokio::time::sleep(BREATH).await;
             }
-            locked(&self.0).push(bytes, |line| {
+            locked(&self.kept).push(bytes, |line| {
                 if let Some(left_out) = logged.pass(Instant::now()) {
                     tracing::debug!(plugin, left_out, "{line}");
                 }
@@ -58,9 +63,14 @@ impl Output {
         }
     }
 
+    /// Bytes that were read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Everything that is kept, line by line.
     pub(super) fn text(&self) -> String {
-        let kept = locked(&self.0);
+        let kept = locked(&self.kept);
         let mut text: String = kept.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         text.push_str(&String::from_utf8_lossy(&kept.open));
         text
@@ -101,13 +111,13 @@ mod tests {
         let output = Output::default();
         let mut count = 0;
         for number in 0..1000 {
-            locked(&output.0).push(format!("line {number}\r\n").as_bytes(), |_| count += 1);
+            locked(&output.kept).push(format!("line {number}\r\n").as_bytes(), |_| count += 1);
         }
-        locked(&output.0).push(b"and a half", |_| count += 1);
+        locked(&output.kept).push(b"and a half", |_| count += 1);
         let text = output.text();
         assert_eq!((count, text.lines().count()), (1000, LINES + 1));
         assert!(text.starts_with("line 900\n") && text.ends_with("line 999\nand a half"));
-        locked(&output.0).push(&vec![b'x'; 1 << 20], |_| {});
+        locked(&output.kept).push(&vec![b'x'; 1 << 20], |_| {});
         assert!(output.text().len() <= BYTES + LONGEST_LINE);
     }
 }

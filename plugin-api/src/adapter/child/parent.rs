@@ -124,6 +124,12 @@ impl Child {
         self.process.link.busy()
     }
 
+    /// Bytes that the process and what it started have written to stdout and stderr, as far as they were read: a
+    /// flood is read slowly.
+    pub fn printed(&self) -> u64 {
+        self.process.output.bytes()
+    }
+
     /// Waits for the end of the process and of everything it started, and says how it ended. Any number may wait,
     /// also after the end.
     pub async fn ended(&self) -> ChildEnd {
@@ -147,6 +153,7 @@ struct Process {
     pid: u32,
     link: Link,
     tree: Arc<Tree>,
+    output: Arc<Output>,
     /// Whether its end is wanted.
     closing: Arc<AtomicBool>,
     ended: watch::Receiver<Option<ChildEnd>>,
@@ -179,8 +186,9 @@ impl Process {
         let closing = Arc::new(AtomicBool::new(false));
         let (sender, ended) = watch::channel(None);
         let news = News { id: id.to_owned(), link: link.clone(), ended: sender, closing: closing.clone() };
-        let life = live(process, tree.clone(), socket, pipe, news);
-        Ok(Self { pid: pid.unwrap_or_default(), link, tree, closing, ended, life: tokio::spawn(life) })
+        let output = Arc::new(Output::default());
+        let life = tokio::spawn(live(process, tree.clone(), socket, (pipe, output.clone()), news));
+        Ok(Self { pid: pid.unwrap_or_default(), link, tree, output, closing, ended, life })
     }
 
     async fn ended(&self) -> ChildEnd {
@@ -252,10 +260,9 @@ async fn live(
     mut process: tokio::process::Child,
     tree: Arc<Tree>,
     socket: OwnedReadHalf,
-    pipe: Receiver,
+    (pipe, output): (Receiver, Arc<Output>),
     news: News,
 ) {
-    let output = Output::default();
     let over = Notify::new();
     let relayed = async {
         let ended = relay(&mut process, &tree, news.link.run(socket, Delivery::AtOnce)).await;

@@ -43,6 +43,7 @@ fn arguments(options: &CheckOptions) -> Vec<OsString> {
     }
     let timeout = options.timeout.map(|seconds| seconds.to_string());
     let named = options.only.iter().map(|suite| ("--only", suite.into()));
+    let named = named.chain(options.case.iter().map(|case| ("--case", case.into())));
     let named = named.chain(timeout.iter().map(|seconds| ("--timeout", seconds.into())));
     let named = named.chain(options.package.iter().map(|package| ("--package", package.into())));
     let named = named.chain(options.with.iter().map(|folder| ("--with", folder.into())));
