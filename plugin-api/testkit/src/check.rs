@@ -140,12 +140,13 @@ impl Check {
         let Self { subject, choice, capabilities, scratch } = self;
         let mut report = Report { plugin: subject.id(), cases: Vec::new() };
         // Sockets go below it, and their paths must be short: the temporary folder of macOS is not.
-        let own = tempfile::Builder::new().prefix("runt-check-").tempdir_in("/tmp");
-        let folder = match (scratch, &own) {
-            (Some(folder), _) => folder,
-            (None, Ok(own)) => own.path().to_owned(),
-            (None, Err(_)) => std::env::temp_dir(),
-        };
+        let own = scratch
+            .is_none()
+            .then(|| tempfile::Builder::new().prefix("runt-check-").tempdir_in("/tmp").ok())
+            .flatten();
+        let folder = scratch
+            .or_else(|| own.as_ref().map(|own| own.path().to_owned()))
+            .unwrap_or_else(std::env::temp_dir);
         let limits = Limits {
             call: choice.patience.unwrap_or(CALL).min(CALL),
             build: choice.patience.unwrap_or(BUILD).min(BUILD),
