@@ -100,6 +100,17 @@ impl Pair {
         (received, total - received)
     }
 
+    /// The client types, the server puts what is new into its journal.
+    fn journal(&mut self) -> Duration {
+        let before = self.server.heads();
+        self.ours();
+        let start = Instant::now();
+        let changes = black_box(self.server.automerge_mut().save_after(&before));
+        let took = start.elapsed();
+        assert!(!changes.is_empty());
+        took
+    }
+
     /// The server writes; the frame for the client.
     fn broadcast(&mut self) -> Duration {
         self.edits += 1;
@@ -144,10 +155,11 @@ fn frames(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
     group.sample_size(10);
     for changes in [100, 100_000] {
-        let steps: [(&str, Step); 5] = [
+        let steps: [(&str, Step); 6] = [
             ("receive", |pair| pair.ours().0),
             ("reply", |pair| pair.ours().1),
             ("broadcast", Pair::broadcast),
+            ("journal", Pair::journal),
             ("receive, automerge alone", |pair| pair.stock().0),
             ("reply, automerge alone", |pair| pair.stock().1),
         ];

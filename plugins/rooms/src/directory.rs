@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::disk::{self, Author};
 use crate::journal::JournalFolder;
+use crate::journal::sweep::sweep;
 use crate::paths;
 use crate::room::core::{Content, Opening};
 use crate::room::revive::Actors;
@@ -127,6 +128,22 @@ impl Directory {
             Err(_) => *index.files.get(Path::new(name))?,
         };
         index.rooms.get(&id).map(|entry| entry.inbox.clone())
+    }
+
+    /// Removes journals nobody has wanted for long, in the background.
+    pub(crate) fn sweep(self: &Arc<Self>) {
+        let directory = self.clone();
+        self.index().tasks.spawn_blocking(move || {
+            sweep(&directory.journals, |room, journal| {
+                // While it is held nobody opens the room.
+                let index = directory.index();
+                if !index.rooms.contains_key(&room)
+                    && let Err(error) = std::fs::remove_file(journal)
+                {
+                    tracing::warn!(%error, journal = %journal.display(), "an old journal was not removed");
+                }
+            });
+        });
     }
 
     /// Lets no more rooms open.

@@ -20,6 +20,11 @@ impl Plugin for RoomsPlugin {
         Ok(Self { rooms: Arc::new(OpenNotebooks::new(host)) })
     }
 
+    async fn start(&self) -> Result<()> {
+        self.rooms.begin();
+        Ok(())
+    }
+
     async fn stop(&self, _grace: Duration) -> Result<()> {
         self.rooms.close().await;
         Ok(())

@@ -51,7 +51,12 @@ pub(crate) fn reopen(
     path: Option<&Path>,
     actors: &Actors,
 ) -> Result<Reopened, PluginError> {
-    let bytes = fs::read(journal).map_err(|error| unreadable(journal, &error))?;
+    let bytes = match fs::read(journal) {
+        Ok(bytes) => bytes,
+        // Swept since it was looked up: the file says the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_some() => return Ok(Reopened::Anew),
+        Err(error) => return Err(unreadable(journal, &error)),
+    };
     let folded = match Folded::read(&bytes) {
         Ok(folded) => folded,
         Err(error @ HeaderError::Version(_)) => return Err(unreadable(journal, &error)),

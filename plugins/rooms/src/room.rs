@@ -26,6 +26,7 @@ mod requests;
 pub(crate) mod revive;
 pub(crate) mod save;
 mod session;
+mod sleep;
 mod superseded;
 pub(crate) mod sync;
 pub(crate) mod task;

@@ -35,6 +35,11 @@ impl OpenNotebooks {
         Self { directory: Arc::new(Directory::new(host)) }
     }
 
+    /// Begins what is done in the background.
+    pub(crate) fn begin(&self) {
+        self.directory.sweep();
+    }
+
     /// Ends every kernel, writes every file and forgets every room.
     pub async fn close(&self) {
         self.directory.close();
@@ -163,20 +168,13 @@ impl OpenNotebooks {
 #[async_trait]
 impl Rooms for OpenNotebooks {
     async fn attach(&self, join: Join, link: Arc<dyn PeerLink>) -> Result<Attached> {
-        let Found { inbox, path } = self.find(join.target).await?;
-        let read_only = match path {
-            Some(path) => blocking(move || path.exists() && !paths::is_writable(&path)).await?,
-            None => false,
-        };
-        let scope = if read_only { Scope::Viewer } else { Scope::Owner };
-        let identity = Identity { principal: join.principal, operator: join.operator, scope };
-        let (peer, credit) = (PeerId(Uuid::new_v4()), Arc::new(AtomicI64::new(INBOUND_CREDIT)));
-        let (reply, info) = oneshot::channel();
-        let newcomer = Newcomer { peer, identity, link, credit: credit.clone(), reply };
-        let gone = || PluginError::unavailable("The notebook was closed just now. Please open it again.");
-        inbox.send(Message::Join(Box::new(newcomer))).map_err(|_| gone())?;
-        let info = info.await.map_err(|_| gone())??;
-        Ok(Attached { info, session: Box::new(Session { peer, inbox, credit }) })
+        match self.try_attach(join.clone(), link.clone()).await? {
+            Some(attached) => Ok(attached),
+            // It fell asleep just then, or was closed.
+            None => self.try_attach(join, link).await?.ok_or_else(|| {
+                PluginError::unavailable("The notebook was closed just now. Please open it again.")
+            }),
+        }
     }
 
     async fn ask(&self, request: RoomRequest) -> Result<RoomReply> {
@@ -218,6 +216,25 @@ impl Rooms for OpenNotebooks {
 }
 
 impl OpenNotebooks {
+    /// Brings a connection into its room. None if the room ended meanwhile.
+    async fn try_attach(&self, join: Join, link: Arc<dyn PeerLink>) -> Result<Option<Attached>> {
+        let Found { inbox, path } = self.find(join.target).await?;
+        let read_only = match path {
+            Some(path) => blocking(move || path.exists() && !paths::is_writable(&path)).await?,
+            None => false,
+        };
+        let scope = if read_only { Scope::Viewer } else { Scope::Owner };
+        let identity = Identity { principal: join.principal, operator: join.operator, scope };
+        let (peer, credit) = (PeerId(Uuid::new_v4()), Arc::new(AtomicI64::new(INBOUND_CREDIT)));
+        let (reply, info) = oneshot::channel();
+        let newcomer = Newcomer { peer, identity, link, credit: credit.clone(), reply };
+        if inbox.send(Message::Join(Box::new(newcomer))).is_err() {
+            return Ok(None);
+        }
+        let Ok(info) = info.await else { return Ok(None) };
+        Ok(Some(Attached { info: info?, session: Box::new(Session { peer, inbox, credit }) }))
+    }
+
     async fn summaries(&self) -> Vec<(runtimed_plugin_api::RoomSummary, Option<PathBuf>)> {
         let asked: Vec<_> = self
             .directory

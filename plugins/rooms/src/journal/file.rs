@@ -8,9 +8,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tempfile::{NamedTempFile, TempPath};
 use uuid::Uuid;
 
 use super::fold::{Folded, compacted};
@@ -21,7 +22,7 @@ const MODE: u32 = 0o600;
 /// Below this many bytes behind the last snapshot a journal is not shortened: reading them takes less than
 /// the eye sees, and a small notebook is not written anew all the time.
 const WORTH_COMPACTING: u64 = 1024 * 1024;
-/// Ends the name of a file that will take a journal's place.
+/// Ends the name of a file that may take a journal's place.
 pub(super) const NEW: &str = ".new";
 
 /// A journal that is being written.
@@ -48,7 +49,24 @@ enum Shortening {
     /// It is being made of the bytes there were.
     Making,
     /// It holds everything, is appended to as well, and is being flushed.
-    Joined(Arc<File>, u64),
+    Joined {
+        file: Arc<File>,
+        length: u64,
+        place: Place,
+    },
+}
+
+/// Where a shorter journal is. Held locked for a rename and no longer.
+type Place = Arc<Mutex<Placed>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    /// Beside the long one.
+    Beside,
+    /// In its place.
+    There,
+    /// Nowhere: nobody wants it any more.
+    Nowhere,
 }
 
 /// A shorter journal to be made. May block.
@@ -59,17 +77,17 @@ pub(crate) struct Compaction {
 
 /// A shorter journal that is there, and how much of the long one is in it.
 pub(crate) struct Compacted {
-    path: PathBuf,
-    file: File,
+    file: NamedTempFile,
     covers: u64,
     length: u64,
 }
 
 /// A shorter journal that holds everything, to be put in place. May block.
 pub(crate) struct Replacement {
-    from: PathBuf,
+    from: TempPath,
     to: PathBuf,
     file: Arc<File>,
+    place: Place,
 }
 
 impl JournalFile {
@@ -117,7 +135,7 @@ impl JournalFile {
 
     /// Where it lies.
     #[cfg(test)]
-    pub(crate) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
     }
 
@@ -141,11 +159,17 @@ impl JournalFile {
             self.snapshot = self.length;
         }
         self.unflushed = true;
-        if let Shortening::Joined(next, length) = &mut self.shortening {
-            match (&**next).write_all(record) {
+        if let Shortening::Joined { file, length, .. } = &mut self.shortening {
+            match (&**file).write_all(record) {
                 Ok(()) => *length += record.len() as u64,
-                // The long one goes on; the one beside it is put in place by nobody.
-                Err(_) => self.shortening = Shortening::No,
+                Err(error) => {
+                    let littered = file.set_len(*length).is_err();
+                    if self.give_up_shortening() {
+                        // It is the journal already, and lacks the record.
+                        self.littered = littered;
+                        return Err(error);
+                    }
+                }
             }
         }
         Ok(())
@@ -156,8 +180,8 @@ impl JournalFile {
         let mut files = Vec::new();
         if std::mem::take(&mut self.unflushed) {
             files.push(self.file.clone());
-            if let Shortening::Joined(next, _) = &self.shortening {
-                files.push(next.clone());
+            if let Shortening::Joined { file, .. } = &self.shortening {
+                files.push(file.clone());
             }
         }
         if std::mem::take(&mut self.unnamed) {
@@ -172,13 +196,33 @@ impl JournalFile {
     /// What the file system says; it has the name it had.
     pub(crate) fn rename(&mut self, path: PathBuf) -> io::Result<()> {
         if path != self.path {
+            self.give_up_shortening();
             fs::rename(&self.path, &path)?;
             self.path = path;
             self.unnamed = true;
-            // Whatever is made for the old name is of no use.
-            self.shortening = Shortening::No;
         }
         Ok(())
+    }
+
+    /// Lets no shorter journal take this one's place any more: another may be about to read it, or it gets
+    /// another name. Says whether one had done so already; then that is the journal from now on.
+    pub(crate) fn give_up_shortening(&mut self) -> bool {
+        let Shortening::Joined { file, length, place } =
+            std::mem::replace(&mut self.shortening, Shortening::No)
+        else {
+            return false;
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = *place == Placed::There;
+        if is_there {
+            (self.file, self.length, self.snapshot) = (file, length, length);
+            (self.unflushed, self.unnamed) = (true, true);
+        } else {
+            *place = Placed::Nowhere;
+            // Tried again when there is as much more.
+            self.snapshot = self.length;
+        }
+        is_there
     }
 
     /// A shorter journal to be made, if it is time.
@@ -200,7 +244,7 @@ impl JournalFile {
             return Ok(None);
         }
         self.shortening = Shortening::No;
-        let Some(Compacted { path, file, covers, length }) = compacted else {
+        let Some(Compacted { file, covers, length }) = compacted else {
             // It cannot be read, or there is no room: tried again when there is as much more.
             self.snapshot = self.length;
             return Ok(None);
@@ -209,20 +253,12 @@ impl JournalFile {
         let mut long = File::open(&self.path)?;
         long.seek(SeekFrom::Start(covers))?;
         long.take(self.length - covers).read_to_end(&mut tail)?;
+        let (file, from) = file.into_parts();
         (&file).write_all(&tail)?;
-        let file = Arc::new(file);
-        self.shortening = Shortening::Joined(file.clone(), length + tail.len() as u64);
-        self.snapshot = length;
-        Ok(Some(Replacement { from: path, to: self.path.clone(), file }))
-    }
-
-    /// A shorter journal is in place, or could not be put there.
-    pub(crate) fn replaced(&mut self, replaced: bool) {
-        match std::mem::replace(&mut self.shortening, Shortening::No) {
-            Shortening::Joined(file, length) if replaced => (self.file, self.length) = (file, length),
-            Shortening::Joined(..) => self.snapshot = self.length,
-            other => self.shortening = other,
-        }
+        let (file, place) = (Arc::new(file), Place::new(Mutex::new(Placed::Beside)));
+        let length = length + tail.len() as u64;
+        self.shortening = Shortening::Joined { file: file.clone(), length, place: place.clone() };
+        Ok(Some(Replacement { from, to: self.path.clone(), file, place }))
     }
 }
 
@@ -235,26 +271,28 @@ impl Compaction {
             return None;
         }
         let short = compacted(&bytes)?;
-        let mut name = self.path.into_os_string();
-        name.push(NEW);
-        let path = PathBuf::from(name);
-        let file = OpenOptions::new().create(true).append(true).read(true).mode(MODE).open(&path).ok()?;
-        file.set_len(0).ok()?;
-        (&file).write_all(&short).ok()?;
-        file.sync_data().ok()?;
-        Some(Compacted { path, file, covers: self.length, length: short.len() as u64 })
+        // Private from the start, and gone again if nobody puts it in place.
+        let mut file = tempfile::Builder::new();
+        let file = file.prefix(".").suffix(NEW).append(true).tempfile_in(self.path.parent()?).ok()?;
+        file.as_file().write_all(&short).ok()?;
+        file.as_file().sync_data().ok()?;
+        Some(Compacted { file, covers: self.length, length: short.len() as u64 })
     }
 }
 
 impl Replacement {
-    /// Puts it in place.
+    /// Puts it in place, unless nobody wants it there any more.
     ///
     /// # Errors
     /// What the file system says; the long journal is in place then.
     pub(crate) fn run(self) -> io::Result<()> {
         self.file.sync_data()?;
-        fs::rename(&self.from, &self.to)?;
-        flush_folder(&self.to)
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if *place == Placed::Beside {
+            self.from.persist(&self.to).map_err(|error| error.error)?;
+            *place = Placed::There;
+        }
+        Ok(())
     }
 }
 
@@ -264,9 +302,4 @@ impl Replacement {
 /// The disk could not keep it. What was not kept is not known.
 pub(crate) fn flush(files: &[Arc<File>]) -> io::Result<()> {
     files.iter().try_for_each(|file| file.sync_data())
-}
-
-/// Makes a name survive a power cut. May block.
-pub(super) fn flush_folder(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

@@ -11,10 +11,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use super::file::NEW;
 
 /// Ends the name of a journal.
 const JOURNAL: &str = "journal";
@@ -87,6 +89,15 @@ impl JournalFolder {
         self.move_to("aside", journal)
     }
 
+    /// Files that are of no use after `age`: journals that were moved aside, and the beginnings of shorter
+    /// ones that a daemon did not live to finish.
+    pub(crate) fn refuse(&self, age: Duration) -> impl Iterator<Item = PathBuf> {
+        let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        let beginnings = files(&self.0).filter(|entry| entry.file_name().to_string_lossy().ends_with(NEW));
+        let all = files(&self.0.join("aside")).chain(beginnings).map(|entry| entry.path());
+        all.filter(move |path| is_older(path, age))
+    }
+
     /// Lets `room` have the name of a notebook's file. A journal of another room that has it belongs to a
     /// notebook that was overwritten by `room`: it is moved aside.
     pub(crate) fn make_way(&self, notebook: Option<&Path>, room: Uuid) -> io::Result<()> {
@@ -117,6 +128,12 @@ impl JournalFolder {
         let modified = |journal: &Named| fs::metadata(&journal.path).and_then(|it| it.modified()).ok();
         Ok(self.all()?.into_iter().filter(wanted).max_by_key(modified))
     }
+}
+
+/// Whether nothing was written to a file for longer than `age`.
+pub(crate) fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|file| file.modified()).ok();
+    modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|since| since > age)
 }
 
 /// What a notebook's path is called in the name of its journal.

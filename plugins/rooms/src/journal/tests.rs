@@ -155,7 +155,7 @@ fn a_journal_is_shortened_while_it_is_written_and_goes_on_after_its_end() {
     assert_eq!(journal.take_unflushed().len(), 3, "both files, and their folder");
     replacement.run().unwrap();
     journal.append(&records.next().unwrap()).unwrap();
-    journal.replaced(true);
+    assert!(journal.give_up_shortening(), "it is there already");
     journal.append(&records.next().unwrap()).unwrap();
     flush(&journal.take_unflushed()).unwrap();
     assert!(journal.take_unflushed().is_empty());
@@ -194,4 +194,34 @@ fn a_journal_is_found_by_its_room_and_by_its_file() {
     let aside = folder.quarantine(journal.path()).unwrap();
     assert!(aside.starts_with(base.path().join("rooms/quarantine")) && aside.exists());
     assert_eq!(folder.all().unwrap(), []);
+}
+
+#[test]
+fn only_old_journals_that_say_what_their_file_says_are_swept() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = JournalFolder::new(base.path());
+    folder.make().unwrap();
+    let put = |number: u128, notebook: Option<&str>, digest: Option<&str>, unsaved, days: u64| {
+        let room = Uuid::from_u128(number);
+        let path = folder.path(room, notebook.map(Path::new));
+        let mut journal = JournalFile::create(path.clone(), room).unwrap();
+        let mut record = Record::new();
+        let digest = digest.map(str::to_owned);
+        record.file(&FileState { digest, unsaved, ..FileState::default() });
+        journal.append(&record.finish().unwrap()).unwrap();
+        let written = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 24 * 60 * 60);
+        fs::File::options().append(true).open(path).unwrap().set_modified(written).unwrap();
+    };
+    put(1, Some("/clean.ipynb"), Some("00"), false, 31);
+    put(2, Some("/young.ipynb"), Some("00"), false, 29);
+    put(3, Some("/unsaved.ipynb"), Some("00"), true, 31);
+    put(4, Some("/never saved.ipynb"), None, false, 31);
+    put(5, None, Some("00"), false, 31);
+    let swept = std::cell::RefCell::new(Vec::new());
+    sweep::sweep(&folder, |room, _| swept.borrow_mut().push(room.as_u128()));
+    assert_eq!(swept.into_inner(), [1]);
+
+    let aside = folder.set_aside(&folder.path(Uuid::from_u128(1), Some(Path::new("/clean.ipynb")))).unwrap();
+    sweep::sweep(&folder, |_, _| {});
+    assert!(!aside.exists(), "it was old when it was moved");
 }

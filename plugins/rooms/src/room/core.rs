@@ -98,6 +98,8 @@ pub(crate) struct RoomCore {
     pub(super) reply_overdue: Option<Moment>,
     /// When a room that could not be loaded ends.
     pub(super) linger: Option<Moment>,
+    /// When the room leaves memory if nothing happens.
+    pub(super) sleep_at: Option<Moment>,
     pub(super) launch_failed_at: Option<Moment>,
 
     pub(super) saving: Saving,
@@ -194,6 +196,7 @@ impl RoomCore {
             keep_alive: None,
             reply_overdue: None,
             linger: None,
+            sleep_at: None,
             launch_failed_at: None,
             saving: Saving::new(opening.path.clone()),
             durable: Durable::new(!opening.ephemeral, meta.clone()),
@@ -262,6 +265,7 @@ impl RoomCore {
         self.publish_outputs();
         self.feed_kernel();
         self.publish_documents();
+        self.fall_asleep();
         self.journal();
         std::mem::take(&mut self.effects)
     }
@@ -279,6 +283,7 @@ impl RoomCore {
             self.reply_overdue,
             self.start_held,
             self.linger,
+            self.sleep_at,
         ];
         earliest(peers.chain(questions).chain(own))
     }

@@ -95,6 +95,11 @@ impl Durable {
         Some(if trouble.trying { Moment::default() } else { trouble.next })
     }
 
+    /// Whether everything is in the journal, as far as is known.
+    pub(super) fn is_sound(&self) -> bool {
+        self.enabled && self.trouble.is_none()
+    }
+
     /// Kind and reason of what is wrong, for the file checkpoint; empty if nothing is.
     pub(super) fn issue(&self) -> (String, String) {
         match &self.trouble {

@@ -211,6 +211,10 @@ impl RoomTask {
         if AssertUnwindSafe(room.live()).catch_unwind().await.is_err() {
             tracing::error!(room = %room.author.room, "a room ends because it panicked");
         }
+        if let Some(journal) = &mut room.journal {
+            // Whoever opens the room next may read it as soon as this one is forgotten.
+            journal.give_up_shortening();
+        }
         room.directory.forget(room.author.room, &room.own_inbox);
         room.finish().await;
     }
@@ -225,7 +229,7 @@ impl RoomTask {
         let kernels: Vec<LaunchId> = self.kernels.keys().copied().collect();
         let environment = self.core.take_environment();
         self.perform(kernels.into_iter().map(|launch| Effect::Stop { launch }).chain(environment).collect());
-        self.flush();
+        drop(self.flush());
         if tokio::time::timeout(FINISH, self.finish_jobs()).await.is_err() {
             tracing::warn!(room = %self.author.room, "a room ends before all of its work has");
         }
@@ -242,6 +246,9 @@ impl RoomTask {
                 }
                 Ok(Done::Event(Event::Environment { result: Ok(lease), .. })) => {
                     self.start(Effect::Release { lease: lease.id, how: Release::Keep });
+                }
+                Ok(Done::Flushed(Err(error))) => {
+                    tracing::error!(%error, room = %self.author.room, "a journal was not flushed");
                 }
                 _ => {}
             }
@@ -287,7 +294,7 @@ impl RoomTask {
                     }
                 },
                 () = tick => self.handle(Event::Tick),
-                () = flush => self.flush(),
+                () = flush => drop(self.flush()),
             }
             self.close_if_at_rest();
         }
@@ -388,8 +395,9 @@ impl RoomTask {
                 if let Err(error) = &result {
                     tracing::warn!(%error, room = %self.author.room, "a journal could not be shortened");
                 }
+                // From here on there is one again, whichever.
                 if let Some(journal) = &mut self.journal {
-                    journal.replaced(result.is_ok());
+                    journal.give_up_shortening();
                 }
             }
         }
@@ -509,28 +517,26 @@ impl RoomTask {
         }
     }
 
-    /// Makes what was appended survive a power cut, in the background.
-    fn flush(&mut self) {
-        if let Some(flush) = self.flushing() {
-            self.jobs.spawn(async move { Done::Flushed(flush.await) });
-        }
-    }
-
-    /// The work of making what was appended survive a power cut; none if there is nothing to do.
-    fn flushing(&mut self) -> Option<impl Future<Output = io::Result<()>> + Send + 'static> {
+    /// Makes what was appended survive a power cut, in the background. The receiver ends when that is done.
+    fn flush(&mut self) -> oneshot::Receiver<()> {
         self.flush_at = None;
-        let files =
-            self.journal.as_mut().map(JournalFile::take_unflushed).filter(|files| !files.is_empty())?;
-        let blobs = self.host.blob_store();
-        Some(async move {
-            // First what the documents refer to.
-            if let Some(blobs) = blobs
-                && let Err(error) = blobs.flush().await
-            {
-                tracing::warn!(%error, "blobs were not flushed");
-            }
-            tokio::task::spawn_blocking(move || flush(&files)).await.map_err(io::Error::other)?
-        })
+        let (doing, done) = oneshot::channel();
+        let files = self.journal.as_mut().map(JournalFile::take_unflushed).unwrap_or_default();
+        if !files.is_empty() {
+            let blobs = self.host.blob_store();
+            self.jobs.spawn(async move {
+                // First what the documents refer to.
+                if let Some(blobs) = blobs
+                    && let Err(error) = blobs.flush().await
+                {
+                    tracing::warn!(%error, "blobs were not flushed");
+                }
+                let flushed = tokio::task::spawn_blocking(move || flush(&files)).await;
+                drop(doing);
+                Done::Flushed(flushed.unwrap_or_else(|error| Err(io::Error::other(error))))
+            });
+        }
+        done
     }
 
     fn send(&mut self, peer: PeerId, frame_type: u8, payload: Bytes) {
@@ -632,11 +638,13 @@ impl RoomTask {
                 });
             }
             Effect::Save { job, plan } => {
-                let (directory, flushing) = (self.directory.clone(), self.flushing());
-                if let Some(flushing) = flushing {
-                    self.jobs.spawn(async move { Done::Flushed(flushing.await) });
-                }
-                self.job(async move { Event::Saved { job, result: directory.save(*plan, blobs).await } });
+                let directory = self.directory.clone();
+                let flushed = self.flush();
+                self.job(async move {
+                    // Dropped when it is flushed, or could not be, which is told by itself.
+                    let _ = flushed.await;
+                    Event::Saved { job, result: directory.save(*plan, blobs).await }
+                });
             }
             Effect::Record(mut record) => {
                 let records = self.records.clone();

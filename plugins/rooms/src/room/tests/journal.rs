@@ -5,9 +5,10 @@ use runtimed_protocol::documents::{Document as _, Output};
 use runtimed_protocol::response::NotebookResponse as Response;
 use serde_json::json;
 
-use super::world::World;
+use super::world::{KEEP_ALIVE, World};
 use super::{SECOND, seeds, text};
 use crate::ids::PeerId;
+use crate::room::sleep::AWAKE;
 
 #[test]
 fn a_room_is_brought_back_with_every_edit_output_and_count() {
@@ -170,4 +171,45 @@ fn a_notebook_that_got_a_file_comes_back_with_it() {
         Some("/b.ipynb")
     );
     assert!(matches!(world.core.documents.runtime.kernel_state(), KernelState::NotStarted));
+}
+
+#[test]
+fn a_room_of_no_use_leaves_memory_and_comes_back() {
+    let mut world = World::open(6, Some("/a.ipynb"), super::seeded());
+    let ana = world.join("ana");
+    world.settle();
+    let execution = world.run(ana, "value 1");
+    world.pass(AWAKE * 2);
+    assert!(!world.dissolved, "somebody is here");
+    world.leave(ana);
+    world.pass(KEEP_ALIVE + AWAKE - SECOND);
+    assert!(world.kernel.is_none() && !world.dissolved, "the time begins when the kernel has ended");
+    world.pass(SECOND * 2);
+    assert!(world.dissolved);
+
+    let mut world = world.reopen();
+    world.settle();
+    assert!(world.core.deadline().is_some_and(|at| at > world.now), "it sleeps again if nobody comes");
+    let bob = world.join("bob");
+    world.settle();
+    assert_eq!(text(&world.client(bob).outputs(&execution)[0]), "1");
+    world.pass(AWAKE * 2);
+    assert!(!world.dissolved);
+}
+
+#[test]
+fn a_room_with_something_to_lose_stays_in_memory() {
+    let mut world = World::open(7, Some("/a.ipynb"), super::seeded());
+    let ana = world.join("ana");
+    world.settle();
+    let frame = world.client(ana).add_cell("c", "typed");
+    world.no_journal = true;
+    world.send(ana, frame);
+    world.settle();
+    world.leave(ana);
+    world.pass(AWAKE * 3);
+    assert!(!world.dissolved, "its journal lacks something");
+    world.no_journal = false;
+    world.pass(AWAKE * 2);
+    assert!(world.dissolved);
 }
