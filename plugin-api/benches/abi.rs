@@ -8,6 +8,7 @@ mod support;
 
 use std::fs;
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,32 +79,46 @@ fn abi(criterion: &mut Criterion) {
     }
 }
 
-/// Prints what a further plugin adds: distinct copies of one library, each made, started and asked.
+/// Prints what a further plugin adds: distinct copies of the template's library, each made, started and asked.
 fn memory(runtime: &Runtime) {
     const COPIES: u64 = 8;
+    let library = template();
     let load = || {
-        let fixture = runtime.block_on(Fixture::load_copy(Carrier::InProcess));
+        let fixture = runtime.block_on(Fixture::load_copy(Carrier::InProcess, &library));
         runtime.block_on(async {
             fixture.plugin.start().await.unwrap();
-            fixture.provider().plan(EnvRequest::default()).await.unwrap();
+            // Whether it can plan that does not matter.
+            let _ = fixture.provider().plan(EnvRequest::default()).await;
         });
         fixture
     };
     // The first brings what all of them share.
     let mut loaded = vec![load()];
-    let before = resident("/proc/self/smaps_rollup");
+    let own = |field| memory_of("self", field);
+    let before = (own("Rss:"), own("Anonymous:"));
     loaded.extend((0..COPIES).map(|_| load()));
-    println!("a plugin adds {} KiB in process", (resident("/proc/self/smaps_rollup") - before) / COPIES);
+    let (all, anonymous) = ((own("Rss:") - before.0) / COPIES, (own("Anonymous:") - before.1) / COPIES);
+    println!("a plugin adds {all} KiB in process, {anonymous} of them not pages of its file");
     let child = runtime.block_on(Fixture::load(Carrier::Child));
     runtime.block_on(child.plugin.start()).unwrap();
-    let process = format!("/proc/{}/smaps_rollup", child.child.as_ref().unwrap().pid());
-    println!("a plugin's process has {} KiB", resident(&process));
+    let pid = child.child.as_ref().unwrap().pid();
+    println!("a plugin's process has {} KiB", memory_of(&pid.to_string(), "Rss:"));
 }
 
-/// Resident memory of a process in KiB.
-fn resident(file: &str) -> u64 {
-    let facts = fs::read_to_string(file).unwrap();
-    let line = facts.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+/// The library that a third party gets from the template, in release.
+fn template() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("plugin-template");
+    let target = folder.with_file_name("target").join("template");
+    let build = ["build", "--release", "--locked", "--target-dir"];
+    let status = Command::new(env!("CARGO")).args(build).arg(&target).current_dir(&folder).status();
+    assert!(status.unwrap().success());
+    target.join("release/libvenv_environments.so")
+}
+
+/// A sum over a process's mappings, in KiB.
+fn memory_of(process: &str, field: &str) -> u64 {
+    let facts = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap();
+    let line = facts.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse().unwrap()
 }
 

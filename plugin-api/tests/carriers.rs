@@ -14,7 +14,7 @@ use runtimed_plugin_api::{
     JoinTarget, KernelEvents, LaunchCommand, LaunchSpec, LiveSet, PeerLink, Progress, ProgressSink,
     RoomReply, RoomRequest, RoomSession, Task,
 };
-use support::{Carrier, Fixture};
+use support::{Carrier, Fixture, fixture_library};
 use tokio::sync::{mpsc, watch};
 
 /// Runs each test through each carrier.
@@ -111,7 +111,7 @@ async fn dropping_a_call_cancels_its_body(carrier: Carrier) {
 
 async fn a_panic_in_an_asynchronous_body_is_an_error_and_is_reported(carrier: Carrier) {
     // A copy of its own: panic hook and log bridge are one per loaded library.
-    let mut fixture = Fixture::load_copy(carrier).await;
+    let mut fixture = Fixture::load_copy(carrier, &fixture_library()).await;
     let error = fixture.provider().verify(&environment()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Panicked);
     assert_eq!(error.message, "the plugin panicked: verify panics, as the test asked");
@@ -347,7 +347,7 @@ async fn a_process_runs_in_the_host_and_its_lines_come_before_its_end(carrier: C
 }
 
 async fn the_log_bridge_follows_the_hosts_level(carrier: Carrier) {
-    let mut fixture = Fixture::load_copy(carrier).await;
+    let mut fixture = Fixture::load_copy(carrier, &fixture_library()).await;
     let provider = fixture.provider();
     provider.launch(&environment()).await.unwrap();
     let fact = fixture.wait_for_log("a fact").await;

@@ -58,11 +58,11 @@ impl Fixture {
         Self::load_from(carrier, &fixture_library()).await
     }
 
-    /// Loads a copy, which has statics of its own. The file may go once it is mapped.
-    pub(crate) async fn load_copy(carrier: Carrier) -> Self {
+    /// Loads a copy of `library`, which has statics of its own. The file may go once it is mapped.
+    pub(crate) async fn load_copy(carrier: Carrier, library: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("copy.so");
-        std::fs::copy(fixture_library(), &copy).unwrap();
+        std::fs::copy(library, &copy).unwrap();
         Self::load_from(carrier, &copy).await
     }
 
