@@ -47,6 +47,11 @@ fn files_are_opened_and_saved() {
     script("files.py");
 }
 
+#[test]
+fn files_that_other_programs_write_are_followed() {
+    script("outside.py");
+}
+
 /// The daemon is a user whom permissions stop, which root is not; the script becomes that user as well.
 #[test]
 fn files_that_cannot_be_used_say_why() {

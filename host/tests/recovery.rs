@@ -199,6 +199,51 @@ async fn every_edit_output_and_count_outlives_the_daemon() {
     stop(daemon);
 }
 
+/// The journal holds edits that the file lacks, and by the next start another program has changed the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_changed_while_no_daemon_ran_is_merged() {
+    let Some(daemon) = start() else { return };
+    let file = daemon.home.path().canonicalize().unwrap().join("work/file.ipynb");
+    let session = open(&Client::new(&daemon.socket), &file).await;
+    for (id, source) in [("a", "1\n2\n3"), ("b", "b")] {
+        add(&session, id, source);
+    }
+    session.request(NotebookRequest::SaveNotebook { format_cells: false, path: None }).await.unwrap();
+    session.edit(|notebook| notebook.set_source("a", "1\n2\nhere")).unwrap();
+    acknowledged(&session).await;
+    let before = see(&session);
+    let daemon = kill(daemon);
+
+    let saved = fs::read_to_string(&file).unwrap();
+    assert!(saved.contains("\"1\\n\"") && !saved.contains("here"), "{saved}");
+    fs::write(&file, saved.replace("\"1\\n\"", "\"there\\n\"").replace("\"b\"\n", "\"B\"\n")).unwrap();
+    let session = open(&Client::new(&daemon.socket), &file).await;
+    let sources = ["a", "b"].map(|id| session.read(|it| it.notebook.source(id)).unwrap());
+    assert_eq!(sources, ["there\n2\nhere", "B"], "there before anybody sees it");
+    let after = see(&session);
+    assert_eq!(after.notebook_id, before.notebook_id);
+    assert!(before.changes.iter().all(|change| after.changes.contains(change)), "nothing is made anew");
+    session.request(NotebookRequest::SaveNotebook { format_cells: false, path: None }).await.unwrap();
+    let merged = fs::read_to_string(&file).unwrap();
+    assert!(merged.contains("there") && merged.contains("here") && merged.contains("\"B\""), "{merged}");
+
+    // A formatter changes nothing but the looks, and all ids.
+    let mut formatted: Value = serde_json::from_str(&merged).unwrap();
+    for (index, cell) in formatted["cells"].as_array_mut().unwrap().iter_mut().enumerate() {
+        cell["id"] = format!("new-{index}").into();
+    }
+    let daemon = kill(daemon);
+    fs::write(&file, formatted.to_string()).unwrap();
+    let before = see(&session).content["cells"].clone();
+    let session = open(&Client::new(&daemon.socket), &file).await;
+    assert_eq!(see(&session).content["cells"], before, "the same cells under the same ids");
+    let daemon = kill(daemon);
+    let session = open(&Client::new(&daemon.socket), &file).await;
+    assert_eq!(see(&session).content["cells"], before, "and so at the next start");
+    assert_eq!(fs::read_to_string(&file).unwrap(), formatted.to_string(), "with nothing to save");
+    stop(daemon);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notebook_saved_under_another_name_is_found_by_that_name() {
     let Some(daemon) = start() else { return };

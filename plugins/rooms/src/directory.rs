@@ -22,12 +22,15 @@ use crate::room::core::{Content, Opening};
 use crate::room::revive::Actors;
 use crate::room::save::{SaveFailure, SavePlan, Written};
 use crate::room::task::{Inbox, RoomTask, Start};
+use crate::watch::FileWatch;
 
 /// The rooms of this daemon.
 pub(crate) struct Directory {
     pub(crate) host: Host,
     /// Where rooms are kept that are not in memory.
     pub(crate) journals: JournalFolder,
+    /// Watches the files of all rooms.
+    pub(crate) watch: FileWatch,
     /// A std mutex: held for look-ups only, never across an await.
     index: Mutex<Index>,
 }
@@ -79,7 +82,7 @@ impl Directory {
     /// No rooms yet.
     pub(crate) fn new(host: Host) -> Self {
         let journals = JournalFolder::new(&host.directories().base);
-        Self { host, journals, index: Mutex::default() }
+        Self { host, journals, watch: FileWatch::default(), index: Mutex::default() }
     }
 
     /// The room somebody wants.

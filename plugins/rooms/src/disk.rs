@@ -5,8 +5,7 @@
 //! changed since is left as it is; blocking work stays off the runtime's workers.
 //! Never: decides when.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,10 +17,13 @@ use uuid::Uuid;
 
 use crate::ids::Ids;
 use crate::journal::entry::pack;
-use crate::notebook_file::{FileCell, Template, needed_blobs, parse, upgraded, write};
+use crate::notebook_file::{
+    FileCell, Notebook, ParseError, Parsed, Template, needed_blobs, parse, upgraded, write,
+};
 use crate::outputs::NewBlob;
 use crate::outputs::mime::digest;
 use crate::room::load::{Loaded, PastExecution};
+use crate::room::outside::{FileVersion, Seen};
 use crate::room::save::{SaveFailure, SavePlan, Written};
 
 pub(crate) mod access;
@@ -87,24 +89,60 @@ pub(crate) async fn save(
     form: Option<PathBuf>,
     blobs: Option<Arc<dyn BlobStore>>,
 ) -> Result<Written, SaveFailure> {
+    let room = plan.room;
+    let report_path = path.clone();
+    match write_file(plan, path, form, blobs.clone()).await {
+        Ok(written) => Ok(written),
+        Err(Stop::Failure(failure)) => Err(failure),
+        Err(Stop::Changed(bytes)) => Err(match outside(bytes, report_path.clone(), room, blobs).await {
+            Ok(Some(file)) => SaveFailure::ChangedOutside(Box::new(file)),
+            Ok(None) => {
+                SaveFailure::Io(cannot_access(&report_path, &"it was emptied just now", "save again."))
+            }
+            Err(report) => SaveFailure::Unreadable(report),
+        }),
+    }
+}
+
+/// Why nothing was written.
+enum Stop {
+    Failure(SaveFailure),
+    /// Another program has written this.
+    Changed(Vec<u8>),
+}
+
+impl From<SaveFailure> for Stop {
+    fn from(failure: SaveFailure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// For reports of the system, and of work that panicked.
+impl From<String> for Stop {
+    fn from(report: String) -> Self {
+        Self::Failure(SaveFailure::Io(report))
+    }
+}
+
+async fn write_file(
+    plan: SavePlan,
+    path: PathBuf,
+    form: Option<PathBuf>,
+    blobs: Option<Arc<dyn BlobStore>>,
+) -> Result<Written, Stop> {
     let (plan, there, needed, form) = blocking(move || {
-        let there = read_if_there(&path).map_err(SaveFailure::Io)?;
+        let there = read_if_there(&path)?;
+        let plan = SavePlan { path, ..plan };
+        check_unchanged_outside(&plan, there.as_deref())?;
         let form = match form {
-            Some(form) if form != path => read_if_there(&form).map_err(SaveFailure::Io)?,
+            Some(form) if form != plan.path => read_if_there(&form)?,
             _ => there.clone(),
         };
-        let needed = {
-            let text = form.as_deref().map(current_text);
-            let template = form
-                .as_deref()
-                .zip(text.as_deref())
-                .and_then(|(bytes, text)| Template::read(bytes, text, plan.room).ok().flatten());
-            needed_blobs(&plan.notebook, template.as_ref()).map_err(unwritable)?
-        };
-        Ok((SavePlan { path, ..plan }, there, needed, form))
+        let needed = with_template(form.as_deref(), &plan, |template| needed_blobs(&plan.notebook, template))
+            .map_err(unwritable)?;
+        Ok::<_, Stop>((plan, there, needed, form))
     })
-    .await
-    .map_err(SaveFailure::Io)??;
+    .await??;
 
     let mut contents: BTreeMap<Digest, Bytes> = BTreeMap::new();
     if let Some(blobs) = blobs {
@@ -116,25 +154,109 @@ pub(crate) async fn save(
     }
 
     blocking(move || {
-        let text = form.as_deref().map(current_text);
-        let template = form
-            .as_deref()
-            .zip(text.as_deref())
-            .and_then(|(bytes, text)| Template::read(bytes, text, plan.room).ok().flatten());
-        let bytes = write(&plan.notebook, template.as_ref(), &|digest| contents.get(digest).cloned())
-            .map_err(unwritable)?;
+        let bytes = with_template(form.as_deref(), &plan, |template| {
+            write(&plan.notebook, template, &|digest| contents.get(digest).cloned())
+        })
+        .map_err(unwritable)?;
         let unchanged = there.as_ref() == Some(&bytes);
         if !unchanged {
             // Read once more: storage may have taken its time.
-            let there = read_if_there(&plan.path).map_err(SaveFailure::Io)?;
-            check_unchanged_outside(&plan, there.as_deref())?;
-            replace(&plan.path, &bytes).map_err(|error| SaveFailure::Io(cannot_write(&plan.path, &error)))?;
+            let now = read_if_there(&plan.path)?;
+            if plan.bound && now != there {
+                check_unchanged_outside(&plan, now.as_deref())?;
+            }
+            replace(&plan.path, &bytes).map_err(|error| cannot_write(&plan.path, &error))?;
         }
-        let template = if unchanged { None } else { pack(&bytes) };
-        Ok(Written { digest: digest(&bytes).0, path: plan.path, unchanged, at: now(), template })
+        let file = version(&bytes, plan.room).ok().flatten().map_or_else(
+            || FileVersion {
+                digest: digest(&bytes).0,
+                notebook: plan.notebook.clone(),
+                unnamed: BTreeSet::new(),
+                template: pack(&bytes),
+            },
+            |(file, _)| file,
+        );
+        Ok(Written { file, path: plan.path, unchanged, at: now() })
     })
-    .await
-    .map_err(SaveFailure::Io)?
+    .await?
+}
+
+/// Looks whether the notebook's file is what is `known`, and if not, reads it and stores the blobs it names.
+pub(crate) async fn look(
+    path: PathBuf,
+    room: Uuid,
+    known: Option<[u8; 32]>,
+    blobs: Option<Arc<dyn BlobStore>>,
+) -> Seen {
+    let at = path.clone();
+    let bytes = match blocking(move || read_if_there(&at)).await.flatten() {
+        Ok(Some(bytes)) if !bytes.trim_ascii().is_empty() => bytes,
+        Ok(_) => return Seen::Gone,
+        Err(report) => return Seen::Unreadable(report),
+    };
+    if known == Some(digest(&bytes).0) {
+        return Seen::Known;
+    }
+    match outside(bytes, path, room, blobs).await {
+        Ok(Some(file)) => Seen::Changed(Box::new(file)),
+        Ok(None) => Seen::Gone,
+        Err(report) => Seen::Unreadable(report),
+    }
+}
+
+/// Reads what another program wrote, and stores the blobs it names. None if it is nothing.
+async fn outside(
+    bytes: Vec<u8>,
+    path: PathBuf,
+    room: Uuid,
+    blobs: Option<Arc<dyn BlobStore>>,
+) -> Result<Option<FileVersion>, String> {
+    let read = blocking(move || {
+        version(&bytes, room).map_err(|error| {
+            format!(
+                "Another program changed `{}`, and it cannot be read any more: {error}\n\
+                 Kept: the file as the other program left it, and every edit in the open notebook.\n\
+                 Next: {} Or save the notebook under another name.",
+                path.display(),
+                error.next_step()
+            )
+        })
+    })
+    .await??;
+    let Some((file, new)) = read else { return Ok(None) };
+    store_blobs(blobs.as_deref(), new).await;
+    Ok(Some(file))
+}
+
+/// What a file holds, and the bytes that names. None for an empty one.
+///
+/// # Errors
+/// It is no notebook.
+pub(crate) fn version(bytes: &[u8], room: Uuid) -> Result<Option<(FileVersion, Vec<NewBlob>)>, ParseError> {
+    let mut ids = Ids::random();
+    let parsed = parse(bytes, room, &mut || ids.uuid().to_string())?;
+    Ok(parsed.map(|parsed| {
+        let Parsed { notebook, blobs, unnamed } = parsed;
+        let template = pack(bytes);
+        (FileVersion { digest: digest(bytes).0, notebook, unnamed, template }, blobs)
+    }))
+}
+
+/// Hands the file whose hand is kept to `work`, with its cells called as in the room.
+fn with_template<T>(
+    form: Option<&[u8]>,
+    plan: &SavePlan,
+    work: impl FnOnce(Option<&Template<'_>>) -> T,
+) -> T {
+    // One that cannot be read is no model for anything.
+    let text = form.map(|bytes| upgraded(bytes).unwrap_or_default());
+    let mut template = form
+        .zip(text.as_deref())
+        .and_then(|(bytes, text)| Template::read(bytes, text, plan.room).ok().flatten());
+    if let Some(template) = &mut template {
+        template.rename(&plan.names);
+    }
+    work(template.as_ref())
 }
 
 /// The present moment, RFC 3339, UTC.
@@ -154,9 +276,7 @@ fn author_documents(bytes: &[u8], author: &Author) -> Result<(Loaded, Vec<NewBlo
     let id = author.room.to_string();
     let failed = |error: DocumentError| format!("the notebook could not be loaded: {error}");
     let mut notebook = NotebookDoc::new(&id, &author.actor).map_err(failed)?;
-    let mut loaded =
-        Loaded { notebook, executions: Vec::new(), digest: digest(bytes).0, template: pack(bytes) };
-    notebook = loaded.notebook;
+    let digest = digest(bytes).0;
     let Some(parsed) = parsed else {
         let cell_id = ids.uuid().to_string();
         notebook
@@ -168,9 +288,21 @@ fn author_documents(bytes: &[u8], author: &Author) -> Result<(Loaded, Vec<NewBlo
                 cell_id: &cell_id,
             })
             .map_err(failed)?;
-        loaded.notebook = notebook;
-        return Ok((loaded, Vec::new()));
+        let file = FileVersion {
+            digest,
+            notebook: Notebook::default(),
+            unnamed: BTreeSet::new(),
+            template: pack(bytes),
+        };
+        return Ok((Loaded { notebook, executions: Vec::new(), file }, Vec::new()));
     };
+    let file = FileVersion {
+        digest,
+        notebook: parsed.notebook.clone(),
+        unnamed: parsed.unnamed,
+        template: pack(bytes),
+    };
+    let mut executions = Vec::new();
     let mut cells = Vec::with_capacity(parsed.notebook.cells.len());
     for cell in parsed.notebook.cells {
         let FileCell { id, cell_type, source, execution_count, metadata, attachments, outputs } = cell;
@@ -178,33 +310,26 @@ fn author_documents(bytes: &[u8], author: &Author) -> Result<(Loaded, Vec<NewBlo
         let execution_id = past.then(|| ids.uuid().to_string());
         if let Some(execution) = &execution_id {
             let past = PastExecution { id: execution.clone(), count: execution_count, outputs };
-            loaded.executions.push(past);
+            executions.push(past);
         }
         cells.push(NewCell { id, cell_type, source, execution_count, execution_id, metadata, attachments });
     }
     notebook.insert_cells(Place::End, &cells).map_err(failed)?;
     notebook.set_metadata(&parsed.notebook.metadata).map_err(failed)?;
     notebook.commit();
-    loaded.notebook = notebook;
-    Ok((loaded, parsed.blobs))
+    Ok((Loaded { notebook, executions, file }, parsed.blobs))
 }
 
-fn check_unchanged_outside(plan: &SavePlan, there: Option<&[u8]>) -> Result<(), SaveFailure> {
-    let Some(there) = there.filter(|_| plan.bound) else { return Ok(()) };
-    if plan.expected == Some(digest(there).0) {
-        return Ok(());
+fn check_unchanged_outside(plan: &SavePlan, there: Option<&[u8]>) -> Result<(), Stop> {
+    match there {
+        // Nothing that an empty file could lose.
+        Some(there)
+            if plan.bound && !there.trim_ascii().is_empty() && plan.expected != Some(digest(there).0) =>
+        {
+            Err(Stop::Changed(there.to_vec()))
+        }
+        _ => Ok(()),
     }
-    Err(SaveFailure::ChangedOutside(format!(
-        "`{}` was changed by another program since it was last read or saved here.\n\
-         Kept: the file as the other program left it, and every edit in the open notebook.\n\
-         Next: save the notebook under another name, or close it and open the file again.",
-        plan.path.display()
-    )))
-}
-
-/// The file in the format that is written; one that cannot be read is no model for anything.
-fn current_text(bytes: &[u8]) -> Cow<'_, [u8]> {
-    upgraded(bytes).unwrap_or_default()
 }
 
 fn unwritable(error: crate::notebook_file::WriteError) -> SaveFailure {

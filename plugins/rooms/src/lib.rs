@@ -9,6 +9,7 @@ mod directory;
 mod disk;
 mod ids;
 mod journal;
+mod merge;
 mod notebook_file;
 mod outputs;
 mod paths;
@@ -17,6 +18,7 @@ mod records;
 mod reopen;
 mod room;
 mod rooms;
+mod watch;
 
 pub use plugin::RoomsPlugin;
 pub use rooms::OpenNotebooks;

@@ -2,7 +2,7 @@
 //!
 //! For: a room that is wanted and not in memory.
 //! Promises: what can be read is kept, and what cannot is moved to the quarantine, never emptied or
-//! overwritten; of journal and file the newer one counts, and neither is thrown away for the other.
+//! overwritten; what another program wrote into the file meanwhile is merged, and neither is thrown away for the other.
 //! Never: runs on a thread that may not block.
 
 use std::fs;
@@ -14,16 +14,21 @@ use runtimed_plugin_api::PluginError;
 use runtimed_protocol::documents::{self, CommentsDoc, CommsDoc, NotebookDoc, RuntimeStateDoc};
 use uuid::Uuid;
 
+use crate::disk;
+use crate::journal::entry::unpack;
 use crate::journal::format::{HeaderError, Stop};
 use crate::journal::{Folded, JournalFile, JournalFolder, Meta};
+use crate::outputs::NewBlob;
 use crate::outputs::mime::digest;
+use crate::room::outside::{FileVersion, Known};
 use crate::room::revive::{Actors, Left, Recovered};
 use crate::room::sync::Documents;
 
 /// What became of a journal.
 pub(crate) enum Reopened {
     /// The room goes on as it says.
-    Kept(Box<Recovered>, JournalFile),
+    /// What is to be stored before anybody hears of it comes along.
+    Kept(Box<Recovered>, Vec<NewBlob>, JournalFile),
     /// It is out of the way; the room begins with its file, or as new if there is none.
     Anew,
 }
@@ -63,9 +68,10 @@ pub(crate) fn reopen(
         Err(HeaderError::Damaged) => return lost(folder, journal, path, "its beginning is damaged"),
     };
     drop(bytes);
-    if path.is_some_and(|path| compare(path, &folded) == Comparison::Outdated) {
+    let comparison = path.map_or(Comparison::Current, |path| compare(path, &folded, room));
+    if matches!(comparison, Comparison::Gone) {
         let aside = folder.set_aside(journal).map_err(|error| unreadable(journal, &error))?;
-        tracing::info!(journal = %journal.display(), aside = %aside.display(), "a notebook's file is newer than its journal");
+        tracing::info!(journal = %journal.display(), aside = %aside.display(), "a notebook's file is gone, and its journal holds nothing that was not in it");
         return Ok(Reopened::Anew);
     }
     let Some((mut documents, whole)) = documents(&folded, room, actors) else {
@@ -90,34 +96,50 @@ pub(crate) fn reopen(
         JournalFile::create(folder.path(room, path), room)
     };
     let file = file.map_err(|error| unreadable(journal, &error))?;
-    let left = Left { meta: folded.meta, file: folded.file, held, notice };
-    Ok(Reopened::Kept(Box::new(Recovered { documents, left }), file))
+    let known = known(&folded, room);
+    let (outside, blobs) = match comparison {
+        Comparison::Changed(file, blobs) => (Some(*file), blobs),
+        _ => (None, Vec::new()),
+    };
+    let left = Left { meta: folded.meta, file: folded.file, known, outside, held, notice };
+    Ok(Reopened::Kept(Box::new(Recovered { documents, left }), blobs, file))
 }
 
 /// How a notebook's file and its journal are related.
-#[derive(PartialEq, Eq)]
 enum Comparison {
-    /// The journal has everything the file has.
+    /// The journal has everything the file has, or the file cannot be read.
     Current,
-    /// The file was changed, and the journal holds nothing that it lacks.
-    Outdated,
-    /// The file was changed, and so were the documents. The room opens as the journal has it; its saves
-    /// are refused until the two are one.
-    Diverged,
+    /// Another program has changed the file.
+    Changed(Box<FileVersion>, Vec<NewBlob>),
+    /// There is no file any more, and the journal holds nothing that was not in it.
+    Gone,
 }
 
-fn compare(path: &Path, folded: &Folded) -> Comparison {
+fn compare(path: &Path, folded: &Folded, room: Uuid) -> Comparison {
     let known = folded.file.digest.as_deref();
-    let there = fs::read(path).map(|bytes| digest(&bytes).to_string());
-    match (there, folded.file.unsaved) {
-        (Ok(there), _) if Some(there.as_str()) == known => Comparison::Current,
-        (Ok(_), false) => Comparison::Outdated,
-        (Ok(_), true) => Comparison::Diverged,
-        (Err(error), false) if error.kind() == io::ErrorKind::NotFound && known.is_some() => {
-            Comparison::Outdated
+    match disk::access::read_if_there(path) {
+        Ok(Some(there)) if Some(digest(&there).to_string().as_str()) != known => {
+            match disk::version(&there, room) {
+                Ok(Some((file, blobs))) => Comparison::Changed(Box::new(file), blobs),
+                // The room finds out when it looks, and says it.
+                Ok(None) | Err(_) => Comparison::Current,
+            }
         }
-        (Err(_), _) => Comparison::Current,
+        Ok(None) if !folded.file.unsaved && known.is_some() => Comparison::Gone,
+        _ => Comparison::Current,
     }
+}
+
+/// The file as the room last read or wrote it: what both the journal's documents and the file began with.
+pub(crate) fn known(folded: &Folded, room: Uuid) -> Option<Known> {
+    let last: [u8; 32] = hex::decode(folded.file.digest.as_ref()?).ok()?.try_into().ok()?;
+    let template = folded.template.as_ref().and_then(|packed| unpack(packed).ok());
+    let template = template.filter(|bytes| digest(bytes).0 == last);
+    let mut notebook =
+        template.and_then(|bytes| Some(disk::version(&bytes, room).ok()??.0.notebook)).unwrap_or_default();
+    let names = folded.file.names.clone();
+    notebook.rename(&names);
+    Some(Known { digest: last, notebook, names })
 }
 
 /// The documents, and whether all of them could be read. None if the notebook could not.

@@ -17,6 +17,7 @@ mod lane;
 mod launch;
 pub(crate) mod load;
 mod moment;
+pub(crate) mod outside;
 pub(crate) mod peers;
 mod presence;
 mod publication;

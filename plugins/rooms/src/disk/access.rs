@@ -25,7 +25,7 @@ const NEW_FILE: u32 = 0o666;
 ///
 /// # Errors
 /// The report for the user.
-pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let failed = |error: &io::Error| cannot_access(path, error, step_for_reading(error.kind()));
     // Without waiting: a pipe nobody writes to would hold the thread for ever.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();

@@ -3,6 +3,7 @@
 //! For: the room that writes them and whoever reads them again.
 //! Promises: a reader skips what it does not know.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
@@ -71,6 +72,9 @@ pub(crate) struct FileState {
     /// Whether the documents hold something that the file lacks.
     #[serde(default)]
     pub(crate) unsaved: bool,
+    /// What cells of the file are called in the documents, where that is not what the file says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) names: BTreeMap<String, String>,
 }
 
 impl Record {
@@ -121,7 +125,6 @@ pub(crate) fn pack(file: &[u8]) -> Option<Bytes> {
 ///
 /// # Errors
 /// When they are nothing of the kind, or too many.
-#[cfg_attr(not(test), expect(dead_code, reason = "for a file that is gone or was changed"))]
 pub(crate) fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
     let mut file = Vec::new();
     DeflateDecoder::new(packed).take(LARGEST_TEMPLATE as u64 + 1).read_to_end(&mut file)?;

@@ -16,10 +16,13 @@ mod tests;
 mod upgrade;
 mod write;
 
+use std::collections::BTreeMap;
+
 use runtimed_protocol::documents::output::Output;
 use serde_json::{Map as JsonMap, Value as Json};
 
-pub(crate) use self::parse::parse;
+pub(crate) use self::parse::{ParseError, Parsed, parse};
+pub(crate) use self::same::same_outputs;
 pub(crate) use self::template::Template;
 pub(crate) use self::upgrade::upgraded;
 pub(crate) use self::write::{WriteError, needed_blobs, write};
@@ -31,6 +34,17 @@ pub(crate) struct Notebook {
     pub(crate) cells: Vec<FileCell>,
     /// Metadata without the documents' own keys.
     pub(crate) metadata: JsonMap<String, Json>,
+}
+
+impl Notebook {
+    /// Calls cells by other names. Shape: id now -> new id.
+    pub(crate) fn rename(&mut self, names: &BTreeMap<String, String>) {
+        for cell in &mut self.cells {
+            if let Some(name) = names.get(&cell.id) {
+                cell.id.clone_from(name);
+            }
+        }
+    }
 }
 
 /// A cell of a [`Notebook`].

@@ -1,6 +1,6 @@
 //! Reading a file.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use runtimed_protocol::documents::output::Output;
 use serde_json::{Map as JsonMap, Value as Json, json};
@@ -18,6 +18,8 @@ pub(crate) struct Parsed {
     pub(crate) notebook: Notebook,
     /// Bytes the content names: store them before peers see it.
     pub(crate) blobs: Vec<NewBlob>,
+    /// The cells whose ids are not in the file.
+    pub(crate) unnamed: BTreeSet<String>,
 }
 
 /// A file that cannot be read. It stays as it is. The texts are what clients know.
@@ -99,6 +101,7 @@ pub(crate) fn parse(
         let mut cell = self::cell(cell, new_id, &mut parsed.blobs);
         if cell.id.is_empty() || taken.contains(&cell.id) {
             cell.id = legacy_id(notebook_id, index);
+            parsed.unnamed.insert(cell.id.clone());
         }
         taken.insert(cell.id.clone());
         parsed.notebook.cells.push(cell);

@@ -25,7 +25,7 @@ pub(super) fn same_cell(left: &FileCell, right: &FileCell) -> bool {
 }
 
 /// Whether the lists are written alike.
-pub(super) fn same_outputs(left: &[Output], right: &[Output]) -> bool {
+pub(crate) fn same_outputs(left: &[Output], right: &[Output]) -> bool {
     left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same_output(left, right))
 }
 

@@ -1,6 +1,6 @@
 //! The last bytes of a file, as the model of the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -53,6 +53,13 @@ impl<'a> Template<'a> {
             cells: cells.into_iter().filter(|cell| cell.get().starts_with('{')).collect(),
             by_id,
         }))
+    }
+
+    /// Calls cells by other names. Shape: id in the file -> id of the cell.
+    pub(crate) fn rename(&mut self, names: &BTreeMap<String, String>) {
+        self.notebook.rename(names);
+        let cells = self.notebook.cells.iter().enumerate();
+        self.by_id = cells.map(|(index, cell)| (cell.id.clone(), index)).collect();
     }
 
     /// The cell with this id: its content and its text.

@@ -117,6 +117,8 @@ pub(crate) struct RoomCore {
     pub(super) closing: bool,
     /// Executions that cells show no more.
     pub(super) superseded: Superseded,
+    /// Names this life of the daemon in the actors of its changes.
+    pub(super) incarnation: String,
     ephemeral: bool,
     home: PathBuf,
     default_runtime: String,
@@ -207,6 +209,7 @@ impl RoomCore {
             environment_mode: opening.environment_mode,
             closing: false,
             superseded: Superseded::default(),
+            incarnation: opening.incarnation,
             ephemeral: opening.ephemeral,
             home: opening.home,
             default_runtime: opening.default_runtime,
@@ -253,6 +256,8 @@ impl RoomCore {
             Event::Installed { job, result } => self.installed(job, result),
             Event::Saved { job, result } => self.saved(job, result),
             Event::JournalFailed { reason, lost } => self.journal_failed(&reason, lost),
+            Event::FileTouched => self.file_touched(),
+            Event::Looked { job, seen } => self.looked(job, seen),
             Event::Tick => self.tick(),
             Event::Closing => {
                 self.closing = true;
@@ -279,6 +284,7 @@ impl RoomCore {
             self.publication.deadline(),
             self.saving.deadline(),
             self.durable.deadline(),
+            self.saving.lookout.deadline(),
             self.keep_alive.map(|(at, _)| at),
             self.reply_overdue,
             self.start_held,
@@ -343,6 +349,11 @@ impl RoomCore {
             notebook_path: self.saving.path().map(ToOwned::to_owned),
             state: state.to_owned(),
         }
+    }
+
+    /// The notebook's file, if it has one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.saving.path()
     }
 
     /// The prefix of the environment the room uses.
@@ -416,6 +427,7 @@ impl RoomCore {
         self.expire_questions();
         self.end_kept_alive_kernel();
         self.autosave();
+        self.look_if_due();
     }
 }
 

@@ -14,6 +14,7 @@ use runtimed_plugin_api::{
 
 use super::kernel_message::KernelRequest;
 use super::load::Loaded;
+use super::outside::Seen;
 use super::peers::Identity;
 use super::save::{SaveFailure, SavePlan, Written};
 use crate::ids::{JobId, LaunchId, PeerId};
@@ -60,6 +61,10 @@ pub(crate) enum Event {
     /// The last [`Effect::Journal`] was not carried out, for this reason; with `lost`, those before it may be
     /// gone as well. Comes before any other event.
     JournalFailed { reason: String, lost: bool },
+    /// Something happened to the notebook's file.
+    FileTouched,
+    /// The end of [`Effect::Look`].
+    Looked { job: JobId, seen: Seen },
     /// The moment that [`super::core::RoomCore::deadline`] named has come.
     Tick,
     /// Somebody asked for the kernel to end and the file to be written; the room is about to close.
@@ -104,6 +109,8 @@ pub(crate) enum Effect {
     Install { job: JobId, lease: String, packages: Vec<String> },
     /// Write the notebook's file.
     Save { job: JobId, plan: Box<SavePlan> },
+    /// See what the notebook's file holds, if it is not what is `known`, as SHA-256.
+    Look { job: JobId, path: PathBuf, known: Option<[u8; 32]> },
     /// Keep the record of an execution that ended.
     Record(Box<ExecutionRecord>),
     /// The room is of no more use: let nobody else in.

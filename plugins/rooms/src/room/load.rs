@@ -1,7 +1,8 @@
 //! What reading a notebook's file gives the room.
 
-use bytes::Bytes;
 use runtimed_protocol::documents::{NotebookDoc, Output};
+
+use super::outside::FileVersion;
 
 /// A notebook that was read from its file. Authored once, off the room's task.
 pub(crate) struct Loaded {
@@ -9,10 +10,8 @@ pub(crate) struct Loaded {
     pub(crate) notebook: NotebookDoc,
     /// What the cells had produced.
     pub(crate) executions: Vec<PastExecution>,
-    /// SHA-256 of the file.
-    pub(crate) digest: [u8; 32],
-    /// What the file holds, packed for the journal; none if it is too much.
-    pub(crate) template: Option<Bytes>,
+    /// What was in the file.
+    pub(crate) file: FileVersion,
 }
 
 /// The outputs of a cell, as the execution that may have made them.

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::core::{RoomCore, kept};
 use super::durable::DEGRADED;
+use super::outside::{FileVersion, Known};
 use super::queue::Queue;
 use super::save::Saving;
 use super::superseded::Superseded;
@@ -46,6 +47,10 @@ pub(crate) struct Recovered {
 pub(crate) struct Left {
     pub(crate) meta: Meta,
     pub(crate) file: FileState,
+    /// The file as the room last read or wrote it, as far as that is known.
+    pub(crate) known: Option<Known>,
+    /// What another program has written into it since. Its blobs are stored.
+    pub(crate) outside: Option<FileVersion>,
     /// The heads the journal holds; none if it must be written anew.
     pub(crate) held: Option<[Vec<ChangeHash>; 4]>,
     /// What the user must know: something was damaged.
@@ -68,7 +73,8 @@ impl Actors {
 impl RoomCore {
     /// Takes over what another life of the room left.
     pub(super) fn revive(&mut self, left: Left) {
-        self.saving = Saving::resume(self.saving.path().map(ToOwned::to_owned), &left.file, self.now);
+        self.saving =
+            Saving::resume(self.saving.path().map(ToOwned::to_owned), &left.file, left.known, self.now);
         if let Some(heads) = left.held {
             self.durable.resume(heads, self.saving.stamp());
         }
@@ -92,6 +98,10 @@ impl RoomCore {
         }
         self.forget_widgets();
         self.trust(None, false);
+        if let Some(file) = left.outside {
+            self.take_in(file);
+            self.saving.changed(self.now);
+        }
     }
 
     /// Ends what had not ended, and finds out what cells show.

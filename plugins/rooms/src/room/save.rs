@@ -2,13 +2,12 @@
 //!
 //! For: explicit saves, saves under another name and autosaves, one at a time.
 //! Promises: whoever asked is answered once; the file is what the documents were at one moment; a file
-//! that somebody else changed is not overwritten.
+//! that somebody else changed is not overwritten but merged first.
 //! Never: touches the file system; [`crate::disk`] does.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::Output;
 use runtimed_protocol::documents::runtime_state::{FileCheckpoint, Status};
@@ -19,10 +18,15 @@ use super::autosave::Autosave;
 use super::core::{RoomCore, kept};
 use super::event::Effect;
 use super::moment::Moment;
+use super::outside::{FileVersion, Known, Lookout};
 use super::requests::{Task, Ticket};
 use crate::ids::JobId;
 use crate::journal::FileState;
+use crate::merge::Names;
 use crate::notebook_file::{FileCell, Notebook};
+
+/// A save gives up when another program has changed the file this often in a row just before it.
+const OVERTAKEN: u32 = 5;
 
 /// A save to be carried out.
 #[derive(Debug)]
@@ -33,9 +37,11 @@ pub(crate) struct SavePlan {
     pub(crate) path: PathBuf,
     /// What to write.
     pub(crate) notebook: Notebook,
-    /// What the room's own file must hold now, as SHA-256, unless it holds already what is to be written.
-    /// None for a file the room has never read or written.
+    /// What the room's own file must hold now, as SHA-256, if there is one and it is not empty. None for a file
+    /// the room has never read or written.
     pub(crate) expected: Option<[u8; 32]>,
+    /// What the cells of the room's own file are called here.
+    pub(crate) names: Names,
     /// Whether `path` is the room's own file.
     pub(crate) bound: bool,
 }
@@ -45,14 +51,12 @@ pub(crate) struct SavePlan {
 pub(crate) struct Written {
     /// Where to, canonical.
     pub(crate) path: PathBuf,
-    /// SHA-256 of the file.
-    pub(crate) digest: [u8; 32],
+    /// What was written.
+    pub(crate) file: FileVersion,
     /// Whether the file held exactly this before.
     pub(crate) unchanged: bool,
     /// When, RFC 3339.
     pub(crate) at: String,
-    /// What the file holds now, packed for the journal; none if it held that before, or if it is too much.
-    pub(crate) template: Option<Bytes>,
 }
 
 /// How far the file is, to see whether the journal knows.
@@ -70,9 +74,12 @@ pub(crate) enum SaveFailure {
     /// Another room has the target open.
     #[error("the file is open in notebook {uuid}")]
     OpenElsewhere { uuid: String, path: PathBuf },
-    /// Somebody else has changed the file.
+    /// Another program has changed the file.
+    #[error("the file was changed by another program")]
+    ChangedOutside(Box<FileVersion>),
+    /// Another program has made something of the file that cannot be read.
     #[error("{0}")]
-    ChangedOutside(String),
+    Unreadable(String),
     /// No file can hold this notebook.
     #[error("{0}")]
     Unwritable(String),
@@ -84,8 +91,10 @@ pub(crate) enum SaveFailure {
 /// Everything about the file and its saves.
 pub(crate) struct Saving {
     path: Option<PathBuf>,
-    /// What the file held when it was last read or written.
-    digest: Option<[u8; 32]>,
+    /// The file as it was last read or written.
+    known: Option<Known>,
+    /// When to look at it.
+    pub(super) lookout: Lookout,
     autosave: Autosave,
     /// Number of the last attempt.
     sequence: u64,
@@ -95,8 +104,10 @@ pub(crate) struct Saving {
     running: Option<(JobId, bool)>,
     /// Saves that wait for the running one.
     waiting: VecDeque<(Ticket, Option<String>)>,
-    /// Somebody else changed the file: nothing is saved there by itself.
-    conflict: bool,
+    /// The file cannot be read any more: nothing is saved there.
+    pub(super) conflict: bool,
+    /// Saves in a row that found the file changed by another program.
+    overtaken: u32,
 }
 
 impl Saving {
@@ -104,25 +115,26 @@ impl Saving {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         Self {
             path,
-            digest: None,
+            known: None,
+            lookout: Lookout::default(),
             autosave: Autosave::default(),
             sequence: 0,
             committed: None,
             running: None,
             waiting: VecDeque::new(),
             conflict: false,
+            overtaken: 0,
         }
     }
 
     /// For a room that goes on where another life of it ended.
-    pub(crate) fn resume(path: Option<PathBuf>, file: &FileState, now: Moment) -> Self {
-        let digest = file.digest.as_ref().and_then(|digest| hex::decode(digest).ok()?.try_into().ok());
+    pub(crate) fn resume(path: Option<PathBuf>, file: &FileState, known: Option<Known>, now: Moment) -> Self {
         let committed = path.as_ref().filter(|_| !file.exported_heads.is_empty()).map(|path| SavedNotebook {
             path: path.to_string_lossy().into_owned(),
             exported_heads: file.exported_heads.clone(),
             save_sequence: file.save_sequence,
         });
-        let mut saving = Self { digest, committed, sequence: file.save_sequence, ..Self::new(path) };
+        let mut saving = Self { known, committed, sequence: file.save_sequence, ..Self::new(path) };
         if file.unsaved {
             saving.autosave.changed(now);
         }
@@ -132,7 +144,7 @@ impl Saving {
     /// How far the file is.
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp {
-            digest: self.digest,
+            digest: self.digest(),
             begun: self.sequence,
             committed: self.committed.as_ref().map(|saved| saved.save_sequence),
             unsaved: self.has_unsaved(),
@@ -142,7 +154,8 @@ impl Saving {
     /// How far the file is, for the journal.
     pub(crate) fn file_state(&self) -> FileState {
         FileState {
-            digest: self.digest.map(hex::encode),
+            digest: self.digest().map(hex::encode),
+            names: self.known.as_ref().map(|known| known.names.clone()).unwrap_or_default(),
             exported_heads: self.committed.as_ref().map(|it| it.exported_heads.clone()).unwrap_or_default(),
             save_sequence: self.sequence,
             unsaved: self.has_unsaved(),
@@ -159,9 +172,19 @@ impl Saving {
         self.path.as_deref()
     }
 
+    /// The file as it was last read or written.
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
+    /// SHA-256 of the file as it was last read or written.
+    pub(crate) fn digest(&self) -> Option<[u8; 32]> {
+        self.known.as_ref().map(|known| known.digest)
+    }
+
     /// The file was read.
-    pub(crate) fn read(&mut self, digest: [u8; 32]) {
-        self.digest = Some(digest);
+    pub(crate) fn set_known(&mut self, known: Known) {
+        self.known = Some(known);
     }
 
     /// Something that belongs into the file changed.
@@ -233,8 +256,18 @@ impl RoomCore {
         };
         let Some(Task::Save { ticket, heads, sequence, target }) = self.tasks.remove(&job) else { return };
         let succeeded = result.is_ok();
+        let overtaken = std::mem::take(&mut self.saving.overtaken);
         let response = match result {
             Ok(written) => self.save_succeeded(written, heads, sequence),
+            Err(SaveFailure::ChangedOutside(file)) if overtaken < OVERTAKEN => {
+                self.take_in(*file);
+                if was_dirty {
+                    self.saving.autosave.changed(self.now);
+                }
+                self.begin_save(target, ticket);
+                self.saving.overtaken = overtaken + 1;
+                return;
+            }
             Err(failure) => {
                 if was_dirty {
                     self.saving.autosave.failed(self.now);
@@ -278,7 +311,8 @@ impl RoomCore {
             room: self.id,
             path: path.clone(),
             notebook: self.snapshot(),
-            expected: self.saving.digest,
+            expected: self.saving.digest(),
+            names: self.saving.known.as_ref().map(|known| known.names.clone()).unwrap_or_default(),
             bound,
         };
         let heads = self.documents.notebook.heads().iter().map(ToString::to_string).collect();
@@ -290,8 +324,10 @@ impl RoomCore {
 
     fn save_succeeded(&mut self, written: Written, heads: Vec<String>, sequence: u64) -> Response {
         let path = written.path.to_string_lossy().into_owned();
-        self.saving.digest = Some(written.digest);
-        self.durable.set_template(written.template);
+        self.durable.set_template(written.file.template.clone().filter(|_| !written.unchanged));
+        if self.saving.digest() != Some(written.file.digest) {
+            self.saving.known = Some(written.file.into());
+        }
         let in_conflict = std::mem::take(&mut self.saving.conflict);
         let is_last = |last: &&SavedNotebook| last.path == path && last.exported_heads == heads;
         if written.unchanged
@@ -328,16 +364,19 @@ impl RoomCore {
             SaveFailure::OpenElsewhere { uuid, path } => {
                 SaveBlocked::PathAlreadyOpen { uuid: uuid.clone(), path: path.to_string_lossy().into_owned() }
             }
-            SaveFailure::ChangedOutside(message) => {
+            SaveFailure::Unreadable(message) => {
                 if Some(target) == self.saving.path.as_deref() {
-                    self.saving.conflict = true;
-                    let mut checkpoint = self.documents.runtime.file_checkpoint();
-                    checkpoint.source_issue_kind = "conflict".to_owned();
-                    checkpoint.source_issue_reason.clone_from(message);
-                    kept(self.documents.runtime.set_file_checkpoint(&checkpoint));
+                    self.begin_conflict(message);
                 }
                 SaveBlocked::SourceConflict { message: message.clone() }
             }
+            SaveFailure::ChangedOutside(_) => SaveBlocked::SourceConflict {
+                message: format!(
+                    "`{path}` is changed by another program all the time.\n\
+                     Kept: what it wrote last, and every edit in the open notebook.\n\
+                     Next: end the other program, or save the notebook under another name."
+                ),
+            },
             SaveFailure::Unwritable(message) => return Response::error(message),
             SaveFailure::Io(message) => SaveBlocked::Io { message: message.clone() },
         };
@@ -345,7 +384,7 @@ impl RoomCore {
     }
 
     /// The notebook as its file shall show it.
-    fn snapshot(&self) -> Notebook {
+    pub(super) fn snapshot(&self) -> Notebook {
         let cells = self.documents.notebook.cells().into_iter().map(|cell| {
             let shown = self.shown_execution(&cell.id, cell.execution_id.as_deref());
             let count = shown.as_ref().and_then(|(count, _)| *count).or(cell.execution_count);

@@ -196,8 +196,8 @@ impl RoomCore {
     }
 
     fn take_over(&mut self, loaded: Loaded) {
-        self.saving.read(loaded.digest);
-        self.durable.set_template(loaded.template);
+        self.durable.set_template(loaded.file.template.clone());
+        self.saving.set_known(loaded.file.into());
         // What was read is what is in the file: nothing of it needs saving.
         self.documents.replace_notebook(loaded.notebook);
         let runtime = &mut self.documents.runtime;

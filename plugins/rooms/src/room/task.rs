@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use runtimed_plugin_api::{
-    Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec, PeerLink,
-    PluginError, Progress, ProgressSink, Release, RoomInfo, RoomSummary, Sequence, Task,
+    BlobStore, Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec,
+    PeerLink, PluginError, Progress, ProgressSink, Release, RoomInfo, RoomSummary, Sequence, Task,
 };
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +36,7 @@ use crate::journal::file::{Compacted, flush};
 use crate::journal::{JournalFile, JournalFolder, Record};
 use crate::records::RecordStore;
 use crate::reopen::{Reopened, reopen};
+use crate::watch::{self, Stamp, Watched};
 
 /// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
 const BURST: usize = 2048;
@@ -66,7 +67,9 @@ pub(crate) enum Message {
     /// The build of an environment came a step further.
     Progress { launch: LaunchId, progress: Progress },
     /// What the room looks like in a list, and the environment it uses.
-    Summary(oneshot::Sender<(RoomSummary, Option<std::path::PathBuf>)>),
+    Summary(oneshot::Sender<(RoomSummary, Option<PathBuf>)>),
+    /// Something happened to the notebook's file.
+    FileTouched,
     /// What is in the notebook.
     Inspect(oneshot::Sender<Json>),
     /// End the kernel, write the file, and be forgotten; with `unless_joined`, stay if somebody is here.
@@ -108,6 +111,8 @@ pub(crate) struct RoomTask {
     launching: Option<(LaunchId, AbortHandle)>,
     /// Slow work. Dropping the set stops it.
     jobs: JoinSet<Done>,
+    /// The notebook's file, and how it is followed.
+    file: Option<(PathBuf, Following)>,
     /// Who waits for the room to come to rest.
     closing: Vec<oneshot::Sender<()>>,
     /// Whether the room ends when it has come to rest, even if somebody is here.
@@ -137,6 +142,21 @@ impl Drop for Outbox {
     }
 }
 
+/// How a room learns that something happened to its file.
+enum Following {
+    Watched(#[expect(dead_code, reason = "held, never read: dropping it ends the watch")] Watched),
+    Polled(#[expect(dead_code, reason = "held, never read: dropping it ends the job")] Polling),
+}
+
+/// The job that looks at a file again and again. Ended when dropped.
+struct Polling(AbortHandle);
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// What a kernel tells.
 struct FromKernel {
     launch: LaunchId,
@@ -155,6 +175,10 @@ enum Done {
     Compacted(Option<Compacted>),
     Replaced(io::Result<()>),
     Kernel(LaunchId, Result<Box<dyn Kernel>, PluginError>),
+    /// The file is watched from now on.
+    Watching(PathBuf, Watched),
+    /// The file is another than last time.
+    Touched(PathBuf, Option<Stamp>),
     Nothing,
 }
 
@@ -175,7 +199,9 @@ impl RoomTask {
     pub(crate) async fn run(mut start: Start) {
         let path = start.opening.path.clone();
         let (core, effects, journal) =
-            match begin(&start.directory.journals, start.opening, start.journal).await {
+            match begin(&start.directory.journals, start.opening, start.journal, start.host.blob_store())
+                .await
+            {
                 Ok(begun) => begun,
                 Err(error) => {
                     tracing::warn!(room = %start.author.room, %error, "a room was not opened");
@@ -196,6 +222,7 @@ impl RoomTask {
             kernels: BTreeMap::new(),
             launching: None,
             jobs: JoinSet::new(),
+            file: None,
             closing: Vec::new(),
             dissolve_at_rest: false,
             dissolved: false,
@@ -208,6 +235,7 @@ impl RoomTask {
             directory: start.directory,
         };
         room.perform(effects);
+        room.follow_file();
         if AssertUnwindSafe(room.live()).catch_unwind().await.is_err() {
             tracing::error!(room = %room.author.room, "a room ends because it panicked");
         }
@@ -223,6 +251,7 @@ impl RoomTask {
     /// written or given back.
     async fn finish(&mut self) {
         self.outboxes.clear();
+        self.file = None;
         if let Some((_, job)) = self.launching.take() {
             job.abort();
         }
@@ -326,6 +355,7 @@ impl RoomTask {
                 let prefix = self.core.environment_prefix().map(ToOwned::to_owned);
                 let _ = reply.send((self.core.summary(), prefix));
             }
+            Message::FileTouched => self.handle(Event::FileTouched),
             Message::Inspect(reply) => {
                 let _ = reply.send(self.core.inspect());
             }
@@ -381,7 +411,26 @@ impl RoomTask {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Event(event) => self.handle(event),
+            Done::Event(event) => {
+                let is_save = matches!(event, Event::Saved { .. });
+                self.handle(event);
+                if is_save {
+                    self.follow_file();
+                }
+            }
+            Done::Watching(path, watched) => {
+                if let Some((own, following)) = &mut self.file
+                    && *own == path
+                {
+                    *following = Following::Watched(watched);
+                    // Whatever happened meanwhile was not seen.
+                    self.handle(Event::FileTouched);
+                }
+            }
+            Done::Touched(path, stamp) => {
+                self.poll_file(path, stamp);
+                self.handle(Event::FileTouched);
+            }
             Done::Kernel(launch, result) => {
                 let result = result.map(|kernel| drop(self.kernels.insert(launch, kernel.into())));
                 self.handle(Event::KernelStarted { launch, result });
@@ -408,6 +457,45 @@ impl RoomTask {
         while let Some(event) = self.next.pop_front() {
             let effects = self.core.handle(Moment(self.started.elapsed()), event);
             self.perform(effects);
+        }
+    }
+
+    /// Follows the notebook's file. Until it can be watched, it is looked at again and again.
+    fn follow_file(&mut self) {
+        let Some(path) = self.core.path().map(ToOwned::to_owned) else { return };
+        if matches!(&self.file, Some((own, Following::Watched(_))) if *own == path) {
+            return;
+        }
+        let (watch, inbox, watched) = (self.directory.watch.clone(), self.own_inbox.clone(), path.clone());
+        let job = self.jobs.spawn(async move {
+            let at = watched.clone();
+            let touched = move || {
+                // A room that is gone has nobody to tell.
+                let _ = inbox.send(Message::FileTouched);
+            };
+            let result = tokio::task::spawn_blocking(move || watch.watch(&at, touched)).await;
+            match result {
+                Ok(Ok(guard)) => Done::Watching(watched, guard),
+                Ok(Err(error)) => {
+                    tracing::debug!(path = %watched.display(), %error, "a notebook's file cannot be watched");
+                    let stamp = watch::changed(watched.clone(), None).await;
+                    Done::Touched(watched, stamp)
+                }
+                Err(_) => Done::Nothing,
+            }
+        });
+        self.file = Some((path, Following::Polled(Polling(job))));
+    }
+
+    fn poll_file(&mut self, path: PathBuf, last: Option<Stamp>) {
+        if let Some((own, following @ Following::Polled(_))) = &mut self.file
+            && *own == path
+        {
+            let job = self.jobs.spawn(async move {
+                let stamp = watch::changed(path.clone(), last).await;
+                Done::Touched(path, stamp)
+            });
+            *following = Following::Polled(Polling(job));
         }
     }
 
@@ -646,6 +734,12 @@ impl RoomTask {
                     Event::Saved { job, result: directory.save(*plan, blobs).await }
                 });
             }
+            Effect::Look { job, path, known } => {
+                let room = self.author.room;
+                self.job(
+                    async move { Event::Looked { job, seen: disk::look(path, room, known, blobs).await } },
+                );
+            }
             Effect::Record(mut record) => {
                 let records = self.records.clone();
                 self.jobs.spawn_blocking(move || {
@@ -679,6 +773,7 @@ async fn begin(
     journals: &JournalFolder,
     mut opening: Opening,
     journal: Option<PathBuf>,
+    blobs: Option<Arc<dyn BlobStore>>,
 ) -> Result<(RoomCore, Vec<Effect>, Option<JournalFile>), PluginError> {
     let mut file = None;
     if let Some(journal) = journal {
@@ -687,7 +782,8 @@ async fn begin(
         let reopened =
             tokio::task::spawn_blocking(move || reopen(&journals, &journal, id, path.as_deref(), &actors));
         let reopened = reopened.await.map_err(|error| PluginError::internal(error.to_string()))?;
-        if let Reopened::Kept(recovered, journal) = reopened? {
+        if let Reopened::Kept(recovered, new, journal) = reopened? {
+            disk::store_blobs(blobs.as_deref(), new).await;
             let meta = &recovered.left.meta;
             opening.working_dir = opening.working_dir.or_else(|| meta.working_dir.clone());
             opening.environment_mode = opening.environment_mode.or_else(|| meta.environment_mode.clone());

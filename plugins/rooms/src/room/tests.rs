@@ -1,5 +1,6 @@
 //! The room in action: clients, a kernel, time, and what goes wrong.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use runtimed_plugin_api::{Channel, ErrorCode, PluginError, Release};
@@ -17,12 +18,15 @@ use self::world::{KEEP_ALIVE, World, seeded};
 use super::core::Content;
 use super::event::Event;
 use super::load::{Loaded, PastExecution};
+use super::outside::FileVersion;
 use super::peers::Scope;
 use super::save::SaveFailure;
 use super::superseded::KEPT;
+use crate::notebook_file::Notebook;
 
 mod client;
 mod journal;
+mod outside;
 mod world;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -512,7 +516,7 @@ fn a_save_without_changes_looks_at_the_file_all_the_same() {
     world.settle();
     let save = json!({"action": "save_notebook", "format_cells": false});
     assert!(matches!(world.ask(ana, save.clone()), Response::NotebookSaved(_)));
-    world.no_save = Some(SaveFailure::ChangedOutside("changed".to_owned()));
+    world.no_saves.push_back(SaveFailure::Unreadable("changed".to_owned()));
     assert!(matches!(
         world.ask(ana, save.clone()),
         Response::NotebookSaveBlocked { reason: SaveBlocked::SourceConflict { .. }, .. }
@@ -528,7 +532,7 @@ fn edits_in_conflict_with_the_file_are_saved_beside_it_before_the_room_ends() {
     let mut world = World::open(36, Some("/lab/fit.ipynb"), seeded());
     let ana = world.join("ana");
     world.settle();
-    world.no_save = Some(SaveFailure::ChangedOutside("changed".to_owned()));
+    world.no_saves.push_back(SaveFailure::Unreadable("changed".to_owned()));
     let frame = world.client(ana).add_cell("c", "value 1");
     world.send(ana, frame);
     world.settle();
@@ -545,7 +549,7 @@ fn a_file_that_somebody_else_changed_is_left_alone() {
     let mut world = World::open(19, Some("/lab/fit.ipynb"), seeded());
     let ana = world.join("ana");
     world.settle();
-    world.no_save = Some(SaveFailure::ChangedOutside("changed".to_owned()));
+    world.no_saves.push_back(SaveFailure::Unreadable("changed".to_owned()));
     let frame = world.client(ana).add_cell("c", "value 1");
     world.send(ana, frame);
     world.pass(60 * SECOND);
@@ -953,5 +957,11 @@ fn loaded() -> Loaded {
         llm_preview: None,
     };
     let past = PastExecution { id: "e1".to_owned(), count: Some(3), outputs: vec![output] };
-    Loaded { notebook, executions: vec![past], digest: [0; 32], template: None }
+    let file = FileVersion {
+        digest: [0; 32],
+        notebook: Notebook::default(),
+        unnamed: BTreeSet::new(),
+        template: None,
+    };
+    Loaded { notebook, executions: vec![past], file }
 }

@@ -25,6 +25,7 @@ use crate::room::core::{Content, Opening, RoomCore};
 use crate::room::event::{Effect, Event};
 use crate::room::kernel_message::KernelRequest;
 use crate::room::moment::Moment;
+use crate::room::outside::{FileVersion, Seen};
 use crate::room::peers::{Identity, Scope};
 use crate::room::revive::{Actors, Left, Recovered};
 use crate::room::save::{SaveFailure, SavePlan, Written};
@@ -55,6 +56,8 @@ pub(super) struct World {
     pub(super) granted: BTreeMap<PeerId, usize>,
     pub(super) records: Vec<ExecutionRecord>,
     pub(super) saved: Vec<SavePlan>,
+    /// What looks at the file find; what is known, at the end.
+    pub(super) seen: VecDeque<Seen>,
     pub(super) blobs: Vec<NewBlob>,
     pub(super) dissolved: bool,
     /// Events that follow from effects; they come first.
@@ -70,7 +73,7 @@ pub(super) struct World {
     /// What the next start of a kernel fails with.
     pub(super) no_kernel: Option<PluginError>,
     /// What the next save fails with.
-    pub(super) no_save: Option<SaveFailure>,
+    pub(super) no_saves: VecDeque<SaveFailure>,
     /// While set, slow work does not end.
     pub(super) hold_jobs: bool,
     pub(super) ids: Ids,
@@ -130,6 +133,7 @@ impl World {
             granted: BTreeMap::new(),
             records: Vec::new(),
             saved: Vec::new(),
+            seen: VecDeque::new(),
             blobs: Vec::new(),
             dissolved: false,
             next: VecDeque::new(),
@@ -138,7 +142,7 @@ impl World {
             slow: BTreeSet::new(),
             no_environment: None,
             no_kernel: None,
-            no_save: None,
+            no_saves: VecDeque::new(),
             hold_jobs: false,
             ids: Ids::seeded(seed ^ u64::MAX ^ life << 32),
             random: seed.wrapping_mul(2).wrapping_add(1),
@@ -157,7 +161,14 @@ impl World {
         assert!(whole && folded.stop == Stop::End);
         let held = Some(documents.heads());
         let path = folded.meta.path.clone();
-        let left = Left { meta: folded.meta, file: folded.file, held, notice: None };
+        let left = Left {
+            known: crate::reopen::known(&folded, folded.room),
+            outside: None,
+            meta: folded.meta,
+            file: folded.file,
+            held,
+            notice: None,
+        };
         let content = Content::Kept(Box::new(Recovered { documents, left }));
         let seed = folded.room.as_u128() as u64;
         let mut world = Self::open_as(life, seed, path.as_deref().and_then(Path::to_str), content);
@@ -409,6 +420,10 @@ impl World {
                 }
                 Effect::Install { job, .. } => self.jobs.push_back(Event::Installed { job, result: Ok(()) }),
                 Effect::Save { job, plan } => self.save(job, *plan),
+                Effect::Look { job, .. } => {
+                    let seen = self.seen.pop_front().unwrap_or(Seen::Known);
+                    self.jobs.push_back(Event::Looked { job, seen });
+                }
                 Effect::Record(record) => self.records.push(*record),
                 Effect::Forget => {}
                 Effect::Dissolve => self.dissolved = true,
@@ -419,14 +434,18 @@ impl World {
     fn save(&mut self, job: JobId, plan: SavePlan) {
         let is_same = |last: &SavePlan| (&last.path, &last.notebook) == (&plan.path, &plan.notebook);
         let unchanged = self.saved.last().is_some_and(is_same);
-        let result = match self.no_save.take() {
+        let result = match self.no_saves.pop_front() {
             Some(failure) => Err(failure),
             None => Ok(Written {
                 path: plan.path.clone(),
-                digest: [1; 32],
+                file: FileVersion {
+                    digest: [self.saved.len() as u8 + 1; 32],
+                    notebook: plan.notebook.clone(),
+                    unnamed: BTreeSet::new(),
+                    template: None,
+                },
                 unchanged,
                 at: "2026-01-01T00:00:00Z".to_owned(),
-                template: None,
             }),
         };
         self.saved.push(plan);
