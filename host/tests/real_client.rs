@@ -52,6 +52,17 @@ fn files_that_other_programs_write_are_followed() {
     script("outside.py");
 }
 
+/// Without environments, so that a hundred notebooks do not start as many kernels.
+#[test]
+fn notebooks_of_many_origins_lose_nothing() {
+    if env::var_os("RUNTIMED_TEST_NOTEBOOKS").is_none() {
+        eprintln!("skipped: no notebooks here. `cargo xtask test` downloads them (needs the package index).");
+        return;
+    }
+    let settings = r#"{ "plugins": { "disabled": ["uv"] } }"#;
+    scripts::run("corpus.py", || scripts::start(settings, |_| {}), |_| {});
+}
+
 /// The daemon is a user whom permissions stop, which root is not; the script becomes that user as well.
 #[test]
 fn files_that_cannot_be_used_say_why() {

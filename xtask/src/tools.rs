@@ -15,6 +15,26 @@ const UV: &str = "uv>=0.8";
 /// What a bare kernel needs, for the floor under every execution figure and for kernel tests.
 const KERNEL: &[&str] = &["ipykernel", "jupyter_client", "nbformat"];
 
+/// Packages whose sources hold notebooks that other tools wrote, with the SHA-256 of each archive.
+const NOTEBOOKS: &[(&str, &str)] = &[
+    ("nbformat==5.11.1", "32d4521c68c6e7d5b29c76defaeed9f42ea733142b9b19f88277ce10390b9c4d"),
+    ("nbconvert==7.17.2", "344a218e8595117ce37396ed025d994f146d076226ebac59255a2fa085ab24d8"),
+    ("nbclient==0.11.0", "04a134a5b087f2c5887f228aca155db50169b8cd9334dee6942c8e927e56081a"),
+    ("papermill==2.7.0", "ec10b37594a060662f57269e1ebd108c209d204450f00fdfeb70a1c7cfb7fbc8"),
+    ("nbval==0.11.0", "77c95797607b0a968babd2597ee3494102d25c3ad37435debbdac0e46e379094"),
+];
+
+/// Unpacks the notebooks of source archives into a folder each. Arguments: from, to.
+const UNPACK: &str = "
+import pathlib, sys, tarfile
+for archive in sorted(pathlib.Path(sys.argv[1]).glob('*.tar.gz')):
+    with tarfile.open(archive) as members:
+        for member in members:
+            if member.isfile() and member.name.endswith('.ipynb'):
+                target = pathlib.Path(sys.argv[2], member.name.replace('/', '__'))
+                target.write_bytes(members.extractfile(member).read())
+";
+
 /// Paths of everything tests may use.
 pub(crate) struct Tools {
     /// Python of a venv that has the unmodified PyPI client; none where there is no client for this system.
@@ -27,6 +47,8 @@ pub(crate) struct Tools {
     pub(crate) uv_cache: PathBuf,
     /// The same for those that use pip.
     pip_cache: PathBuf,
+    /// Folder with notebooks of many origins.
+    notebooks: PathBuf,
 }
 
 /// Makes what is missing. None, with a warning, if the package index cannot be reached: the tests that
@@ -52,6 +74,7 @@ pub(crate) fn prepare() -> Result<Option<Tools>> {
         uv_dir: uv.join("bin"),
         uv_cache: folder.join("uv-cache"),
         pip_cache: folder.join("pip-cache"),
+        notebooks: notebooks(folder.join("notebooks"))?,
     }))
 }
 
@@ -87,12 +110,44 @@ impl Tools {
             .env("UV_CACHE_DIR", &self.uv_cache)
             .env("PIP_CACHE_DIR", &self.pip_cache)
             .env("RUNTIMED_TEST_KERNEL_PYTHON", &self.kernel_python)
+            .env("RUNTIMED_TEST_NOTEBOOKS", &self.notebooks)
             .env("RUNTIMED_TEST_UV", self.uv_dir.join("uv"));
         if let Some(python) = &self.client_python {
             command.env("RUNTIMED_TEST_CLIENT_PYTHON", python);
         }
         Ok(())
     }
+}
+
+/// A folder with the notebooks of [`NOTEBOOKS`], made again if a marker does not say that it is complete.
+fn notebooks(folder: PathBuf) -> Result<PathBuf> {
+    let marker = folder.join("complete");
+    let wanted: String =
+        NOTEBOOKS.iter().map(|(package, sha256)| format!("{package} --hash=sha256:{sha256}\n")).collect();
+    if std::fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
+    }
+    // Put in place in one step: others may be at it as well.
+    let making = tempfile::tempdir_in(workspace::target())?;
+    let (list, archives, unpacked) =
+        (making.path().join("list"), making.path().join("archives"), making.path().join("notebooks"));
+    std::fs::write(&list, &wanted)?;
+    std::fs::create_dir(&unpacked)?;
+    workspace::run(
+        workspace::command("python3")
+            .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
+            .args(["--no-binary", ":all:", "--require-hashes", "--dest"])
+            .arg(&archives)
+            .arg("--requirement")
+            .arg(&list),
+    )?;
+    workspace::run(workspace::command("python3").args(["-I", "-c", UNPACK]).args([&archives, &unpacked]))?;
+    std::fs::write(unpacked.join("complete"), wanted)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::rename(&unpacked, &folder)?;
+    Ok(folder)
 }
 
 /// A venv with `packages`, made again if a marker does not say that it is complete.

@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::parse::Parsed;
+use super::same::same_cell;
 use super::{FileCell, Notebook, Template, WriteError, needed_blobs, parse, upgraded, write};
 
 const BEFORE: &[u8] = include_bytes!("../../tests/data/notebooks/import45_before.ipynb");
@@ -328,6 +329,45 @@ fn old_formats_mean_what_nbformat_says_they_mean() {
 }
 
 #[test]
+fn lines_of_format_2_get_their_ends() {
+    let file = json!({"nbformat": 2, "metadata": {}, "worksheets": [{"cells": [
+        {"cell_type": "markdown", "source": ["a", "", "b"]},
+        {"cell_type": "code", "input": ["x", "y"], "outputs": [{"output_type": "pyerr", "ename": "E", "evalue": "", "traceback": ["t", "u"]}]},
+    ]}]});
+    let cells = read(file.to_string().as_bytes()).notebook.cells;
+    assert_eq!([&*cells[0].source, &*cells[1].source], ["a\n\nb", "x\ny"]);
+    assert_eq!(cells[1].outputs[0].to_json()["traceback"], json!({"inline": "[\"t\",\"u\"]"}));
+}
+
+/// The kinds of notebooks the repository has: what other tools ship is seen by the real client.
+#[test]
+fn every_notebook_stays_as_it_is_but_for_the_edited_cell() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/notebooks");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let file = std::fs::read(&path).expect("bytes");
+        let mut parsed = read(&file);
+        let text = String::from_utf8(file.clone()).expect("text");
+        assert_eq!(save(&parsed.notebook, Some(&file), &Parsed::default()), text, "{}", path.display());
+        for index in 0..parsed.notebook.cells.len() {
+            let before = parsed.notebook.clone();
+            parsed.notebook.cells[index].source.push_str("\nedited");
+            // Without a blob at hand: nothing but the text is written anew.
+            let saved = save(&parsed.notebook, Some(&file), &Parsed::default());
+            let again = read(saved.as_bytes());
+            assert!(again.unnamed.is_empty());
+            let same =
+                again.notebook.cells.iter().zip(&parsed.notebook.cells).all(|(new, old)| same_cell(new, old));
+            assert!(same && again.notebook.metadata == before.metadata, "cell {index} of {}", path.display());
+            parsed.notebook = before;
+        }
+        seen += 1;
+    }
+    assert!(seen >= 9, "{seen}");
+}
+
+#[test]
 fn what_is_no_notebook_is_refused_with_the_texts_clients_know() {
     for (file, text) in [
         ("nonsense", "Invalid notebook JSON: expected ident at line 1 column 2"),
@@ -417,6 +457,12 @@ fn a_cell_no_file_can_hold_is_refused_unless_the_file_has_it() {
     let mut parsed = read(file.as_bytes());
     parsed.notebook.cells[1].source = "x".to_owned();
     assert!(save(&parsed.notebook, Some(file.as_bytes()), &parsed).contains("\"odd\""));
+    let unnamed = json!({"cells": [{"cell_type": "heading", "level": 1, "outputs": 1}]}).to_string();
+    let mut old = read(unnamed.as_bytes());
+    old.notebook.cells[0].source = "x".to_owned();
+    let written: Json =
+        serde_json::from_str(&save(&old.notebook, Some(unnamed.as_bytes()), &old)).expect("JSON");
+    assert_eq!((&written["cells"][0]["level"], &written["cells"][0]["outputs"]), (&json!(1), &json!(1)));
     let refused = write(&parsed.notebook, None, &|_| None).map_err(|error: WriteError| error.to_string());
     assert_eq!(
         refused,

@@ -46,11 +46,31 @@ pub(crate) fn upgraded(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ParseError> {
     match format {
         Some(format @ ..=1) => Err(ParseError::TooOld(format)),
         Some(format @ 5..) => Err(ParseError::TooNew(format)),
-        Some(2 | 3) if root.get("cells").is_none() && root.get("worksheets").is_some() => {
-            let root = notebook(serde_json::from_slice(json)?);
+        Some(format @ (2 | 3)) if root.get("cells").is_none() && root.get("worksheets").is_some() => {
+            let mut root = serde_json::from_slice(json)?;
+            if format == 2 {
+                end_lines(&mut root);
+            }
+            let Json::Object(root) = root else { return Err(ParseError::NotAnObject) };
+            let root = notebook(root);
             Ok(Cow::Owned(Format::of(text).print(&Node::Value(Json::Object(root)))))
         }
         _ => Ok(Cow::Borrowed(bytes)),
+    }
+}
+
+/// In format 2 the lines of a text had no ends. No other lists of texts were in it but tracebacks.
+fn end_lines(value: &mut Json) {
+    match value {
+        Json::Object(members) => {
+            members.iter_mut().filter(|(key, _)| *key != "traceback").for_each(|(_, value)| end_lines(value));
+        }
+        Json::Array(items) if !items.is_empty() && items.iter().all(Json::is_string) => {
+            let lines: Vec<&str> = items.iter().filter_map(Json::as_str).collect();
+            *value = lines.join("\n").split_inclusive('\n').collect();
+        }
+        Json::Array(items) => items.iter_mut().for_each(end_lines),
+        _ => {}
     }
 }
 

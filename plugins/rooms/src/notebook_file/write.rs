@@ -45,7 +45,7 @@ pub(crate) enum WriteError {
 /// written as a message on stderr that says so, unless the template still has its text.
 ///
 /// # Errors
-/// `UnsupportedCellType` for a cell the template does not have in the same form.
+/// `UnsupportedCellType` for a cell that the template does not have, or with another type.
 pub(crate) fn write(
     notebook: &Notebook,
     template: Option<&Template<'_>>,
@@ -133,16 +133,14 @@ impl<'a> Writer<'_, 'a> {
             }
             None => (None, Members::default()),
         };
-        let is_code = match cell.cell_type.as_str() {
-            "code" => true,
-            "markdown" | "raw" => false,
-            _ => {
-                return Err(WriteError::UnsupportedCellType {
-                    id: cell.id.clone(),
-                    cell_type: cell.cell_type.clone(),
-                });
-            }
-        };
+        let is_known = matches!(cell.cell_type.as_str(), "code" | "markdown" | "raw");
+        if !is_known && before.is_none_or(|before| before.cell_type != cell.cell_type) {
+            return Err(WriteError::UnsupportedCellType {
+                id: cell.id.clone(),
+                cell_type: cell.cell_type.clone(),
+            });
+        }
+        let is_code = cell.cell_type == "code";
         let merge = |key: &str, value: Json| (key.to_owned(), Node::merge(value, members.get(key)));
         let mut new = vec![
             merge("cell_type", cell.cell_type.as_str().into()),
@@ -164,7 +162,8 @@ impl<'a> Writer<'_, 'a> {
                 };
             new.push(("attachments".to_owned(), node));
         }
-        Ok(Node::object(new, &members, |key| !CELL_KEYS.contains(&key)))
+        // Nobody knows what belongs to a type that nobody knows.
+        Ok(Node::object(new, &members, |key| !is_known || !CELL_KEYS.contains(&key)))
     }
 
     fn outputs(&self, outputs: &[Output], old: Option<(&'a RawValue, &FileCell)>) -> Node<'a> {
