@@ -20,6 +20,7 @@ mod scripts;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use runtimed_client::protocol::documents::notebook::{NewCell, Place};
@@ -119,6 +120,10 @@ fn see(session: &NotebookSession) -> Seen {
 /// Waits until the daemon has what was edited here.
 async fn acknowledged(session: &NotebookSession) {
     session.request(NotebookRequest::AcknowledgeNotebookSync).await.unwrap();
+}
+
+fn journal_of(daemon: &Daemon, untitled: &str) -> PathBuf {
+    daemon.base().join(format!("rooms/{untitled}.journal"))
 }
 
 fn journals(daemon: &Daemon) -> Vec<PathBuf> {
@@ -284,7 +289,7 @@ async fn damage_is_cut_off_or_set_aside_and_told() {
     let mut daemon = daemon;
     daemon.signal("KILL");
     daemon.ended();
-    let journal = |id: &str| daemon.base().join(format!("rooms/{id}.journal"));
+    let journal = |id: &str| journal_of(&daemon, id);
     let damage = |id: &str, damage: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = fs::read(journal(id)).unwrap();
         damage(&mut bytes);
@@ -308,6 +313,12 @@ async fn damage_is_cut_off_or_set_aside_and_told() {
 
     let daemon = daemon.start_again_with(|_, command| scripts::pass_environment(command));
     let client = Client::new(&daemon.socket);
+    let found = client.verify_notebooks(false).await.unwrap();
+    let found = ids.iter().map(|id| found.notebooks.iter().find(|it| it.notebook_id == *id).unwrap());
+    let found: Vec<_> = found.map(|it| (it.state.as_str(), it.cells, it.is_safe())).collect();
+    let expected = [("torn", 4, false), ("damaged", 3, false), ("unreadable", 0, false), ("newer", 0, false)];
+    assert_eq!(found, expected);
+    assert_eq!(fs::read(journal_of(&daemon, &ids[1])).unwrap(), corrupt, "looking changes nothing");
     let cells = |session: &NotebookSession| session.read(|it| it.notebook.cell_count());
     assert_eq!(cells(&join(&client, &ids[0]).await), 4);
 
@@ -323,7 +334,66 @@ async fn damage_is_cut_off_or_set_aside_and_told() {
     assert!(refusal.contains("/rooms/quarantine/") && refusal.contains("Kept: the journal"), "{refusal}");
     let refusal = NotebookSession::join(&client, ids[3].clone()).await.err().unwrap().to_string();
     assert!(refusal.contains("newer version of runtimed (format 9)"), "{refusal}");
-    let untouched = daemon.base().join(format!("rooms/{}.journal", ids[3]));
-    assert_eq!(fs::read(untouched).unwrap(), newer, "left as it is");
+    assert_eq!(fs::read(journal_of(&daemon, &ids[3])).unwrap(), newer, "left as it is");
+    stop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_can_be_checked_mended_and_taken_out_by_hand() {
+    let Some(dist) = env::var_os("RUNTIMED_TEST_DIST").map(PathBuf::from) else { return };
+    let Some(daemon) = start() else { return };
+    let runt = |daemon: &Daemon, arguments: &[&str]| {
+        let mut command = Command::new(dist.join("bin/runt"));
+        command.args(arguments).env("HOME", daemon.home.path()).env("RUNTIMED_SOCKET_PATH", &daemon.socket);
+        let done = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+    };
+    assert_eq!(runt(&daemon, &["verify"]), (0, "Nothing is kept of any notebook.\n".into(), String::new()));
+    let client = Client::new(&daemon.socket);
+    let create = CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() };
+    let session = NotebookSession::create(&client, create).await.unwrap();
+    session.ready().await.unwrap();
+    add(&session, "picture", "from IPython.display import Image\nImage(bytes(9999), format='png')");
+    let done = run(&session, "picture").await;
+    until(&session, &done, |it| it.status.is_terminal()).await;
+    let id = see(&session).notebook_id;
+    let blob = outputs(&session, &done)[0]["data"]["image/png"]["blob"].as_str().unwrap().to_owned();
+    let (code, said, _) = runt(&daemon, &["verify"]);
+    assert!(code == 0 && said.contains("not all of it is in a file; open"), "{said}");
+    assert!(said.ends_with("All of it can be brought back.\n"), "{said}");
+
+    let mut daemon = daemon;
+    daemon.signal("KILL");
+    daemon.ended();
+    let journal = journal_of(&daemon, &id);
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, [&whole[..], b"torn"].concat()).unwrap();
+    let daemon = daemon.start_again_with(|_, command| scripts::pass_environment(command));
+    let (code, said, hint) = runt(&daemon, &["verify"]);
+    assert!(code == 1 && said.contains("its end is missing") && hint.contains("--repair"), "{said}{hint}");
+    let (code, said, _) = runt(&daemon, &["verify", "--repair", "--json"]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["notebooks"][0]["repaired"]), (0, &"the torn end was cut off".into()));
+    assert_eq!(fs::read(&journal).unwrap(), whole);
+
+    let file = daemon.home.path().join("out.ipynb");
+    let output = file.to_str().unwrap();
+    let (code, said, _) = runt(&daemon, &["recover", "--list"]);
+    assert!(code == 0 && said.contains(&id) && said.contains("(untitled)"), "{said}");
+    let (code, said, error) = runt(&daemon, &["recover", &id, "--output", output]);
+    assert_eq!((code, said.as_str()), (0, "Wrote 2 cells to ~/out.ipynb\n"), "{error}");
+    let saved: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let picture = &saved["cells"][1];
+    assert_eq!((&picture["id"], &picture["execution_count"]), (&"picture".into(), &1.into()));
+    assert_eq!(picture["outputs"][0]["data"]["image/png"].as_str().unwrap().len(), 9999 / 3 * 4);
+    let (code, _, error) = runt(&daemon, &["recover", &id, "--output", output]);
+    assert!(code == 1 && error.contains("is there already"), "{error}");
+    let (code, _, error) = runt(&daemon, &["recover", "/etc/passwd", "--output", "/nowhere/x.ipynb"]);
+    assert!(code == 1 && error.contains("Nothing is kept of the notebook"), "{error}");
+
+    fs::remove_file(daemon.base().join("blobs").join(&blob[..2]).join(&blob[2..])).unwrap();
+    let (code, said, _) = runt(&daemon, &["verify"]);
+    assert!(code == 1 && said.contains("1 outputs have lost their content"), "{said}");
     stop(daemon);
 }

@@ -175,6 +175,20 @@ pub enum RoomRequest {
     },
     /// Prefixes of environments that rooms use.
     ActiveEnvironments,
+    /// Whether what is kept on disk of every notebook, open or not, can be read again. With `repair`, what
+    /// is damaged is brought in order: nothing is deleted.
+    Verify {
+        /// Whether to bring in order what is damaged.
+        #[serde(default)]
+        repair: bool,
+    },
+    /// Writes a notebook that is kept, or was damaged, to a new file.
+    Recover {
+        /// UUID, or absolute path of what [`RoomReply::Verified`] names as a journal.
+        notebook: String,
+        /// Absolute path of a file that is not there yet.
+        output: PathBuf,
+    },
     /// Makes every room durable and ends its kernel; the daemon is about to exit.
     Close,
 }
@@ -209,6 +223,18 @@ pub enum RoomReply {
         /// Absolute paths.
         paths: Vec<PathBuf>,
     },
+    /// What is kept.
+    Verified {
+        /// One row for each journal, in no particular order.
+        journals: Vec<JournalRow>,
+    },
+    /// The file was written.
+    Recovered {
+        /// Cells in it.
+        cells: u64,
+        /// Outputs in it whose content is not there any more; the file says so in their place.
+        missing_blobs: u64,
+    },
     /// Done.
     Closed,
 }
@@ -240,4 +266,34 @@ pub struct RoomSummary {
     pub notebook_path: Option<PathBuf>,
     /// `active` (peers), `idle` (kernel only) or `inactive`.
     pub state: String,
+}
+
+/// What is kept of one notebook beside its file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JournalRow {
+    /// UUID; empty if the journal does not even say that.
+    pub notebook_id: String,
+    /// Its file, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notebook_path: Option<PathBuf>,
+    /// Where it is kept.
+    pub journal: PathBuf,
+    /// When something was written there last, RFC 3339.
+    pub written: String,
+    /// Whether the notebook is in memory.
+    pub open: bool,
+    /// `sound`, `torn` (its end is missing), `damaged` (more than that), `unreadable`, `newer` (of a later
+    /// daemon), or `quarantined`.
+    pub state: String,
+    /// Cells that can be recovered.
+    pub cells: u64,
+    /// Whether it holds something that the notebook's file lacks.
+    pub unsaved: bool,
+    /// `same` as when it was last read or written, `changed`, `missing`, or `none`.
+    pub file: String,
+    /// Blobs that outputs name and that are missing or damaged.
+    pub missing_blobs: u64,
+    /// What was done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<String>,
 }

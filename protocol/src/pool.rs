@@ -75,6 +75,20 @@ pub enum PoolRequest {
         /// On or off.
         enabled: bool,
     },
+    /// Whether what is kept of every notebook can be read again; with `repair`, bring in order what is
+    /// damaged. Answer: `notebooks_verified`. Ours; other daemons close.
+    VerifyNotebooks {
+        /// Whether to bring in order what is damaged. Nothing is deleted.
+        #[serde(default)]
+        repair: bool,
+    },
+    /// Write what is kept of a notebook to a new file. Answer: `notebook_recovered`. Ours; other daemons close.
+    RecoverNotebook {
+        /// UUID, or path of a journal as `notebooks_verified` names it.
+        notebook: String,
+        /// Absolute path of a file that is not there yet.
+        output: String,
+    },
 }
 
 /// A reply on the pool channel.
@@ -167,6 +181,15 @@ pub enum PoolReply {
     PluginsList {
         /// In search order.
         plugins: Vec<PluginRow>,
+    },
+    /// What is kept of notebooks.
+    NotebooksVerified(NotebooksVerified),
+    /// The file was written.
+    NotebookRecovered {
+        /// Cells in it.
+        cells: u64,
+        /// Blobs that its outputs name and that are missing; the file says so in their place.
+        missing_blobs: u64,
     },
     /// The request failed.
     Error {
@@ -264,21 +287,87 @@ impl RoomsList {
     /// # Errors
     /// Only if a row cannot be JSON.
     pub fn fit(mut rooms: Vec<RoomRow>) -> Result<Self, serde_json::Error> {
-        /// Bytes of the reply around its rows, with room for the largest `truncated`.
-        const AROUND: usize = 96;
         rooms.sort_by_key(|room| room.state);
-        let mut bytes = AROUND;
-        let mut fitting = 0;
-        for room in &rooms {
-            bytes += serde_json::to_vec(room)?.len() + 1;
-            if bytes > POOL_MAX {
-                break;
-            }
-            fitting += 1;
+        let truncated = fit(&mut rooms)?;
+        Ok(Self { rooms, truncated })
+    }
+}
+
+/// Leaves the first rows, as many as fit into one reply. Says how many it left out.
+fn fit<T: Serialize>(rows: &mut Vec<T>) -> Result<Option<u64>, serde_json::Error> {
+    /// Bytes of the reply around its rows, with room for the largest `truncated`.
+    const AROUND: usize = 96;
+    let mut bytes = AROUND;
+    let mut fitting = 0;
+    for row in &*rows {
+        bytes += serde_json::to_vec(row)?.len() + 1;
+        if bytes > POOL_MAX {
+            break;
         }
-        let left_out = rooms.len() - fitting;
-        rooms.truncate(fitting);
-        Ok(Self { rooms, truncated: (left_out > 0).then_some(left_out as u64) })
+        fitting += 1;
+    }
+    let left_out = rows.len() - fitting;
+    rows.truncate(fitting);
+    Ok((left_out > 0).then_some(left_out as u64))
+}
+
+/// What is kept of notebooks, as much as fits.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NotebooksVerified {
+    /// What is not safe first, then what was written last.
+    pub notebooks: Vec<KeptNotebook>,
+    /// How many did not fit into the reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<u64>,
+}
+
+/// What is kept of one notebook beside its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNotebook {
+    /// UUID; empty if what is kept does not even say that.
+    pub notebook_id: String,
+    /// Its file, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notebook_path: Option<String>,
+    /// Where it is kept.
+    pub journal: String,
+    /// When something was written there last, RFC 3339.
+    pub written: String,
+    /// Whether it is in memory.
+    pub open: bool,
+    /// `sound`, `torn` (its end is missing), `damaged` (more than that), `unreadable`, `newer` (of a later
+    /// daemon), or `quarantined`.
+    pub state: String,
+    /// Cells that can be recovered.
+    pub cells: u64,
+    /// Whether it holds something that the notebook's file lacks.
+    pub unsaved: bool,
+    /// `same` as when it was last read or written, `changed`, `missing`, or `none`.
+    pub file: String,
+    /// Blobs that outputs name and that are missing or damaged.
+    pub missing_blobs: u64,
+    /// What was done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<String>,
+}
+
+impl KeptNotebook {
+    /// Whether all of it can be brought back.
+    pub fn is_safe(&self) -> bool {
+        let intact = self.state == "sound" || self.repaired.is_some() && self.state != "unreadable";
+        intact && self.missing_blobs == 0
+    }
+}
+
+impl NotebooksVerified {
+    /// Rows that are not safe first, as many as fit into one reply of [`POOL_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Only if a row cannot be JSON.
+    pub fn fit(mut notebooks: Vec<KeptNotebook>) -> Result<Self, serde_json::Error> {
+        notebooks.sort_by(|a, b| (a.is_safe(), &b.written).cmp(&(b.is_safe(), &a.written)));
+        let truncated = fit(&mut notebooks)?;
+        Ok(Self { notebooks, truncated })
     }
 }
 

@@ -33,6 +33,17 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check whether everything that is kept of notebooks can be brought back
+    Verify {
+        /// Bring in order what is damaged; nothing is deleted
+        #[arg(long)]
+        repair: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what is kept of notebooks, or write one of them to a new file
+    Recover(RecoverOptions),
     /// Look after plugins
     Plugins {
         #[command(subcommand)]
@@ -57,6 +68,23 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,
     /// Print one JSON document about the run instead of the outputs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `runt recover`.
+#[derive(clap::Args)]
+pub(crate) struct RecoverOptions {
+    /// Id of the notebook, or path of a journal, as in the list
+    #[arg(value_name = "ID", required_unless_present = "list", conflicts_with = "list", requires = "output")]
+    pub(crate) notebook: Option<String>,
+    /// List what there is
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Write here; a file that is there is left alone
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

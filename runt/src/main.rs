@@ -55,6 +55,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         },
         Command::Status { json } => commands::daemon::status(json).await,
         Command::Notebooks { json } => commands::notebooks::list(json).await,
+        Command::Verify { repair, json } => commands::recovery::verify(repair, json).await,
+        Command::Recover(options) => commands::recovery::recover(options).await,
         Command::Plugins { command } => commands::plugins::run(command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());

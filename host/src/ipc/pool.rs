@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runtimed_plugin_api::adapter::{ABI_MAJOR, ABI_MINOR};
-use runtimed_plugin_api::{PluginError, RoomReply, RoomRequest, RoomSummary};
+use runtimed_plugin_api::{JournalRow, PluginError, RoomReply, RoomRequest, RoomSummary};
 use runtimed_protocol::frame::{FrameDecoder, POOL_MAX, length_header};
 use runtimed_protocol::pool::{
-    DaemonInfo, PluginRow, PoolReply, PoolRequest, PoolStats, ProvidedCapability, RoomRow, RoomState,
-    RoomsList, TakenEnv,
+    DaemonInfo, KeptNotebook, NotebooksVerified, PluginRow, PoolReply, PoolRequest, PoolStats,
+    ProvidedCapability, RoomRow, RoomState, RoomsList, TakenEnv,
 };
 use runtimed_protocol::preamble::PROTOCOL_VERSION;
 use serde_json::error::Category;
@@ -128,7 +128,42 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
                 other => unexpected(other),
             }
         }
+        PoolRequest::VerifyNotebooks { repair } => verify(daemon, repair).await.unwrap_or_else(refusal),
+        PoolRequest::RecoverNotebook { notebook, output } => {
+            match daemon.ask_rooms(RoomRequest::Recover { notebook, output: output.into() }).await {
+                Ok(RoomReply::Recovered { cells, missing_blobs }) => {
+                    PoolReply::NotebookRecovered { cells, missing_blobs }
+                }
+                other => unexpected(other),
+            }
+        }
         other => PoolReply::error(format!("This daemon has no answer to {other:?}.")),
+    }
+}
+
+async fn verify(daemon: &Daemon, repair: bool) -> Result<PoolReply, PluginError> {
+    match daemon.ask_rooms(RoomRequest::Verify { repair }).await? {
+        RoomReply::Verified { journals } => {
+            let rows = journals.into_iter().map(kept).collect();
+            Ok(PoolReply::NotebooksVerified(NotebooksVerified::fit(rows)?))
+        }
+        other => Ok(unexpected(Ok(other))),
+    }
+}
+
+fn kept(row: JournalRow) -> KeptNotebook {
+    KeptNotebook {
+        notebook_id: row.notebook_id,
+        notebook_path: row.notebook_path.map(|path| path.to_string_lossy().into_owned()),
+        journal: row.journal.to_string_lossy().into_owned(),
+        written: row.written,
+        open: row.open,
+        state: row.state,
+        cells: row.cells,
+        unsaved: row.unsaved,
+        file: row.file,
+        missing_blobs: row.missing_blobs,
+        repaired: row.repaired,
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::disk::{self, Author};
+use crate::disk::{self, Author, Form};
 use crate::journal::JournalFolder;
 use crate::journal::sweep::sweep;
 use crate::paths;
@@ -138,15 +138,18 @@ impl Directory {
         let directory = self.clone();
         self.index().tasks.spawn_blocking(move || {
             sweep(&directory.journals, |room, journal| {
-                // While it is held nobody opens the room.
-                let index = directory.index();
-                if !index.rooms.contains_key(&room)
-                    && let Err(error) = std::fs::remove_file(journal)
-                {
+                let removed = directory.while_closed(room, || std::fs::remove_file(journal));
+                if let Some(Err(error)) = removed {
                     tracing::warn!(%error, journal = %journal.display(), "an old journal was not removed");
                 }
             });
         });
+    }
+
+    /// Does something, quickly, unless the room is in memory; nobody opens it meanwhile.
+    pub(crate) fn while_closed<T>(&self, room: Uuid, work: impl FnOnce() -> T) -> Option<T> {
+        let index = self.index();
+        (!index.rooms.contains_key(&room)).then(work)
     }
 
     /// Lets no more rooms open.
@@ -188,7 +191,7 @@ impl Directory {
             return disk::save(plan, target, None, blobs).await;
         }
         self.claim(&target, room)?;
-        let result = disk::save(plan, target.clone(), before.clone(), blobs).await;
+        let result = disk::save(plan, target.clone(), before.clone().map(Form::File), blobs).await;
         let mut index = self.index();
         let given_up = if result.is_ok() { before.as_ref() } else { Some(&target) };
         if let Some(given_up) = given_up.filter(|path| result.is_ok() != (**path == target)) {

@@ -79,14 +79,22 @@ pub(crate) async fn store_blobs(store: Option<&dyn BlobStore>, blobs: Vec<NewBlo
     }
 }
 
-/// Carries out `plan`, writing to `path`, which is canonical. `form` is the file whose hand is kept.
+/// Whose hand a file is written in that is not the room's own yet.
+pub(crate) enum Form {
+    /// That of another file.
+    File(PathBuf),
+    /// That of the bytes of one.
+    Bytes(Vec<u8>),
+}
+
+/// Carries out `plan`, writing to `path`, which is canonical, in the hand of `form`, or its own.
 ///
 /// # Errors
 /// See [`SaveFailure`]; the file is as it was then.
 pub(crate) async fn save(
     plan: SavePlan,
     path: PathBuf,
-    form: Option<PathBuf>,
+    form: Option<Form>,
     blobs: Option<Arc<dyn BlobStore>>,
 ) -> Result<Written, SaveFailure> {
     let room = plan.room;
@@ -127,7 +135,7 @@ impl From<String> for Stop {
 async fn write_file(
     plan: SavePlan,
     path: PathBuf,
-    form: Option<PathBuf>,
+    form: Option<Form>,
     blobs: Option<Arc<dyn BlobStore>>,
 ) -> Result<Written, Stop> {
     let (plan, there, needed, form) = blocking(move || {
@@ -135,7 +143,8 @@ async fn write_file(
         let plan = SavePlan { path, ..plan };
         check_unchanged_outside(&plan, there.as_deref())?;
         let form = match form {
-            Some(form) if form != plan.path => read_if_there(&form)?,
+            Some(Form::File(form)) if form != plan.path => read_if_there(&form)?,
+            Some(Form::Bytes(form)) => Some(form),
             _ => there.clone(),
         };
         let needed = with_template(form.as_deref(), &plan, |template| needed_blobs(&plan.notebook, template))

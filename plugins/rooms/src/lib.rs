@@ -3,7 +3,7 @@
 //! Map: `rooms` takes connections and questions from the host; `directory` knows which room is which;
 //! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
 //! `notebook_file` reads and writes `.ipynb`; `journal` keeps a room over the daemon's end and `reopen`
-//! brings it back; `disk` and `records` are the files.
+//! brings it back, `verify` looks whether it could; `disk` and `records` are the files.
 
 mod directory;
 mod disk;
@@ -18,6 +18,7 @@ mod records;
 mod reopen;
 mod room;
 mod rooms;
+mod verify;
 mod watch;
 
 pub use plugin::RoomsPlugin;

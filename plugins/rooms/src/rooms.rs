@@ -23,6 +23,7 @@ use crate::reopen::{look_up, unlisted};
 use crate::room::core::Content;
 use crate::room::peers::{Identity, Scope};
 use crate::room::task::{INBOUND_CREDIT, Inbox, Message, Newcomer};
+use crate::verify;
 
 /// Every open notebook of the daemon.
 pub struct OpenNotebooks {
@@ -205,6 +206,12 @@ impl Rooms for OpenNotebooks {
                 let record = blocking(move || store.read(&execution_id)).await?;
                 let record = record.map_err(|error| PluginError::internal(error.to_string()))?;
                 Ok(RoomReply::ExecutionResult { record: serde_json::to_value(record.ok_or(missing)?)? })
+            }
+            RoomRequest::Verify { repair } => {
+                Ok(RoomReply::Verified { journals: verify::verify(&self.directory, repair).await? })
+            }
+            RoomRequest::Recover { notebook, output } => {
+                verify::recover(&self.directory, notebook, output).await
             }
             RoomRequest::Close => {
                 self.close().await;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use runtimed_protocol::frame::POOL_MAX;
 use runtimed_protocol::handshake::Handshake;
-use runtimed_protocol::pool::{DaemonInfo, PluginRow, PoolReply, PoolRequest, PoolStats, RoomsList};
+use runtimed_protocol::pool::{
+    DaemonInfo, NotebooksVerified, PluginRow, PoolReply, PoolRequest, PoolStats, RoomsList,
+};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -21,6 +23,9 @@ const REPLY_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait until the daemon has looked for plugins again. It gives each of them 30 s to load and 20 s to
 /// start, all at a time, and those that are replaced some seconds to stop.
 const RELOAD_LIMIT: Duration = Duration::from_secs(90);
+
+/// Longest wait until the daemon has read everything that is kept: an hour, for a slow disk that is full.
+const VERIFY_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// A daemon, by its socket. Cheap to clone; holds no connection.
 #[derive(Debug, Clone)]
@@ -150,6 +155,26 @@ impl Client {
     pub async fn shutdown_notebook(&self, notebook_id: &str) -> Result<bool> {
         match self.ask(&PoolRequest::ShutdownNotebook { notebook_id: notebook_id.into() }).await? {
             PoolReply::NotebookShutdown { found } => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether what is kept of every notebook can be read again; with `repair`, what is damaged is brought in
+    /// order. There is no limit but an hour: every byte is read.
+    pub async fn verify_notebooks(&self, repair: bool) -> Result<NotebooksVerified> {
+        match self.ask_within(&PoolRequest::VerifyNotebooks { repair }, VERIFY_LIMIT).await? {
+            PoolReply::NotebooksVerified(verified) => Ok(verified),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes what is kept of a notebook (UUID, or path of a journal) to the new file `output`, an absolute
+    /// path. Returns the number of cells, and of outputs whose content is not there any more.
+    pub async fn recover_notebook(&self, notebook: &str, output: &str) -> Result<(u64, u64)> {
+        let request =
+            PoolRequest::RecoverNotebook { notebook: notebook.to_owned(), output: output.to_owned() };
+        match self.ask_within(&request, VERIFY_LIMIT).await? {
+            PoolReply::NotebookRecovered { cells, missing_blobs } => Ok((cells, missing_blobs)),
             other => Err(unexpected(&other)),
         }
     }

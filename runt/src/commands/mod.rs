@@ -3,4 +3,5 @@
 pub(crate) mod daemon;
 pub(crate) mod notebooks;
 pub(crate) mod plugins;
+pub(crate) mod recovery;
 pub(crate) mod run;

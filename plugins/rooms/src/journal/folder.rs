@@ -68,6 +68,18 @@ impl JournalFolder {
         Ok(names.flatten().filter_map(|entry| named(entry.path())).collect())
     }
 
+    /// Every damaged journal that was moved out of the way.
+    pub(crate) fn quarantined(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.0.join("quarantine")).into_iter().flatten().flatten();
+        files.map(|entry| entry.path()).collect()
+    }
+
+    /// Whether a file lies here, so that its bytes are nobody else's.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
+        let folder = |path: &Path| path.canonicalize().ok();
+        folder(path).zip(folder(&self.0)).is_some_and(|(path, folder)| path.starts_with(folder))
+    }
+
     /// The journal of a room.
     pub(crate) fn of_room(&self, room: Uuid) -> io::Result<Option<PathBuf>> {
         self.newest(|journal| journal.room == room).map(|found| found.map(|journal| journal.path))

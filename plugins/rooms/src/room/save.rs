@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use runtimed_protocol::documents::Document;
-use runtimed_protocol::documents::Output;
 use runtimed_protocol::documents::runtime_state::{FileCheckpoint, Status};
+use runtimed_protocol::documents::{Output, RuntimeStateDoc};
 use runtimed_protocol::response::{NotebookResponse as Response, SaveBlocked, SavedNotebook};
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use super::event::Effect;
 use super::moment::Moment;
 use super::outside::{FileVersion, Known, Lookout};
 use super::requests::{Task, Ticket};
+use super::sync::Documents;
 use crate::ids::JobId;
 use crate::journal::FileState;
 use crate::merge::Names;
@@ -385,41 +386,50 @@ impl RoomCore {
 
     /// The notebook as its file shall show it.
     pub(super) fn snapshot(&self) -> Notebook {
-        let cells = self.documents.notebook.cells().into_iter().map(|cell| {
-            let shown = self.shown_execution(&cell.id, cell.execution_id.as_deref());
-            let count = shown.as_ref().and_then(|(count, _)| *count).or(cell.execution_count);
-            let is_code = cell.cell_type == "code";
-            FileCell {
-                id: cell.id,
-                cell_type: cell.cell_type,
-                source: cell.source,
-                execution_count: count.filter(|_| is_code),
-                metadata: cell.metadata,
-                attachments: cell.attachments,
-                outputs: shown.map(|(_, outputs)| outputs).unwrap_or_default(),
-            }
-        });
-        Notebook { cells: cells.collect(), metadata: self.documents.notebook.metadata() }
+        as_file(&self.documents, &|cell| self.superseded.previous(cell))
     }
+}
 
-    /// Count and outputs a cell shows. While it runs and has shown nothing, those of the run before.
-    fn shown_execution(&self, cell: &str, execution: Option<&str>) -> Option<(Option<i64>, Vec<Output>)> {
-        let runtime = &self.documents.runtime;
-        let read = |id: &str| {
-            let execution = runtime.execution(id)?;
-            let outputs: Vec<Output> =
-                runtime.outputs(id).iter().filter_map(|entry| Output::from_json(&entry.manifest)).collect();
-            Some((execution, outputs))
-        };
-        let (execution, outputs) = read(execution?)?;
-        if outputs.is_empty()
-            && matches!(execution.status, Status::Queued | Status::Running)
-            && let Some((before, outputs)) = self.superseded.previous(cell).and_then(|id| read(id))
-        {
-            return Some((before.execution_count, outputs));
+/// The notebook in `documents` as a file shall show it. `previous` is the execution a cell showed before
+/// its present one.
+pub(crate) fn as_file<'a>(documents: &Documents, previous: &dyn Fn(&str) -> Option<&'a String>) -> Notebook {
+    let cells = documents.notebook.cells().into_iter().map(|cell| {
+        let shown = shown_execution(&documents.runtime, cell.execution_id.as_deref(), previous(&cell.id));
+        let count = shown.as_ref().and_then(|(count, _)| *count).or(cell.execution_count);
+        let is_code = cell.cell_type == "code";
+        FileCell {
+            id: cell.id,
+            cell_type: cell.cell_type,
+            source: cell.source,
+            execution_count: count.filter(|_| is_code),
+            metadata: cell.metadata,
+            attachments: cell.attachments,
+            outputs: shown.map(|(_, outputs)| outputs).unwrap_or_default(),
         }
-        Some((execution.execution_count, outputs))
+    });
+    Notebook { cells: cells.collect(), metadata: documents.notebook.metadata() }
+}
+
+/// Count and outputs a cell shows. While it runs and has shown nothing, those of the run before.
+fn shown_execution(
+    runtime: &RuntimeStateDoc,
+    execution: Option<&str>,
+    previous: Option<&String>,
+) -> Option<(Option<i64>, Vec<Output>)> {
+    let read = |id: &str| {
+        let execution = runtime.execution(id)?;
+        let outputs: Vec<Output> =
+            runtime.outputs(id).iter().filter_map(|entry| Output::from_json(&entry.manifest)).collect();
+        Some((execution, outputs))
+    };
+    let (execution, outputs) = read(execution?)?;
+    if outputs.is_empty()
+        && matches!(execution.status, Status::Queued | Status::Running)
+        && let Some((before, outputs)) = previous.and_then(|id| read(id))
+    {
+        return Some((before.execution_count, outputs));
     }
+    Some((execution.execution_count, outputs))
 }
 
 fn blocked(path: Option<&Path>, save_sequence: Option<u64>, reason: SaveBlocked) -> Response {
