@@ -38,6 +38,9 @@ struct Shared {
 /// Hears of a caught panic: message and location.
 pub(super) type OnPanic = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
+/// What an asynchronous method does.
+type Body<T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send>>;
+
 /// Where bodies run.
 enum Bodies {
     /// On a runtime of the plugin's own, started by the first call that needs it.
@@ -96,12 +99,13 @@ impl Side {
     {
         let side = self.clone();
         let body = AssertUnwindSafe(body).catch_unwind();
-        let body =
-            body.map(move |end| convert::outcome(end.unwrap_or_else(|payload| Err(side.caught(payload)))));
+        // Boxed before it is spawned: else every method of every contract would have a copy of the runtime's tasks
+        // in every plugin, 100 KiB in all.
+        let body: Body<T> = Box::pin(
+            body.map(move |end| convert::outcome(end.unwrap_or_else(|payload| Err(side.caught(payload))))),
+        );
         match self.shared.runtime.handle() {
-            Ok(runtime) if self.passing => {
-                FfiFuture::new(Entered { runtime: runtime.clone(), body: Box::pin(body) })
-            }
+            Ok(runtime) if self.passing => FfiFuture::new(Entered { runtime: runtime.clone(), body }),
             Ok(runtime) => FfiFuture::new(Hop { task: runtime.spawn(body), name: self.shared.name }),
             Err(error) => FfiFuture::new(ready(convert::outcome(Err(error)))),
         }
@@ -181,13 +185,13 @@ impl<T> Drop for Hop<T> {
 }
 
 /// A reply whose body is polled by the caller, in the context of a runtime. Dropping it drops the body.
-struct Entered<F> {
+struct Entered<T> {
     runtime: Handle,
-    body: Pin<Box<F>>,
+    body: Body<T>,
 }
 
-impl<F: Future> Future for Entered<F> {
-    type Output = F::Output;
+impl<T> Future for Entered<T> {
+    type Output = Outcome<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { runtime, body } = &mut *self;
