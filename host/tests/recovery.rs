@@ -28,7 +28,7 @@ use runtimed_client::protocol::documents::runtime_state::{Execution, Status};
 use runtimed_client::protocol::documents::{Document as _, Output};
 use runtimed_client::protocol::handshake::{CreateNotebook, OpenNotebook};
 use runtimed_client::protocol::request::NotebookRequest;
-use runtimed_client::{Client, NotebookSession};
+use runtimed_client::{Client, Documents, NotebookSession};
 use serde_json::Value;
 use support::Daemon;
 
@@ -53,9 +53,15 @@ fn start() -> Option<Daemon> {
 }
 
 /// Kills the daemon and starts another in its place.
-fn kill(mut daemon: Daemon) -> Daemon {
+fn kill(daemon: Daemon) -> Daemon {
+    kill_and(daemon, |_| {})
+}
+
+/// The same, with something done in between.
+fn kill_and(mut daemon: Daemon, between: impl FnOnce(&Daemon)) -> Daemon {
     daemon.signal("KILL");
     daemon.ended();
+    between(&daemon);
     daemon.start_again_with(|_, command| scripts::pass_environment(command))
 }
 
@@ -268,6 +274,18 @@ async fn a_notebook_saved_under_another_name_is_found_by_that_name() {
     assert_eq!(see(&session), before);
     let former = open(&client, &folder.join("a.ipynb")).await;
     assert_ne!(see(&former).notebook_id, before.notebook_id, "the former name belongs to nobody");
+
+    // Killed before the journal had its new name: whoever comes first by the id mends that.
+    let daemon = kill_and(daemon, |daemon| {
+        let is_its = |path: &PathBuf| path.to_string_lossy().contains(&before.notebook_id);
+        let named = journals(daemon).into_iter().find(is_its).unwrap();
+        fs::rename(named, journal_of(daemon, &before.notebook_id)).unwrap();
+    });
+    let client = Client::new(&daemon.socket);
+    assert_eq!(see(&join(&client, &before.notebook_id).await), before);
+    let daemon = kill(daemon);
+    let session = open(&Client::new(&daemon.socket), &folder.join("b.ipynb")).await;
+    assert_eq!(see(&session), before);
     stop(daemon);
 }
 
@@ -395,5 +413,30 @@ async fn what_is_kept_can_be_checked_mended_and_taken_out_by_hand() {
     fs::remove_file(daemon.base().join("blobs").join(&blob[..2]).join(&blob[2..])).unwrap();
     let (code, said, _) = runt(&daemon, &["verify"]);
     assert!(code == 1 && said.contains("1 outputs have lost their content"), "{said}");
+    stop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_is_told_and_made_up_for() {
+    let Some(daemon) = start() else { return };
+    let client = Client::new(&daemon.socket);
+    // Where the folder of journals would be there is something else.
+    let rooms = daemon.base().join("rooms");
+    fs::write(&rooms, "").unwrap();
+    let create = CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() };
+    let session = NotebookSession::create(&client, create).await.unwrap();
+    session.ready().await.unwrap();
+    let issue = |documents: &Documents| documents.runtime_state.file_checkpoint().source_issue_reason;
+    let told = session.wait_for(|it| Some(issue(it)).filter(|reason| !reason.is_empty())).await.unwrap();
+    assert!(told.starts_with("The journal of this notebook cannot be written: "), "{told}");
+    add(&session, "kept", "in memory");
+    acknowledged(&session).await;
+
+    fs::remove_file(&rooms).unwrap();
+    session.wait_for(|it| issue(it).is_empty().then_some(())).await.unwrap();
+    let before = see(&session);
+    let daemon = kill(daemon);
+    let session = join(&Client::new(&daemon.socket), &before.notebook_id).await;
+    assert_eq!(see(&session), before);
     stop(daemon);
 }

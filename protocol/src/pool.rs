@@ -336,7 +336,7 @@ pub struct KeptNotebook {
     /// Whether it is in memory.
     pub open: bool,
     /// `sound`, `torn` (its end is missing), `damaged` (more than that), `unreadable`, `newer` (of a later
-    /// daemon), or `quarantined`.
+    /// daemon), `quarantined` (was damaged), or `aside` (its file is gone, or another notebook's by now).
     pub state: String,
     /// Cells that can be recovered.
     pub cells: u64,

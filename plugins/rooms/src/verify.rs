@@ -33,17 +33,19 @@ pub(crate) async fn verify(directory: &Arc<Directory>, repair: bool) -> Result<V
     let journals = directory.journals.clone();
     let found = blocking(move || {
         let all = journals.all().map_err(|error| unlisted(&error))?;
-        let all = all.into_iter().map(|journal| (journal.path, Some(journal.room)));
-        Ok::<_, PluginError>(all.chain(journals.quarantined().into_iter().map(|path| (path, None))).collect())
+        let all = all.into_iter().map(|journal| (journal.path, Whose::Room(journal.room)));
+        let damaged = journals.quarantined().into_iter().map(|path| (path, Whose::Nobody("quarantined")));
+        let left = journals.left_behind().into_iter().map(|path| (path, Whose::Nobody("aside")));
+        Ok::<_, PluginError>(all.chain(damaged).chain(left).collect())
     });
-    let found: Vec<(PathBuf, Option<Uuid>)> = found.await??;
+    let found: Vec<(PathBuf, Whose)> = found.await??;
     let blobs = directory.host.blob_store();
     let mut rows = Vec::with_capacity(found.len());
-    for (journal, room) in found {
+    for (journal, whose) in found {
         let directory = directory.clone();
         let examined = blocking(move || {
-            let mut found = examine(&journal, room);
-            if let (Some(found), Some(room)) = (&mut found, room) {
+            let mut found = examine(&journal, whose);
+            if let (Some(found), Whose::Room(room)) = (&mut found, whose) {
                 found.row.open = directory.is_open(room);
                 if repair {
                     let mended = directory.while_closed(room, || mend(&directory.journals, found));
@@ -82,6 +84,15 @@ pub(crate) async fn recover(
     Ok(RoomReply::Recovered { cells, missing_blobs })
 }
 
+/// Whose journal a file is.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// That of a room, open or not.
+    Room(Uuid),
+    /// That of no room any more; why, as in [`JournalRow::state`].
+    Nobody(&'static str),
+}
+
 struct Examined {
     row: JournalRow,
     needed: Vec<Digest>,
@@ -91,11 +102,11 @@ struct Examined {
 }
 
 /// Looks at one journal. None if it is gone.
-fn examine(journal: &Path, room: Option<Uuid>) -> Option<Examined> {
+fn examine(journal: &Path, whose: Whose) -> Option<Examined> {
     let written = fs::metadata(journal).and_then(|file| file.modified()).ok();
     let written = written.and_then(|at| jiff::Timestamp::try_from(at).ok());
     let mut row = JournalRow {
-        notebook_id: room.map(|room| room.to_string()).unwrap_or_default(),
+        notebook_id: if let Whose::Room(room) = whose { room.to_string() } else { String::new() },
         journal: journal.to_owned(),
         written: written.map(|at| at.to_string()).unwrap_or_default(),
         file: "none".to_owned(),
@@ -137,8 +148,8 @@ fn examine(journal: &Path, room: Option<Uuid>) -> Option<Examined> {
         (Stop::End, _) => "sound",
     }
     .to_owned();
-    if room.is_none() {
-        row.state = "quarantined".to_owned();
+    if let Whose::Nobody(why) = whose {
+        row.state = why.to_owned();
     }
     Some(Examined { row, needed, length, intact: folded.intact })
 }

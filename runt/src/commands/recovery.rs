@@ -86,7 +86,7 @@ fn verified(notebook: &KeptNotebook) -> Vec<String> {
 fn recoverable(notebook: &KeptNotebook) -> Vec<String> {
     let id = match notebook.state.as_str() {
         // There may be several of one notebook.
-        "quarantined" => notebook.journal.clone(),
+        "quarantined" | "aside" => notebook.journal.clone(),
         _ => id(notebook),
     };
     let written = notebook.written.split('.').next().unwrap_or_default().replace('T', " ");
@@ -113,6 +113,7 @@ fn note(notebook: &KeptNotebook) -> String {
         "unreadable" => notes.push("cannot be read".to_owned()),
         "newer" => notes.push("written by a newer version of runtimed".to_owned()),
         "quarantined" => notes.push("damaged, set aside".to_owned()),
+        "aside" => notes.push("its file is gone, or another notebook's".to_owned()),
         _ => {}
     }
     if notebook.missing_blobs > 0 {
@@ -130,7 +131,7 @@ fn note(notebook: &KeptNotebook) -> String {
 
 /// What is set aside was told when it was.
 fn is_fine(notebook: &KeptNotebook) -> bool {
-    notebook.is_safe() || matches!(notebook.state.as_str(), "quarantined")
+    notebook.is_safe() || matches!(notebook.state.as_str(), "quarantined" | "aside")
 }
 
 fn left_out(truncated: Option<u64>) {

@@ -68,9 +68,18 @@ impl JournalFolder {
         Ok(names.flatten().filter_map(|entry| named(entry.path())).collect())
     }
 
-    /// Every damaged journal that was moved out of the way.
+    /// Every journal that was moved out of the way because it is damaged.
     pub(crate) fn quarantined(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.0.join("quarantine")).into_iter().flatten().flatten();
+        self.moved_to("quarantine")
+    }
+
+    /// Every journal that was moved out of the way because its file is gone, or another notebook's by now.
+    pub(crate) fn left_behind(&self) -> Vec<PathBuf> {
+        self.moved_to("aside")
+    }
+
+    fn moved_to(&self, folder: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
         files.map(|entry| entry.path()).collect()
     }
 
@@ -101,13 +110,10 @@ impl JournalFolder {
         self.move_to("aside", journal)
     }
 
-    /// Files that are of no use after `age`: journals that were moved aside, and the beginnings of shorter
-    /// ones that a daemon did not live to finish.
-    pub(crate) fn refuse(&self, age: Duration) -> impl Iterator<Item = PathBuf> {
-        let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-        let beginnings = files(&self.0).filter(|entry| entry.file_name().to_string_lossy().ends_with(NEW));
-        let all = files(&self.0.join("aside")).chain(beginnings).map(|entry| entry.path());
-        all.filter(move |path| is_older(path, age))
+    /// The beginnings of shorter journals, most of which a daemon did not live to finish.
+    pub(crate) fn beginnings(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.filter(|path| path.to_string_lossy().ends_with(NEW)).collect()
     }
 
     /// Lets `room` have the name of a notebook's file. A journal of another room that has it belongs to a

@@ -17,10 +17,12 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Removes journals that are of no use. `remove` does it, unless the room is open. May block for long.
 pub(crate) fn sweep(folder: &JournalFolder, remove: impl Fn(uuid::Uuid, &Path)) {
-    folder.refuse(UNUSED).for_each(|path| {
-        // Another daemon may have been faster.
-        let _ = fs::remove_file(path);
-    });
+    let left_behind = folder.left_behind().into_iter().filter(|path| is_clean(path));
+    for path in folder.beginnings().into_iter().chain(left_behind).filter(|path| is_older(path, UNUSED)) {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(%error, path = %path.display(), "an old journal was not removed");
+        }
+    }
     for journal in folder.all().unwrap_or_default() {
         if journal.key.is_some() && is_older(&journal.path, UNUSED) && is_clean(&journal.path) {
             remove(journal.room, &journal.path);

@@ -234,6 +234,7 @@ impl RoomTask {
             host: start.host,
             directory: start.directory,
         };
+        room.mend_name();
         room.perform(effects);
         room.follow_file();
         if AssertUnwindSafe(room.live()).catch_unwind().await.is_err() {
@@ -577,6 +578,14 @@ impl RoomTask {
             }
         };
         journal.append(&record)
+    }
+
+    /// The daemon may have been killed between a save under another name and the new name of the journal.
+    fn mend_name(&mut self) {
+        let name = self.directory.journals.path(self.author.room, self.path.as_deref());
+        if self.journal.as_ref().is_some_and(|journal| journal.path() != name) {
+            self.name_journal(self.path.clone());
+        }
     }
 
     /// The notebook has another file: its journal is found by that from now on.
