@@ -66,10 +66,10 @@ pub struct PutBlobLimits {
 }
 
 impl Default for PutBlobLimits {
-    /// What this daemon takes: whole blobs, in frames of up to 32 MiB.
+    /// What this daemon takes: blobs in frames of up to 32 MiB, and larger ones in parts.
     fn default() -> Self {
         let max = FrameType::payload_max(FrameType::PUT_BLOB).unwrap_or_default();
-        Self { version: 1, single_frame_max: max as u64, multipart: false, ephemeral_supported: true }
+        Self { version: 1, single_frame_max: max as u64, multipart: true, ephemeral_supported: true }
     }
 }
 

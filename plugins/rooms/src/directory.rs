@@ -22,6 +22,7 @@ use crate::room::core::{Content, Opening};
 use crate::room::revive::Actors;
 use crate::room::save::{SaveFailure, SavePlan, Written};
 use crate::room::task::{Inbox, RoomTask, Start};
+use crate::staging::Staging;
 use crate::watch::FileWatch;
 
 /// The rooms of this daemon.
@@ -31,6 +32,8 @@ pub(crate) struct Directory {
     pub(crate) journals: JournalFolder,
     /// Watches the files of all rooms.
     pub(crate) watch: FileWatch,
+    /// Uploads that are under way.
+    pub(crate) staging: Arc<Staging>,
     /// A std mutex: held for look-ups only, never across an await.
     index: Mutex<Index>,
 }
@@ -82,7 +85,8 @@ impl Directory {
     /// No rooms yet.
     pub(crate) fn new(host: Host) -> Self {
         let journals = JournalFolder::new(&host.directories().base);
-        Self { host, journals, watch: FileWatch::default(), index: Mutex::default() }
+        let staging = Staging::new(&host.directories().base);
+        Self { host, journals, watch: FileWatch::default(), staging, index: Mutex::default() }
     }
 
     /// The room somebody wants.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_plugin_api::{BlobStore, Digest};
@@ -271,6 +272,12 @@ fn with_template<T>(
 /// The present moment, RFC 3339, UTC.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
+}
+
+/// The time after `wait`, RFC 3339.
+pub(crate) fn later(wait: Duration) -> String {
+    let now = jiff::Timestamp::now();
+    now.checked_add(wait).unwrap_or(now).to_string()
 }
 
 /// Runs `work` where it may block. A panic becomes an error.

@@ -3,7 +3,8 @@
 //! Map: `rooms` takes connections and questions from the host; `directory` knows which room is which;
 //! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
 //! `notebook_file` reads and writes `.ipynb`; `journal` keeps a room over the daemon's end and `reopen`
-//! brings it back, `verify` looks whether it could; `disk` and `records` are the files.
+//! brings it back, `verify` looks whether it could; `disk` and `records` are the files, `staging` those of
+//! uploads.
 
 mod directory;
 mod disk;
@@ -18,6 +19,7 @@ mod records;
 mod reopen;
 mod room;
 mod rooms;
+mod staging;
 mod verify;
 mod watch;
 

@@ -18,6 +18,7 @@ mod launch;
 pub(crate) mod load;
 mod moment;
 pub(crate) mod outside;
+mod parts;
 pub(crate) mod peers;
 mod presence;
 mod publication;

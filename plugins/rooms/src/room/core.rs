@@ -252,6 +252,8 @@ impl RoomCore {
             Event::KernelStopped { launch } => self.kernel_stopped(launch),
             Event::BlobsStored { job } => self.blobs_stored(job),
             Event::BlobPut { job, result } => self.blob_put(job, result),
+            Event::UploadBegun { job, result } => self.upload_begun(job, result),
+            Event::PartStaged { job, result } => self.part_staged(job, result),
             Event::Trust { job, result } => self.trust_answered(job, result),
             Event::Installed { job, result } => self.installed(job, result),
             Event::Saved { job, result } => self.saved(job, result),
@@ -425,6 +427,7 @@ impl RoomCore {
         self.announce_due();
         self.give_up_overdue_reply();
         self.expire_questions();
+        self.expire_uploads();
         self.end_kept_alive_kernel();
         self.autosave();
         self.look_if_due();

@@ -11,6 +11,7 @@ use runtimed_plugin_api::{
     Channel, Digest, EnvNeed, ExitReport, JupyterMessage, LaunchSpec, Lease, PluginError, Progress, Release,
     TrustVerdict,
 };
+use uuid::Uuid;
 
 use super::kernel_message::KernelRequest;
 use super::load::Loaded;
@@ -50,8 +51,12 @@ pub(crate) enum Event {
     KernelStopped { launch: LaunchId },
     /// The end of [`Effect::StoreBlobs`].
     BlobsStored { job: JobId },
-    /// The end of [`Effect::PutBlob`].
+    /// The end of [`Effect::PutBlob`] and of [`Effect::StoreUpload`].
     BlobPut { job: JobId, result: Result<Digest, PluginError> },
+    /// The end of [`Effect::BeginUpload`]: when it must be done, RFC 3339.
+    UploadBegun { job: JobId, result: Result<String, PluginError> },
+    /// The end of [`Effect::StagePart`]: what the bytes are.
+    PartStaged { job: JobId, result: Result<Digest, PluginError> },
     /// The end of [`Effect::Trust`].
     Trust { job: JobId, result: Result<TrustVerdict, PluginError> },
     /// The end of [`Effect::Install`].
@@ -103,6 +108,14 @@ pub(crate) enum Effect {
     StoreBlobs { job: JobId, blobs: Vec<NewBlob> },
     /// Store a client's upload.
     PutBlob { job: JobId, bytes: Bytes, media_type: String },
+    /// Make room for the parts of an upload that may take `lifetime`.
+    BeginUpload { job: JobId, upload: Uuid, lifetime: Duration },
+    /// Write a part to `at`, unless it is there, and hash it.
+    StagePart { job: JobId, upload: Uuid, at: Option<u64>, bytes: Bytes },
+    /// Store the parts at these offsets and lengths as one blob.
+    StoreUpload { job: JobId, upload: Uuid, pieces: Vec<(u64, u64)>, media_type: String },
+    /// Let go of an upload's parts.
+    EndUpload { upload: Uuid },
     /// Ask whether what the notebook declares is trusted, or approve it.
     Trust { job: JobId, need: EnvNeed, approve: bool },
     /// Install packages into the environment.

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use runtimed_protocol::identity;
 use runtimed_protocol::request::RequestEnvelope;
 use runtimed_protocol::session_control::{InitialLoad, SyncStatus};
+use uuid::Uuid;
 
 use super::lane::Lane;
 use super::moment::{Moment, earliest};
+use super::parts::Upload;
 use super::sync::Streams;
 
 /// On whose behalf a connection acts.
@@ -72,8 +74,12 @@ pub(crate) struct Peer {
     /// It cannot take more at the moment. Documents are not sent; when it can again, one message each
     /// brings it up to date.
     pub(crate) stale: bool,
-    /// Whether an upload of it is being stored.
+    /// Whether a frame of an upload is being stored.
     pub(crate) uploading: bool,
+    /// Its upload in parts.
+    pub(crate) upload: Option<Upload>,
+    /// Its last upload that took too long.
+    pub(crate) expired: Option<Uuid>,
 }
 
 impl Peer {
@@ -88,13 +94,16 @@ impl Peer {
             held: Vec::new(),
             stale: false,
             uploading: false,
+            upload: None,
+            expired: None,
         }
     }
 
-    /// When something must be done about it if nothing comes from it: its request gives up waiting, or
-    /// it gets the next message though it has not answered the last.
+    /// When something must be done about it if nothing comes from it: its request gives up waiting, its
+    /// upload has taken too long, or it gets the next message though it has not answered the last.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         let next_message = self.streams.deadline().filter(|_| !self.stale);
-        earliest([self.blocked.as_ref().map(|(_, until)| *until), next_message])
+        let expires = self.upload.as_ref().map(|upload| upload.expires);
+        earliest([self.blocked.as_ref().map(|(_, until)| *until), next_message, expires])
     }
 }

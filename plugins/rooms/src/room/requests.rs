@@ -12,16 +12,20 @@ use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::documents::runtime_state::{KernelState, Trust};
 use runtimed_protocol::frame::FrameType;
-use runtimed_protocol::request::{CommMessage, NotebookRequest as Request, RequestEnvelope, RequestError};
+use runtimed_protocol::request::{
+    CommMessage, NotebookRequest as Request, RequestEnvelope, RequestError, UploadedPart,
+};
 use runtimed_protocol::response::{NotebookResponse as Response, ResponseEnvelope};
 use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Value as Json, json};
+use uuid::Uuid;
 
 use super::core::{RoomCore, kept};
 use super::event::Effect;
 use super::kernel_message::KernelRequest;
 use super::launch::words;
 use super::moment::Moment;
+use super::parts::Upload;
 use super::peers::Scope;
 use crate::ids::{JobId, PeerId};
 
@@ -46,6 +50,12 @@ pub(crate) enum Task {
     Install { ticket: Ticket, packages: Vec<String> },
     /// Somebody's blob.
     Upload { ticket: Ticket, sha256: String, size: u64, media_type: String },
+    /// The beginning of somebody's upload in parts.
+    Begin { ticket: Ticket, upload: Box<Upload> },
+    /// A part of an upload, and where it goes if it is new.
+    Part { ticket: Ticket, upload: Uuid, at: Option<u64>, part: UploadedPart },
+    /// The end of an upload in parts.
+    Complete { ticket: Ticket, upload: Uuid },
     /// The file.
     Save { ticket: Option<Ticket>, heads: Vec<String>, sequence: u64, target: std::path::PathBuf },
 }
@@ -268,6 +278,13 @@ impl RoomCore {
                 operation: operation.get("type").and_then(Json::as_str).unwrap_or_default().to_owned(),
                 reason: json!({"type": "not_required", "message": "room source is not degraded"}),
             },
+            Request::CreateBlobUpload { media_type, size, sha256, part_size, .. } => {
+                return self.begin_upload(ticket, (media_type, size), sha256, part_size);
+            }
+            Request::CompleteBlobUpload { upload_id, parts } => {
+                return self.complete_upload(ticket, &upload_id, &parts);
+            }
+            Request::AbortBlobUpload { upload_id } => self.abort_upload(peer, upload_id),
             _ => Response::error(format!("This daemon cannot do `{action}`")),
         };
         self.answer(Some(ticket), response);

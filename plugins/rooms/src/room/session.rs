@@ -61,8 +61,9 @@ impl RoomCore {
 
     /// A connection is gone.
     pub(super) fn peer_left(&mut self, id: PeerId, keep_alive: Duration) {
-        if self.peers.remove(&id).is_none() {
-            return;
+        let Some(peer) = self.peers.remove(&id) else { return };
+        if let Some(upload) = peer.upload {
+            self.effects.push(Effect::EndUpload { upload: upload.id });
         }
         if let Some(left) = self.presence.leave(id) {
             self.tell(To::All, &left);

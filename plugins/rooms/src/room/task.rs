@@ -23,6 +23,7 @@ use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::core::{Content, Opening, RoomCore};
 use super::event::{Effect, Event};
@@ -31,11 +32,12 @@ use super::peers::Identity;
 use super::revive::Actors;
 use crate::directory::Directory;
 use crate::disk::{self, Author};
-use crate::ids::{Ids, LaunchId, PeerId};
+use crate::ids::{Ids, JobId, LaunchId, PeerId};
 use crate::journal::file::{Compacted, flush};
 use crate::journal::{JournalFile, JournalFolder, Record};
 use crate::records::RecordStore;
 use crate::reopen::{Reopened, reopen};
+use crate::staging::Staged;
 use crate::watch::{self, Stamp, Watched};
 
 /// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
@@ -107,6 +109,8 @@ pub(crate) struct RoomTask {
     outboxes: BTreeMap<PeerId, Outbox>,
     /// Kernels that are ours. Dropping one detaches from it.
     kernels: BTreeMap<LaunchId, Arc<dyn Kernel>>,
+    /// The parts of uploads that are under way.
+    uploads: BTreeMap<Uuid, Staged>,
     /// The environment or kernel that is on its way.
     launching: Option<(LaunchId, AbortHandle)>,
     /// Slow work. Dropping the set stops it.
@@ -179,6 +183,7 @@ enum Done {
     Watching(PathBuf, Watched),
     /// The file is another than last time.
     Touched(PathBuf, Option<Stamp>),
+    Upload(JobId, Uuid, Result<(Staged, String), PluginError>),
     Nothing,
 }
 
@@ -220,6 +225,7 @@ impl RoomTask {
             kernel_sender,
             outboxes: BTreeMap::new(),
             kernels: BTreeMap::new(),
+            uploads: BTreeMap::new(),
             launching: None,
             jobs: JoinSet::new(),
             file: None,
@@ -436,6 +442,13 @@ impl RoomTask {
                 let result = result.map(|kernel| drop(self.kernels.insert(launch, kernel.into())));
                 self.handle(Event::KernelStarted { launch, result });
             }
+            Done::Upload(job, upload, result) => {
+                let result = result.map(|(staged, expires_at)| {
+                    self.uploads.insert(upload, staged);
+                    expires_at
+                });
+                self.handle(Event::UploadBegun { job, result });
+            }
             Done::Flushed(Ok(())) | Done::Nothing => {}
             Done::Flushed(Err(error)) => {
                 self.handle(Event::JournalFailed { reason: error.to_string(), lost: true });
@@ -544,6 +557,7 @@ impl RoomTask {
                         job.abort();
                     }
                 }
+                Effect::EndUpload { upload } => drop(self.uploads.remove(&upload)),
                 Effect::Forget => self.directory.forget(self.author.room, &self.own_inbox),
                 Effect::Dissolve => self.dissolved = true,
                 slow => self.start(slow),
@@ -710,7 +724,35 @@ impl RoomTask {
                 self.job(async move {
                     let result = match blobs {
                         Some(blobs) => blobs.put(bytes, &media_type).await,
-                        None => Err(PluginError::unavailable("There is no blob store")),
+                        None => Err(no_blob_store()),
+                    };
+                    Event::BlobPut { job, result }
+                });
+            }
+            Effect::BeginUpload { job, upload, lifetime } => {
+                let staging = self.directory.staging.clone();
+                self.jobs.spawn(async move {
+                    let staged = staging.begin().await;
+                    Done::Upload(job, upload, staged.map(|staged| (staged, disk::later(lifetime))))
+                });
+            }
+            Effect::StagePart { job, upload, at, bytes } => {
+                let staged = self.uploads.get(&upload).cloned();
+                self.job(async move {
+                    let result = match staged {
+                        Some(staged) => staged.stage(at, bytes).await,
+                        None => Err(PluginError::internal("The upload is gone")),
+                    };
+                    Event::PartStaged { job, result }
+                });
+            }
+            Effect::StoreUpload { job, upload, pieces, media_type } => {
+                let staged = self.uploads.get(&upload).cloned();
+                self.job(async move {
+                    let result = match (staged, blobs) {
+                        (Some(staged), Some(blobs)) => staged.store(pieces, &media_type, blobs).await,
+                        (None, _) => Err(PluginError::internal("The upload is gone")),
+                        (_, None) => Err(no_blob_store()),
                     };
                     Event::BlobPut { job, result }
                 });
@@ -767,6 +809,7 @@ impl RoomTask {
             | Effect::Close { .. }
             | Effect::Say { .. }
             | Effect::CancelLaunch { .. }
+            | Effect::EndUpload { .. }
             | Effect::Forget
             | Effect::Dissolve => {}
         }
@@ -831,6 +874,10 @@ async fn run_kernel(
         None => Err(PluginError::unavailable("No plugin that runs kernels is loaded")
             .help("See what `runt plugins list` says about the jupyter plugin.")),
     }
+}
+
+fn no_blob_store() -> PluginError {
+    PluginError::unavailable("There is no blob store")
 }
 
 fn environments(host: &Host) -> Result<Arc<dyn Environments>, PluginError> {

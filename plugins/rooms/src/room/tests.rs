@@ -27,6 +27,7 @@ use crate::notebook_file::Notebook;
 mod client;
 mod journal;
 mod outside;
+mod uploads;
 mod world;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,71 @@
+//! A client that sends typed frames and reads the answers to its requests.
+
+use runtimed_protocol::frame::{FrameType, typed_header};
+use runtimed_protocol::put_blob::{PutBlob, PutBlobHeader};
+use serde_json::{Value, json};
+
+use crate::support::{Client, Daemon};
+
+/// A notebook connection.
+pub(crate) struct Peer {
+    client: Client,
+    /// The bootstrap reply.
+    pub(crate) info: Value,
+    requests: u64,
+}
+
+impl Peer {
+    /// Connects with a handshake and reads the bootstrap reply.
+    pub(crate) fn connect(daemon: &Daemon, handshake: Value) -> Self {
+        let mut client = daemon.connect(handshake);
+        let info = serde_json::from_slice(&client.receive()).unwrap();
+        Self { client, info, requests: 0 }
+    }
+
+    /// Connects to a new notebook.
+    pub(crate) fn create(daemon: &Daemon) -> Self {
+        Self::connect(daemon, json!({"channel": "create_notebook", "runtime": "python"}))
+    }
+
+    pub(crate) fn send(&mut self, frame_type: u8, payload: &[u8]) {
+        self.client.write(&typed_header(frame_type, payload.len()).unwrap());
+        self.client.write(payload);
+    }
+
+    /// The next frame.
+    pub(crate) fn receive(&mut self) -> (u8, Vec<u8>) {
+        let mut frame = self.client.receive();
+        (frame.remove(0), frame)
+    }
+
+    /// Sends a request and waits for its answer, without its id.
+    pub(crate) fn ask(&mut self, mut request: Value) -> Value {
+        self.requests += 1;
+        let id = format!("request {}", self.requests);
+        request["id"] = json!(id);
+        self.send(FrameType::REQUEST, request.to_string().as_bytes());
+        self.answer(&id)
+    }
+
+    /// Sends a PUT_BLOB frame and waits for its answer, without its id.
+    pub(crate) fn put(&mut self, header: PutBlobHeader, body: &[u8]) -> Value {
+        let (PutBlobHeader::Put { id, .. } | PutBlobHeader::Part { id, .. }) = header.clone();
+        let frame = PutBlob { header, body: bytes::Bytes::copy_from_slice(body) }.encode().unwrap();
+        self.send(FrameType::PUT_BLOB, &frame);
+        self.answer(&id)
+    }
+
+    /// Reads until the answer with this id, which is taken out.
+    fn answer(&mut self, id: &str) -> Value {
+        loop {
+            let (frame_type, payload) = self.receive();
+            if frame_type == FrameType::RESPONSE {
+                let mut answer: Value = serde_json::from_slice(&payload).unwrap();
+                if answer["id"] == id {
+                    answer.as_object_mut().unwrap().remove("id");
+                    return answer;
+                }
+            }
+        }
+    }
+}
