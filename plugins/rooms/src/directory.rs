@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtimed_plugin_api::{BlobStore, Host, PluginError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -18,10 +18,11 @@ use crate::disk::{self, Author, Form};
 use crate::journal::JournalFolder;
 use crate::journal::sweep::sweep;
 use crate::paths;
+use crate::room::copies::NewCopy;
 use crate::room::core::{Content, Opening};
 use crate::room::revive::Actors;
 use crate::room::save::{SaveFailure, SavePlan, Written};
-use crate::room::task::{Inbox, RoomTask, Start};
+use crate::room::task::{Inbox, Message, RoomTask, Start};
 use crate::staging::Staging;
 use crate::watch::FileWatch;
 
@@ -207,6 +208,29 @@ impl Directory {
             entry.path = Some(target);
         }
         result
+    }
+
+    /// Opens a copy of an open notebook, which keeps nothing on disk.
+    ///
+    /// # Errors
+    /// The original is not open, or is being loaded.
+    pub(crate) async fn copy(self: &Arc<Self>, source: Uuid) -> Result<NewCopy, PluginError> {
+        let unknown = || PluginError::not_found(format!("Source notebook not found: {source}"));
+        let original = self.find(Wish::Existing(source)).map_err(|_| unknown())?.inbox;
+        let (reply, copied) = oneshot::channel();
+        original.send(Message::Copy(reply)).map_err(|_| unknown())?;
+        let copied = copied.await.map_err(|_| unknown())??;
+        let (id, working_dir) = (Uuid::new_v4(), copied.working_dir.clone());
+        self.find(Wish::OrOpen(Fresh {
+            id: Some(id),
+            path: None,
+            working_dir: working_dir.clone(),
+            environment_mode: copied.environment_mode.clone(),
+            ephemeral: true,
+            content: Content::Copy(Box::new(copied)),
+            journal: None,
+        }))?;
+        Ok(NewCopy { id, working_dir })
     }
 
     fn claim(&self, path: &Path, room: Uuid) -> Result<(), SaveFailure> {

@@ -18,6 +18,7 @@ use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
+use super::copies::Copied;
 use super::durable::Durable;
 use super::event::{Effect, Event};
 use super::kernel::{Kernel, Stage};
@@ -68,6 +69,8 @@ pub(crate) enum Content {
     Seed { runtime: String, package_manager: String, dependencies: Vec<String> },
     /// What is in the file.
     File,
+    /// What is in another room.
+    Copy(Box<Copied>),
     /// What another life of the room left in its journal.
     Kept(Box<Recovered>),
 }
@@ -143,7 +146,7 @@ impl RoomCore {
             comments_id,
             comments_ref,
         };
-        let (mut declares, mut reads_file, mut left) = (false, false, None);
+        let (mut declares, mut copies, mut reads_file, mut left) = (false, false, false, None);
         let mut documents = match opening.content {
             Content::Kept(recovered) => {
                 let Recovered { documents, left: kept } = *recovered;
@@ -169,6 +172,10 @@ impl RoomCore {
                             cell_id: &cell_id,
                         })?;
                         declares = !dependencies.is_empty();
+                    }
+                    Content::Copy(copied) => {
+                        copied.write(&mut notebook, &id)?;
+                        copies = true;
                     }
                     _ => reads_file = true,
                 }
@@ -223,6 +230,7 @@ impl RoomCore {
             (Some(path), _) if reads_file => core.effects.push(Effect::Load { path }),
             // Being asked for is being approved.
             _ if declares => core.trust(None, true),
+            _ if copies => core.trust(None, false),
             _ => {}
         }
         let _ = core.documents.take_changed();
@@ -254,6 +262,7 @@ impl RoomCore {
             Event::BlobPut { job, result } => self.blob_put(job, result),
             Event::UploadBegun { job, result } => self.upload_begun(job, result),
             Event::PartStaged { job, result } => self.part_staged(job, result),
+            Event::Cloned { job, result } => self.cloned(job, result),
             Event::Trust { job, result } => self.trust_answered(job, result),
             Event::Installed { job, result } => self.installed(job, result),
             Event::Saved { job, result } => self.saved(job, result),

@@ -13,6 +13,7 @@ use runtimed_plugin_api::{
 };
 use uuid::Uuid;
 
+use super::copies::NewCopy;
 use super::kernel_message::KernelRequest;
 use super::load::Loaded;
 use super::outside::Seen;
@@ -57,6 +58,8 @@ pub(crate) enum Event {
     UploadBegun { job: JobId, result: Result<String, PluginError> },
     /// The end of [`Effect::StagePart`]: what the bytes are.
     PartStaged { job: JobId, result: Result<Digest, PluginError> },
+    /// The end of [`Effect::Clone`].
+    Cloned { job: JobId, result: Result<NewCopy, PluginError> },
     /// The end of [`Effect::Trust`].
     Trust { job: JobId, result: Result<TrustVerdict, PluginError> },
     /// The end of [`Effect::Install`].
@@ -116,6 +119,8 @@ pub(crate) enum Effect {
     StoreUpload { job: JobId, upload: Uuid, pieces: Vec<(u64, u64)>, media_type: String },
     /// Let go of an upload's parts.
     EndUpload { upload: Uuid },
+    /// Open a copy of another room, or of this one.
+    Clone { job: JobId, source: Uuid },
     /// Ask whether what the notebook declares is trusted, or approve it.
     Trust { job: JobId, need: EnvNeed, approve: bool },
     /// Install packages into the environment.

@@ -54,6 +54,8 @@ pub(crate) enum Task {
     Begin { ticket: Ticket, upload: Box<Upload> },
     /// A part of an upload, and where it goes if it is new.
     Part { ticket: Ticket, upload: Uuid, at: Option<u64>, part: UploadedPart },
+    /// A copy of a notebook.
+    Clone { ticket: Ticket },
     /// The end of an upload in parts.
     Complete { ticket: Ticket, upload: Uuid },
     /// The file.
@@ -285,9 +287,25 @@ impl RoomCore {
                 return self.complete_upload(ticket, &upload_id, &parts);
             }
             Request::AbortBlobUpload { upload_id } => self.abort_upload(peer, upload_id),
+            Request::CloneAsEphemeral { source_notebook_id } => {
+                return self.clone_room(ticket, &source_notebook_id);
+            }
+            Request::ApproveProjectEnvironment { .. } => self.approve_project(),
+            Request::ApplyBokehSessionPatch { request } => unknown_bokeh_session(&request),
             _ => Response::error(format!("This daemon cannot do `{action}`")),
         };
         self.answer(Some(ticket), response);
+    }
+
+    /// Approves the project around the notebook. There is none that an environment would be made of.
+    fn approve_project(&self) -> Response {
+        if self.working_dir.is_none() && self.saving.path().is_none() {
+            return Response::error("No notebook path or working directory for project environment approval");
+        }
+        Response::error(
+            "This daemon makes no environments of project files yet. Nothing was approved. \
+             Declare what the notebook needs in the notebook, and approve that.",
+        )
     }
 
     /// Installs into the running environment what the notebook declares.
@@ -342,4 +360,15 @@ impl RoomCore {
         self.effects.push(Effect::Say { launch, request });
         Response::Ok
     }
+}
+
+/// The answer to a patch of a live Bokeh document. There are none.
+fn unknown_bokeh_session(request: &Json) -> Response {
+    let reply = json!({
+        "status": "error",
+        "session_id": request.get("session_id"),
+        "transaction_id": request.get("transaction_id"),
+        "error": "unknown Bokeh session",
+    });
+    Response::BokehSessionPatch { reply }
 }

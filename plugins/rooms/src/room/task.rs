@@ -25,6 +25,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::copies::Copied;
 use super::core::{Content, Opening, RoomCore};
 use super::event::{Effect, Event};
 use super::moment::Moment;
@@ -74,6 +75,8 @@ pub(crate) enum Message {
     FileTouched,
     /// What is in the notebook.
     Inspect(oneshot::Sender<Json>),
+    /// What goes into a copy of the notebook.
+    Copy(oneshot::Sender<Result<Copied, PluginError>>),
     /// End the kernel, write the file, and be forgotten; with `unless_joined`, stay if somebody is here.
     Close { unless_joined: bool, done: oneshot::Sender<()> },
 }
@@ -365,6 +368,9 @@ impl RoomTask {
             Message::FileTouched => self.handle(Event::FileTouched),
             Message::Inspect(reply) => {
                 let _ = reply.send(self.core.inspect());
+            }
+            Message::Copy(reply) => {
+                let _ = reply.send(self.core.copied());
             }
             Message::Close { unless_joined, done } => {
                 self.closing.push(done);
@@ -756,6 +762,10 @@ impl RoomTask {
                     };
                     Event::BlobPut { job, result }
                 });
+            }
+            Effect::Clone { job, source } => {
+                let directory = self.directory.clone();
+                self.job(async move { Event::Cloned { job, result: directory.copy(source).await } });
             }
             Effect::Trust { job, need, approve } => {
                 self.job(async move {

@@ -27,6 +27,7 @@ use crate::notebook_file::Notebook;
 mod client;
 mod journal;
 mod outside;
+mod requests;
 mod uploads;
 mod world;
 

@@ -21,6 +21,7 @@ use crate::journal::format::{HEADER, Stop, header};
 use crate::outputs::NewBlob;
 use crate::records::ExecutionRecord;
 use crate::reopen;
+use crate::room::copies::{Copied, NewCopy};
 use crate::room::core::{Content, Opening, RoomCore};
 use crate::room::event::{Effect, Event};
 use crate::room::kernel_message::KernelRequest;
@@ -59,6 +60,8 @@ pub(super) struct World {
     /// What looks at the file find; what is known, at the end.
     pub(super) seen: VecDeque<Seen>,
     pub(super) blobs: Vec<NewBlob>,
+    /// Copies that were opened, and of which room.
+    pub(super) copies: Vec<(Uuid, Copied)>,
     /// The files of uploads in parts.
     pub(super) uploads: BTreeMap<Uuid, Vec<u8>>,
     pub(super) dissolved: bool,
@@ -137,6 +140,7 @@ impl World {
             saved: Vec::new(),
             seen: VecDeque::new(),
             blobs: Vec::new(),
+            copies: Vec::new(),
             uploads: BTreeMap::new(),
             dissolved: false,
             next: VecDeque::new(),
@@ -440,6 +444,16 @@ impl World {
                 }
                 Effect::EndUpload { upload } => {
                     self.uploads.remove(&upload).unwrap();
+                }
+                Effect::Clone { job, source } => {
+                    let id = self.ids.uuid();
+                    let copied = self.core.copied();
+                    let result = copied.map(|copied| {
+                        let working_dir = copied.working_dir.clone();
+                        self.copies.push((source, copied));
+                        NewCopy { id, working_dir }
+                    });
+                    self.jobs.push_back(Event::Cloned { job, result });
                 }
                 Effect::Trust { job, .. } => {
                     let verdict = TrustVerdict { status: "trusted".to_owned(), ..TrustVerdict::default() };
