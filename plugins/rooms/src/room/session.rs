@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_protocol::documents::runtime_state::{KernelState, Outcome};
+use runtimed_protocol::documents::sync::SyncError;
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::presence::Presence;
 use runtimed_protocol::session_control::{
@@ -213,14 +214,15 @@ impl RoomCore {
     fn sync_frame(&mut self, id: PeerId, stream: Stream, payload: &[u8]) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let may_write = stream != Stream::Runtime && peer.identity.scope == Scope::Owner;
+        let principal = may_write.then_some(peer.identity.principal.as_str());
         let line = peer.streams.line(stream);
-        match self.documents.receive(stream, line, payload, may_write) {
+        match self.documents.receive(stream, line, payload, principal) {
             Ok(received) if received.stripped > 0 => {
                 tracing::warn!(peer = %id, ?stream, changes = received.stripped, "dropped changes of a client that may not write this document");
             }
             Ok(_) => {}
-            // Comments must never end a session.
-            Err(error) if stream == Stream::Comments => {
+            // Comments that make no sense must never end a session.
+            Err(error @ SyncError::Undecodable(_)) if stream == Stream::Comments => {
                 tracing::warn!(peer = %id, %error, "a comments message was dropped");
             }
             Err(error) => {

@@ -2,7 +2,7 @@
 //!
 //! For: bringing what a client wrote into the documents, and what changed to every client.
 //! Promises: after every event each client gets at most one message per document; a client that may not
-//! write a document cannot, and hears the documents all the same; a message that automerge panics over
+//! write a document cannot, and hears the documents all the same; nobody writes in another's name; a message that automerge panics over
 //! costs its sender the connection, and nobody else anything.
 //! Never: waits for a client.
 
@@ -165,30 +165,31 @@ impl Documents {
         }
     }
 
-    /// Applies a client's message. A client that may not write gets its changes stripped.
+    /// Applies a client's message. `principal` is on whose behalf it may write; a client that may not write
+    /// gets its changes stripped.
     ///
     /// # Errors
-    /// The message makes no sense; nothing changed.
+    /// The message makes no sense, or holds a change in somebody else's name; nothing changed.
     pub(crate) fn receive(
         &mut self,
         stream: Stream,
         line: &mut Line,
         payload: &[u8],
-        may_write: bool,
+        principal: Option<&str>,
     ) -> Result<Received, SyncError> {
         let incoming = catch_unwind(|| Incoming::decode(payload)).unwrap_or_else(|_| Err(panicked()))?;
         line.asked = true;
         line.awaiting = None;
         let sync = &mut line.sync;
         match stream {
-            Stream::Notebook => receive(sync, &mut self.notebook, incoming, may_write),
-            Stream::Runtime => receive(sync, &mut self.runtime, incoming, may_write),
-            Stream::Comms => receive(sync, &mut self.comms, incoming, may_write),
+            Stream::Notebook => receive(sync, &mut self.notebook, incoming, principal),
+            Stream::Runtime => receive(sync, &mut self.runtime, incoming, principal),
+            Stream::Comms => receive(sync, &mut self.comms, incoming, principal),
             Stream::Comments => {
                 let known = self.comments.automerge_mut();
                 let mut new = incoming.changes().iter().filter(|change| !is_known(known, change));
-                let may_write = may_write && !new.any(renames_comments);
-                receive(sync, &mut self.comments, incoming, may_write)
+                let principal = principal.filter(|_| !new.any(renames_comments));
+                receive(sync, &mut self.comments, incoming, principal)
             }
         }
     }
@@ -212,13 +213,11 @@ fn receive(
     sync: &mut SyncPeer,
     document: &mut impl Document,
     incoming: Incoming,
-    may_write: bool,
+    principal: Option<&str>,
 ) -> Result<Received, SyncError> {
-    if !may_write {
-        return sync.receive_stripped(document, incoming);
-    }
+    let Some(principal) = principal else { return sync.receive_stripped(document, incoming) };
     let before = document.heads();
-    let received = catch_unwind(AssertUnwindSafe(|| sync.receive(document, incoming)));
+    let received = catch_unwind(AssertUnwindSafe(|| sync.receive_from(document, incoming, principal)));
     received.unwrap_or_else(|panic| match restored(document, &before) {
         Some(restored) => {
             *document.automerge_mut() = restored;

@@ -8,7 +8,7 @@ use runtimed_protocol::documents::automerge::legacy::{Key, ObjectId, Op, OpId, O
 use runtimed_protocol::documents::automerge::sync::{State, SyncDoc as _};
 use runtimed_protocol::documents::automerge::{ActorId, Change, ExpandedChange, ReadDoc as _};
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState, Status};
-use runtimed_protocol::documents::{CommentsDoc, ContentRef, Document, NotebookDoc, Output};
+use runtimed_protocol::documents::{ContentRef, Document, NotebookDoc, Output};
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::response::{NotebookResponse as Response, SaveBlocked};
 use runtimed_protocol::session_control::InitialLoad;
@@ -19,7 +19,6 @@ use super::core::Content;
 use super::event::Event;
 use super::load::{Loaded, PastExecution};
 use super::outside::FileVersion;
-use super::peers::Scope;
 use super::save::SaveFailure;
 use super::superseded::KEPT;
 use crate::notebook_file::Notebook;
@@ -30,6 +29,7 @@ mod outside;
 mod requests;
 mod uploads;
 mod world;
+mod writers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -754,41 +754,6 @@ fn a_file_that_cannot_be_read_says_why_before_it_closes() {
 }
 
 #[test]
-fn a_viewer_reads_and_nothing_else() {
-    let mut world = World::create(28);
-    let (ana, eve) = (world.join("ana"), world.join_as("eve", Scope::Viewer));
-    world.settle();
-    let frame = world.client(eve).add_cell("evil", "value 1");
-    world.send(eve, frame);
-    assert_eq!(
-        world.ask(eve, json!({"action": "run_all_cells"})),
-        Response::error("run_all_cells is not allowed for viewer connections")
-    );
-    assert!(world.client(ana).notebook.cell("evil").is_none());
-    assert!(!world.closed.contains(&eve));
-    world.run(ana, "value 1");
-    assert_eq!(world.client(eve).runtime.to_json(), world.client(ana).runtime.to_json());
-}
-
-#[test]
-fn nobody_writes_the_runtime_state() {
-    let mut world = World::create(29);
-    let ana = world.join("ana");
-    world.settle();
-    let frame = {
-        let client = world.client(ana);
-        client.runtime.set_kernel_state(&KernelState::NotStarted).unwrap();
-        client.runtime.commit();
-        client.sync_frame(FrameType::RUNTIME_STATE_SYNC)
-    };
-    world.send(ana, frame);
-    world.settle();
-    let bob = world.join("bob");
-    world.settle();
-    assert_eq!(world.client(bob).runtime.kernel_state(), KernelState::Running(Activity::Idle));
-}
-
-#[test]
 fn nonsense_is_answered_or_dropped_and_only_a_bad_document_closes() {
     let mut world = World::create(30);
     let ana = world.join("ana");
@@ -811,21 +776,6 @@ fn nonsense_is_answered_or_dropped_and_only_a_bad_document_closes() {
     world.send(ana, Some((FrameType::NOTEBOOK_SYNC, bytes::Bytes::from_static(b"not automerge"))));
     world.settle();
     assert!(world.closed.contains(&ana));
-}
-
-#[test]
-fn nobody_renames_the_comments() {
-    let mut world = World::create(38);
-    let ana = world.join("ana");
-    world.settle();
-    let name = world.core.documents.comments.identity();
-    // A document with a name of its own.
-    let mut comments = CommentsDoc::new("comments:evil", &json!({}), "local:ana/evil").unwrap();
-    let changes = comments.changes_since(&[]);
-    world.send(ana, Some((FrameType::COMMENTS_SYNC, message(&mut comments, &changes))));
-    world.settle();
-    assert_eq!(world.core.documents.comments.identity(), name);
-    assert!(world.closed.is_empty());
 }
 
 #[test]
