@@ -20,7 +20,9 @@ mod support;
 mod scripts;
 
 mod peer;
+mod requests;
 mod uploads;
+mod writers;
 
 use support::Daemon;
 

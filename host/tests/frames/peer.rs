@@ -38,6 +38,11 @@ impl Peer {
         (frame.remove(0), frame)
     }
 
+    /// Reads until the daemon closes.
+    pub(crate) fn ended(self) {
+        self.client.rest();
+    }
+
     /// Sends a request and waits for its answer, without its id.
     pub(crate) fn ask(&mut self, mut request: Value) -> Value {
         self.requests += 1;
