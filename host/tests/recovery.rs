@@ -20,7 +20,7 @@ mod scripts;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use runtimed_client::protocol::documents::notebook::{NewCell, Place};
@@ -29,7 +29,7 @@ use runtimed_client::protocol::documents::{Document as _, Output};
 use runtimed_client::protocol::handshake::{CreateNotebook, OpenNotebook};
 use runtimed_client::protocol::request::NotebookRequest;
 use runtimed_client::{Client, Documents, NotebookSession};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::Daemon;
 
 const SETTINGS: &str =
@@ -45,11 +45,16 @@ struct Seen {
 }
 
 fn start() -> Option<Daemon> {
+    start_with(|_| {})
+}
+
+/// The same, after `prepare` had a look at its command.
+fn start_with(prepare: impl FnOnce(&mut Command)) -> Option<Daemon> {
     if env::var_os("RUNTIMED_TEST_DIST").is_none() {
         eprintln!("skipped: no staged build here. `cargo xtask test` makes one.");
         return None;
     }
-    Some(scripts::start(SETTINGS, |_| {}))
+    Some(scripts::start(SETTINGS, prepare))
 }
 
 /// Kills the daemon and starts another in its place.
@@ -433,6 +438,80 @@ async fn what_cannot_be_kept_is_told_and_made_up_for() {
     acknowledged(&session).await;
 
     fs::remove_file(&rooms).unwrap();
+    session.wait_for(|it| issue(it).is_empty().then_some(())).await.unwrap();
+    let before = see(&session);
+    let daemon = kill(daemon);
+    let session = join(&Client::new(&daemon.socket), &before.notebook_id).await;
+    assert_eq!(see(&session), before);
+    stop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_journal_is_made_short_while_it_is_written() {
+    let Some(daemon) = start() else { return };
+    let client = Client::new(&daemon.socket);
+    let create = CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() };
+    let session = NotebookSession::create(&client, create).await.unwrap();
+    session.ready().await.unwrap();
+    let journal = journal_of(&daemon, &see(&session).notebook_id);
+    let mut length = 0;
+    // Each change is 60 KB and replaces the last; a snapshot compresses them all.
+    for number in 0.. {
+        let metadata = json!({"filling": format!("{number:060000}")});
+        session.edit(|notebook| notebook.set_metadata(metadata.as_object().unwrap())).unwrap();
+        acknowledged(&session).await;
+        let before = std::mem::replace(&mut length, fs::metadata(&journal).unwrap().len());
+        if length < before {
+            break;
+        }
+        assert!(number < 100, "{length}");
+    }
+    for number in 0..3 {
+        add(&session, &format!("after {number}"), "x");
+        acknowledged(&session).await;
+    }
+    let before = see(&session);
+    let daemon = kill(daemon);
+    let client = Client::new(&daemon.socket);
+    let found = client.verify_notebooks(false).await.unwrap();
+    assert_eq!(found.notebooks[0].state, "sound");
+    assert_eq!(see(&join(&client, &before.notebook_id).await), before);
+    stop(daemon);
+}
+
+/// The disk takes a part of a record and no more.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_record_is_taken_back_and_written_whole_when_there_is_room() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+    // A process that ignores the signal gets an error instead, as from a full disk.
+    let daemon = start_with(|command| {
+        let mut patient = Command::new("sh");
+        patient.args(["-c", r#"trap '' XFSZ; exec "$0" "$@""#]).arg(command.get_program());
+        patient.args(command.get_args()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        patient.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        *command = patient;
+    });
+    let Some(daemon) = daemon else { return };
+    let client = Client::new(&daemon.socket);
+    let create = CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() };
+    let session = NotebookSession::create(&client, create).await.unwrap();
+    session.ready().await.unwrap();
+    let issue = |documents: &Documents| documents.runtime_state.file_checkpoint().source_issue_reason;
+    let journal = journal_of(&daemon, &see(&session).notebook_id);
+    let pid = Pid::from_raw(daemon.pid().cast_signed());
+    let limit = |bytes| prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+
+    limit(Some(fs::metadata(&journal).unwrap().len() + 4096));
+    let metadata = json!({"filling": "x".repeat(60_000)});
+    session.edit(|notebook| notebook.set_metadata(metadata.as_object().unwrap())).unwrap();
+    let told = session.wait_for(|it| Some(issue(it)).filter(|reason| !reason.is_empty())).await.unwrap();
+    assert!(told.contains("File too large"), "{told}");
+    let found = client.verify_notebooks(false).await.unwrap();
+    assert_eq!((found.notebooks.len(), found.notebooks[0].state.as_str()), (1, "sound"));
+
+    limit(None);
     session.wait_for(|it| issue(it).is_empty().then_some(())).await.unwrap();
     let before = see(&session);
     let daemon = kill(daemon);
