@@ -53,6 +53,8 @@ impl Daemon {
     /// The same, after `prepare` had a look.
     pub(crate) fn start_again_with(mut self, prepare: impl FnOnce(&Path, &mut Command)) -> Self {
         assert!(self.draining.is_none(), "it has not ended");
+        // A child that it was just starting holds the lock until it has begun its own program.
+        std::fs::File::open(self.base().join("daemon.lock")).unwrap().lock().unwrap();
         let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
         Self::start_in(home, prepare)
     }
