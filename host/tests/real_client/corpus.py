@@ -11,6 +11,7 @@ import pathlib
 import re
 import subprocess
 
+import support
 from support import folder, start
 
 HERE = pathlib.Path(__file__).parent
@@ -172,11 +173,11 @@ async def main(client):
             else:
                 source = cells[at].source + "\n" + EDIT
                 await cells[at].set_source(source)
-            await notebook.save()
+            await support.saved(notebook, lambda: EDIT in path.read_bytes().decode())
             nbformat.stdin.write(json.dumps([str(file), str(path)]) + "\n")
             nbformat.stdin.flush()
             was, problem, old, new = json.loads(nbformat.stdout.readline())
-            assert problem is None or was is not None, f"was valid, and now: {problem}"
+            assert new is not None and (problem is None or was is not None), f"was {was}, and is {problem}"
             if old is None:
                 seen += 1
                 continue
@@ -184,7 +185,8 @@ async def main(client):
             if at is None:
                 new["cells"].pop()
             else:
-                assert new["cells"][at]["source"] == source
+                got = new["cells"][at]["source"]
+                assert got == source, f"{got!r} was saved instead of {source!r}"
                 old["cells"][at]["source"] = source
             assert new == old, "".join(difflib.unified_diff(*(json.dumps(it, indent=1, sort_keys=True).splitlines(True) for it in (old, new)), n=1))[:1500]
             if at is not None and json.loads(before.decode("utf-8-sig")).get("nbformat") == 4 and is_laid_out(before.decode()):
@@ -192,7 +194,7 @@ async def main(client):
                 lines_only_about_the_edit(before.decode(), path.read_bytes().decode(), source)
             seen += 1
         except Exception as error:
-            failures.append(f"{file.name}: {type(error).__name__} {str(error)[:1800]}")
+            failures.append(f"{file.name}: {error!r:.1800}")
         finally:
             await notebook.disconnect()
     nbformat.stdin.close()

@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 
-from support import folder, until, start, validate
+from support import folder, saved, start, until, validate
 
 CELLS = ["import math", "a = 1\nb = 2\nc = 3", "last"]
 
@@ -66,15 +66,13 @@ async def main(client):
     rename(path, document(["import numpy", "a = 'there'\nb = 2\nc = 3", "last"]))
     both = ["import numpy", "a = 'there'\nb = 2\nc = 'here'", "last, here"]
     await until(lambda: sources(notebook) == both, "both edits")
-    await notebook.save()
-    assert on_disk(path) == both
+    await saved(notebook, lambda: on_disk(path) == both)
     validate(path)
 
     # Right before a save, with no time to notice: merged all the same, and answered.
     await cells[2].set_source("saved")
     write(path, document(["import scipy", *both[1:]]))
-    await notebook.save()
-    assert on_disk(path) == ["import scipy", both[1], "saved"]
+    await saved(notebook, lambda: on_disk(path) == ["import scipy", both[1], "saved"])
 
     # Two versions of one line: both stay, side by side, and the second says what it is.
     notebook, path = await opened(client)
@@ -82,10 +80,10 @@ async def main(client):
     rename(path, document([*CELLS[:2], "yours"]))
     await until(lambda: len(notebook.cells) == 4, "both versions")
     assert sources(notebook) == [*CELLS[:2], "mine", "yours"]
-    await notebook.save()
-    saved = json.load(open(path))["cells"]
-    assert [cell["metadata"].get("tags") for cell in saved] == [None, None, None, ["conflict"]]
-    assert "cell-2" in saved[3]["metadata"]["conflict"]
+    await saved(notebook, lambda: on_disk(path) == [*CELLS[:2], "mine", "yours"])
+    metadata = [cell["metadata"] for cell in json.load(open(path))["cells"]]
+    assert [it.get("tags") for it in metadata] == [None, None, None, ["conflict"]]
+    assert "cell-2" in metadata[3]["conflict"]
     validate(path)
 
     # git: another version is checked out while there are edits here.
@@ -114,8 +112,7 @@ async def main(client):
     assert open(path).read() == new, "there was nothing to save"
     assert [cell.id for cell in notebook.cells] == ids, "the same cells under the ids they have here"
     await list(notebook.cells)[0].set_source("formatted")
-    await notebook.save()
-    assert on_disk(path) == ["formatted", *CELLS[1:]]
+    await saved(notebook, lambda: on_disk(path) == ["formatted", *CELLS[1:]])
     assert open(path).read() == document(["formatted", *CELLS[1:]], ids, indent=4, language_info={"name": "python"})
 
     # Touched, or written again as it was: nothing to do.
@@ -147,8 +144,7 @@ async def main(client):
     await until(lambda: sources(notebook)[0] == "made again", "a file that was made again")
     os.remove(path)
     await list(notebook.cells)[0].set_source("not lost")
-    await notebook.save()
-    assert on_disk(path)[0] == "not lost"
+    await saved(notebook, lambda: os.path.exists(path) and on_disk(path)[0] == "not lost")
 
     # A link to the file stays one, and what is behind it is followed.
     notebook, path = await opened(client, "real.ipynb")
@@ -157,8 +153,8 @@ async def main(client):
     linked = await client.open_notebook(link)
     assert linked.notebook_id == notebook.notebook_id
     await list(linked.cells)[0].set_source("through the link")
-    await linked.save()
-    assert os.path.islink(link) and on_disk(path)[0] == "through the link"
+    await saved(linked, lambda: on_disk(path)[0] == "through the link")
+    assert os.path.islink(link)
     write(link, document(["written through the link", *CELLS[1:]]))
     await until(lambda: sources(notebook)[0] == "written through the link", "an edit through the link")
 

@@ -26,6 +26,16 @@ async def until(predicate, what):
         await asyncio.sleep(0.005)
 
 
+async def saved(notebook, predicate):
+    """Saves until a predicate over the file holds: now and then the client sends a request ahead of the edit that
+    was made before it, and `save` names no heads to wait for."""
+    for _ in range(3):
+        await notebook.save()
+        if predicate():
+            return
+    raise AssertionError("saved three times, and the edit is not in the file")
+
+
 async def run(cell):
     """Runs a cell and returns its result."""
     return await cell.run(LIMIT)

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::disk::{self, Author, Form};
 use crate::journal::JournalFolder;
 use crate::journal::sweep::sweep;
+use crate::leases::{Lease, Leases};
 use crate::paths;
 use crate::room::copies::NewCopy;
 use crate::room::core::{Content, Opening};
@@ -35,6 +36,8 @@ pub(crate) struct Directory {
     pub(crate) watch: FileWatch,
     /// Uploads that are under way.
     pub(crate) staging: Arc<Staging>,
+    /// Which files are this daemon's to write.
+    pub(crate) leases: Arc<Leases>,
     /// A std mutex: held for look-ups only, never across an await.
     index: Mutex<Index>,
 }
@@ -53,6 +56,8 @@ struct Index {
 struct Entry {
     inbox: Inbox,
     path: Option<PathBuf>,
+    /// That of `path`, if it could be had.
+    lease: Option<Arc<Lease>>,
 }
 
 /// Which room somebody wants.
@@ -73,6 +78,8 @@ pub(crate) struct Fresh {
     pub(crate) content: Content,
     /// Its journal, if it was open before. What that says counts, and the rest is for what it does not say.
     pub(crate) journal: Option<PathBuf>,
+    /// The lease of its file, if it could be had.
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 /// A room that was found or opened.
@@ -87,7 +94,9 @@ impl Directory {
     pub(crate) fn new(host: Host) -> Self {
         let journals = JournalFolder::new(&host.directories().base);
         let staging = Staging::new(&host.directories().base);
-        Self { host, journals, watch: FileWatch::default(), staging, index: Mutex::default() }
+        let leases = Arc::new(Leases::new(&host.directories().base));
+        let watch = FileWatch::default();
+        Self { host, journals, leases, watch, staging, index: Mutex::default() }
     }
 
     /// The room somebody wants.
@@ -138,10 +147,11 @@ impl Directory {
         index.rooms.get(&id).map(|entry| entry.inbox.clone())
     }
 
-    /// Removes journals nobody has wanted for long, in the background.
+    /// Removes journals nobody has wanted for long, and leases of daemons that are gone, in the background.
     pub(crate) fn sweep(self: &Arc<Self>) {
         let directory = self.clone();
         self.index().tasks.spawn_blocking(move || {
+            directory.leases.sweep();
             sweep(&directory.journals, |room, journal| {
                 let removed = directory.while_closed(room, || std::fs::remove_file(journal));
                 if let Some(Err(error)) = removed {
@@ -162,13 +172,15 @@ impl Directory {
         self.index().closed = true;
     }
 
-    /// Forgets a room that ends, unless another has its id by now.
-    pub(crate) fn forget(&self, id: Uuid, inbox: &Inbox) {
+    /// Forgets a room that ends, unless another has its id by now. The lease of its file is for whoever still
+    /// has something to write.
+    pub(crate) fn forget(&self, id: Uuid, inbox: &Inbox) -> Option<Arc<Lease>> {
         let mut index = self.index();
         if index.rooms.get(&id).is_some_and(|entry| entry.inbox.same_channel(inbox)) {
-            index.rooms.remove(&id);
             index.files.retain(|_, room| *room != id);
+            return index.rooms.remove(&id)?.lease;
         }
+        None
     }
 
     /// Carries out a save. A room that saves under another name gets that file for its own.
@@ -195,6 +207,12 @@ impl Directory {
             let plan = SavePlan { bound: true, ..plan };
             return disk::save(plan, target, None, blobs).await;
         }
+        let (leases, path) = (self.leases.clone(), target.clone());
+        let lease =
+            tokio::task::spawn_blocking(move || leases.take(&path).map_err(|holder| holder.report(&path)))
+                .await
+                .map_err(|error| SaveFailure::Io(format!("internal error: {error}")))?
+                .map_err(SaveFailure::Io)?;
         self.claim(&target, room)?;
         let result = disk::save(plan, target.clone(), before.clone().map(Form::File), blobs).await;
         let mut index = self.index();
@@ -206,6 +224,7 @@ impl Directory {
             && let Some(entry) = index.rooms.get_mut(&room)
         {
             entry.path = Some(target);
+            entry.lease = lease;
         }
         result
     }
@@ -229,6 +248,7 @@ impl Directory {
             ephemeral: true,
             content: Content::Copy(Box::new(copied)),
             journal: None,
+            lease: None,
         }))?;
         Ok(NewCopy { id, working_dir })
     }
@@ -269,7 +289,9 @@ impl Directory {
             at: disk::now(),
         };
         let (own_inbox, inbox) = mpsc::unbounded_channel();
-        index.rooms.insert(id, Entry { inbox: own_inbox.clone(), path: fresh.path.clone() });
+        index
+            .rooms
+            .insert(id, Entry { inbox: own_inbox.clone(), path: fresh.path.clone(), lease: fresh.lease });
         if let Some(path) = &fresh.path {
             index.files.insert(path.clone(), id);
         }

@@ -10,6 +10,7 @@ mod directory;
 mod disk;
 mod ids;
 mod journal;
+mod leases;
 mod merge;
 mod notebook_file;
 mod outputs;

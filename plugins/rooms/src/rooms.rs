@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use runtimed_plugin_api::{
-    Attached, CreateNotebook, Credit, Host, Join, JoinTarget, PeerLink, PluginError, Result, RoomReply,
-    RoomRequest, RoomSession, Rooms, async_trait,
+    Attached, CreateNotebook, Credit, ErrorCode, Host, Join, JoinTarget, PeerLink, PluginError, Result,
+    RoomReply, RoomRequest, RoomSession, Rooms, async_trait,
 };
+use serde_json::json;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -68,6 +69,19 @@ impl OpenNotebooks {
                 Err(_) => self.file(notebook_id.into(), working_dir).await?,
             },
         };
+        self.open(fresh).await
+    }
+
+    /// The room that is there for these, or a new one, with the lease of its file.
+    async fn open(&self, mut fresh: Fresh) -> Result<Found> {
+        if let Some(path) = fresh.path.clone() {
+            let leases = self.directory.leases.clone();
+            let taken = blocking(move || leases.take(&path).map_err(|holder| (holder.report(&path), holder)));
+            fresh.lease = taken.await?.map_err(|(report, holder)| {
+                PluginError::new(ErrorCode::Conflict, report)
+                    .detail(json!({"kind": "leased", "holder": holder}))
+            })?;
+        }
         self.directory.find(Wish::OrOpen(fresh))
     }
 
@@ -77,7 +91,10 @@ impl OpenNotebooks {
             true => None,
             false => self.kept(id).await?,
         };
-        self.directory.find(wish.map_or(Wish::Existing(id), Wish::OrOpen))
+        match wish {
+            Some(fresh) => self.open(fresh).await,
+            None => self.directory.find(Wish::Existing(id)),
+        }
     }
 
     /// How a room begins whose journal is there.
@@ -96,6 +113,7 @@ impl OpenNotebooks {
             ephemeral: false,
             content,
             journal: Some(journal),
+            lease: None,
         }))
     }
 
@@ -129,6 +147,7 @@ impl OpenNotebooks {
             ephemeral: create.ephemeral,
             content: Content::Seed { runtime, package_manager, dependencies: create.dependencies },
             journal: None,
+            lease: None,
         }
     }
 
@@ -151,7 +170,16 @@ impl OpenNotebooks {
             Place::Directory(folder) => (None, Some(folder), self.seed()),
         };
         let (id, journal) = journal.map(|journal| (journal.room, journal.path)).unzip();
-        Ok(Fresh { id, path, working_dir, environment_mode: None, ephemeral: false, content, journal })
+        Ok(Fresh {
+            id,
+            path,
+            working_dir,
+            environment_mode: None,
+            ephemeral: false,
+            content,
+            journal,
+            lease: None,
+        })
     }
 
     async fn inspect(&self, notebook_id: &str) -> Result<serde_json::Value> {

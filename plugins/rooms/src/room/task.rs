@@ -213,7 +213,7 @@ impl RoomTask {
                 Ok(begun) => begun,
                 Err(error) => {
                     tracing::warn!(room = %start.author.room, %error, "a room was not opened");
-                    start.directory.forget(start.author.room, &start.own_inbox);
+                    let _lease = start.directory.forget(start.author.room, &start.own_inbox);
                     return refuse(&mut start.inbox, &error).await;
                 }
             };
@@ -253,7 +253,8 @@ impl RoomTask {
             // Whoever opens the room next may read it as soon as this one is forgotten.
             journal.give_up_shortening();
         }
-        room.directory.forget(room.author.room, &room.own_inbox);
+        // For what is written to the file until the very end.
+        let _lease = room.directory.forget(room.author.room, &room.own_inbox);
         room.finish().await;
     }
 
@@ -564,7 +565,8 @@ impl RoomTask {
                     }
                 }
                 Effect::EndUpload { upload } => drop(self.uploads.remove(&upload)),
-                Effect::Forget => self.directory.forget(self.author.room, &self.own_inbox),
+                // A room that could not be loaded writes nothing, so its lease may go.
+                Effect::Forget => drop(self.directory.forget(self.author.room, &self.own_inbox)),
                 Effect::Dissolve => self.dissolved = true,
                 slow => self.start(slow),
             }
