@@ -96,7 +96,7 @@ pub(crate) fn reopen(
         JournalFile::create(folder.path(room, path), room)
     };
     let file = file.map_err(|error| unreadable(journal, &error))?;
-    let known = known(&folded, room);
+    let known = known(&folded, room, path);
     let (outside, blobs) = match comparison {
         Comparison::Changed(file, blobs) => (Some(*file), blobs),
         _ => (None, Vec::new()),
@@ -130,11 +130,14 @@ fn compare(path: &Path, folded: &Folded, room: Uuid) -> Comparison {
     }
 }
 
-/// The file as the room last read or wrote it: what both the journal's documents and the file began with.
-pub(crate) fn known(folded: &Folded, room: Uuid) -> Option<Known> {
+/// The file as the room last read or wrote it: what both the journal's documents and the file began with. One
+/// that was too large for the journal is read from `path`, if it is still there.
+pub(crate) fn known(folded: &Folded, room: Uuid, path: Option<&Path>) -> Option<Known> {
     let last: [u8; 32] = hex::decode(folded.file.digest.as_ref()?).ok()?.try_into().ok()?;
     let template = folded.template.as_ref().and_then(|packed| unpack(packed).ok());
-    let template = template.filter(|bytes| digest(bytes).0 == last);
+    let is_last = |bytes: &Vec<u8>| digest(bytes).0 == last;
+    let template =
+        template.filter(is_last).or_else(|| disk::access::read_if_there(path?).ok()?.filter(is_last));
     let mut notebook =
         template.and_then(|bytes| Some(disk::version(&bytes, room).ok()??.0.notebook)).unwrap_or_default();
     let names = folded.file.names.clone();

@@ -169,7 +169,7 @@ impl World {
         let held = Some(documents.heads());
         let path = folded.meta.path.clone();
         let left = Left {
-            known: crate::reopen::known(&folded, folded.room),
+            known: crate::reopen::known(&folded, folded.room, None),
             outside: None,
             meta: folded.meta,
             file: folded.file,
