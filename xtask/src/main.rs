@@ -12,6 +12,7 @@ mod fixtures;
 mod frozen;
 mod lint;
 mod quickstart;
+mod sim;
 mod stage;
 mod test;
 mod third_party;
@@ -55,6 +56,8 @@ enum Command {
     Fixtures,
     /// Keep the sources of the ABI as it is released today
     FreezeAbi,
+    /// Live random lives of a notebook's room: edits, partitions, crashes, disks that fail
+    Sim(sim::Options),
     /// Measure a release build: criterion inside, end to end through the real client
     Bench(bench::Options),
 }
@@ -80,6 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Fixtures => fixtures::build().map(|folder| println!("compiled {}", folder.display())),
         Command::FreezeAbi => frozen::freeze(),
+        Command::Sim(options) => sim::run(&options),
         Command::Bench(options) => bench::run(&options),
     }
 }

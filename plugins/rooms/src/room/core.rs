@@ -288,7 +288,7 @@ impl RoomCore {
 
     /// When [`Event::Tick`] must come at the latest.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        let peers = self.peers.values().map(Peer::deadline);
+        let peers = self.peers.values().map(|peer| peer.deadline(self.start_held));
         let questions = self.questions.values().map(|question| Some(question.until));
         let own = [
             self.kernel.deadline(),

@@ -100,9 +100,11 @@ impl Peer {
     }
 
     /// When something must be done about it if nothing comes from it: its request gives up waiting, its
-    /// upload has taken too long, or it gets the next message though it has not answered the last.
-    pub(crate) fn deadline(&self) -> Option<Moment> {
+    /// upload has taken too long, or it gets the next message though it has not answered the last. Nothing is
+    /// sent before `held`.
+    pub(crate) fn deadline(&self, held: Option<Moment>) -> Option<Moment> {
         let next_message = self.streams.deadline().filter(|_| !self.stale);
+        let next_message = next_message.map(|at| held.map_or(at, |held| held.max(at)));
         let expires = self.upload.as_ref().map(|upload| upload.expires);
         earliest([self.blocked.as_ref().map(|(_, until)| *until), next_message, expires])
     }

@@ -242,13 +242,14 @@ impl RoomCore {
             return;
         }
         let message = self.documents.generate(stream, line, self.now);
-        let answered = message.is_some();
+        // A client that came with changes of its own may have nothing to say to ours.
+        let has_all = stream == Stream::Notebook && asked && self.documents.has_notebook(line);
         if let Some(message) = message {
             self.send(id, stream.frame_type(), message);
         }
         match stream {
-            // It said what it has, and there was nothing to add.
-            Stream::Notebook if asked && !answered => {
+            // It said what it has, and what it lacked is on its way.
+            Stream::Notebook if has_all => {
                 self.report_progress(id, |status| status.notebook_doc = NotebookPhase::Interactive);
             }
             Stream::Runtime if asked => {

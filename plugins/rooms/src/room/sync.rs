@@ -194,6 +194,11 @@ impl Documents {
         }
     }
 
+    /// Whether a client has the whole notebook as soon as it reads what was sent.
+    pub(crate) fn has_notebook(&mut self, line: &Line) -> bool {
+        line.sync.is_caught_up(&mut self.notebook)
+    }
+
     /// The next message for a client, if there is anything to say.
     pub(crate) fn generate(&mut self, stream: Stream, line: &mut Line, now: Moment) -> Option<Vec<u8>> {
         (line.asked, line.behind) = (false, false);

@@ -27,6 +27,7 @@ mod client;
 mod journal;
 mod outside;
 mod requests;
+mod sim;
 mod uploads;
 mod world;
 mod writers;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::documents::automerge::sync::{Message, State, SyncDoc as _};
 use runtimed_protocol::documents::notebook::{NewCell, Place};
 use runtimed_protocol::documents::runtime_state::Execution;
@@ -20,6 +21,8 @@ pub(super) struct Client {
     pub(super) runtime: RuntimeStateDoc,
     comms: CommsDoc,
     states: BTreeMap<u8, State>,
+    /// What the daemon said last that it has, by frame type.
+    pub(super) told: BTreeMap<u8, Vec<ChangeHash>>,
     pub(super) status: SyncStatus,
     /// Every `sync_status` in the order it came.
     pub(super) reports: Vec<SyncStatus>,
@@ -38,6 +41,7 @@ impl Client {
             runtime: RuntimeStateDoc::new(label).unwrap(),
             comms: CommsDoc::new(label).unwrap(),
             states: BTreeMap::new(),
+            told: BTreeMap::new(),
             status: SyncStatus::initial(InitialLoad::NotNeeded),
             reports: Vec::new(),
             frame_types: Vec::new(),
@@ -45,6 +49,16 @@ impl Client {
             anonymous: Vec::new(),
             requests: 0,
         }
+    }
+
+    /// Begins a connection with what was written here. The runtime state is the daemon's and comes anew: one that
+    /// could not write its journal may have lost some of it. What was asked before has no answer any more.
+    pub(super) fn reconnect(&mut self) {
+        let label = String::from_utf8(self.runtime.automerge().get_actor().to_bytes().to_vec()).unwrap();
+        self.runtime = RuntimeStateDoc::new(&label).unwrap();
+        self.states.clear();
+        self.answers.clear();
+        self.status = SyncStatus::initial(InitialLoad::NotNeeded);
     }
 
     /// Takes a frame; returns what the client says to it.
@@ -72,6 +86,7 @@ impl Client {
             FrameType::NOTEBOOK_SYNC | FrameType::RUNTIME_STATE_SYNC | FrameType::COMMS_SYNC => {
                 let state = self.states.entry(frame_type).or_default();
                 let message = Message::decode(payload).unwrap();
+                self.told.insert(frame_type, message.heads.clone());
                 match frame_type {
                     FrameType::NOTEBOOK_SYNC => sync(&mut self.notebook, state, message),
                     FrameType::RUNTIME_STATE_SYNC => sync(&mut self.runtime, state, message),

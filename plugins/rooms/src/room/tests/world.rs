@@ -73,6 +73,10 @@ pub(super) struct World {
     pub(super) no_journal: bool,
     /// Clients that take nothing at the moment: what is sent to them congests.
     pub(super) slow: BTreeSet<PeerId>,
+    /// Clients whose connections pass nothing, either way.
+    pub(super) cut: BTreeSet<PeerId>,
+    /// How many effects are still carried out; then the daemon is dead.
+    pub(super) effects_left: Option<usize>,
     /// What the next acquire fails with.
     pub(super) no_environment: Option<PluginError>,
     /// What the next start of a kernel fails with.
@@ -147,6 +151,8 @@ impl World {
             journal: header(opened).to_vec(),
             no_journal: false,
             slow: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            effects_left: None,
             no_environment: None,
             no_kernel: None,
             no_saves: VecDeque::new(),
@@ -202,6 +208,17 @@ impl World {
         let operator = format!("{name}:{:.8}", peer.0.simple());
         let identity = Identity { principal: "local:ana".to_owned(), operator, scope };
         self.clients.insert(peer, Client::new(&identity.label()));
+        self.event(Event::Joined { peer, identity });
+        peer
+    }
+
+    /// A client that was here connects once more, with all it has.
+    pub(super) fn rejoin(&mut self, mut client: Client) -> PeerId {
+        let peer = PeerId(self.ids.uuid());
+        client.reconnect();
+        let operator = format!("again:{:.8}", peer.0.simple());
+        let identity = Identity { principal: "local:ana".to_owned(), operator, scope: Scope::Owner };
+        self.clients.insert(peer, client);
         self.event(Event::Joined { peer, identity });
         peer
     }
@@ -291,11 +308,10 @@ impl World {
     /// Lets one thing happen. False if nothing is on its way.
     pub(super) fn step(&mut self) -> bool {
         let mut ways: Vec<Way> = Vec::new();
-        ways.extend(
-            self.to_room.iter().filter(|(_, frames)| !frames.is_empty()).map(|(peer, _)| Way::In(*peer)),
-        );
-        let out =
-            self.to_clients.iter().filter(|(peer, frames)| !frames.is_empty() && !self.slow.contains(peer));
+        let passes =
+            |(peer, frames): &(&PeerId, &VecDeque<_>)| !frames.is_empty() && !self.cut.contains(*peer);
+        ways.extend(self.to_room.iter().filter(passes).map(|(peer, _)| Way::In(*peer)));
+        let out = self.to_clients.iter().filter(passes).filter(|(peer, _)| !self.slow.contains(*peer));
         ways.extend(out.map(|(peer, _)| Way::Out(*peer)));
         if !self.from_kernel.is_empty() {
             ways.push(Way::Kernel);
@@ -339,9 +355,17 @@ impl World {
     pub(super) fn event(&mut self, event: Event) {
         self.next.push_back(event);
         while let Some(event) = self.next.pop_front() {
+            if self.is_dead() {
+                return;
+            }
             let effects = self.core.handle(self.now, event);
             self.perform(effects);
         }
+    }
+
+    /// Whether the daemon has carried out its last effect.
+    pub(super) fn is_dead(&self) -> bool {
+        self.effects_left == Some(0)
     }
 
     /// The kernel's process dies.
@@ -364,6 +388,11 @@ impl World {
         let later = effects.iter().skip(1).any(|effect| matches!(effect, Effect::Journal { .. }));
         assert!(!later, "what is told is in the journal before");
         for effect in effects {
+            match &mut self.effects_left {
+                None => {}
+                Some(0) => return,
+                Some(left) => *left -= 1,
+            }
             match effect {
                 Effect::Journal { .. } if self.no_journal => {
                     let failed = Event::JournalFailed { reason: "disk full".to_owned(), lost: false };
