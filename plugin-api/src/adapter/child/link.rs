@@ -3,7 +3,7 @@
 //! For: the daemon's end and the child's end alike; they differ in where a call is delivered ([`Delivery`]).
 //! Promises: every call has exactly one answer, at the latest when the link ends; a dropped reply cancels its
 //! call at the other end; nothing the other end sends can panic here or be kept without bound.
-//! Never: runs a plugin's code in the child; that is the [`Queue`]'s thread's and the plugin's own.
+//! Never: runs a plugin's code in the child; that is the [queue](super::queue)'s thread's and the plugin's own.
 
 use std::collections::HashMap;
 use std::future::Future;
