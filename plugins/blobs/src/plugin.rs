@@ -27,6 +27,10 @@ impl Plugin for BlobsPlugin {
     }
 
     async fn start(&self) -> Result<()> {
+        // Clients look for it once, when they connect, and read blobs over HTTP only if it is not there.
+        if let Err(error) = self.store.prepare() {
+            tracing::warn!(%error, "the folder of blobs was not made; the first blob will say why");
+        }
         // Listed now, before the first put can add one of ours; deleted without holding up the start.
         let unfinished = self.store.unfinished();
         let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);

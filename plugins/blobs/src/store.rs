@@ -50,6 +50,11 @@ impl Store {
         }
     }
 
+    /// Makes the store's folder.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        make_private_folder(self.layout.root())
+    }
+
     /// The store's file names.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
