@@ -42,6 +42,12 @@ fn two_clients_share_a_notebook() {
     script("sharing.py");
 }
 
+/// Every public name of the package, used by two clients at once and by five.
+#[test]
+fn the_whole_api_works_for_two_and_for_five_at_once() {
+    script("api.py");
+}
+
 #[test]
 fn files_are_opened_and_saved() {
     script("files.py");
