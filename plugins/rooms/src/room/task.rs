@@ -34,12 +34,17 @@ use super::revive::Actors;
 use crate::directory::Directory;
 use crate::disk::{self, Author};
 use crate::ids::{Ids, JobId, LaunchId, PeerId};
-use crate::journal::file::{Compacted, flush};
-use crate::journal::{JournalFile, JournalFolder, Record};
+use crate::journal::file::Compacted;
+use crate::journal::{JournalFile, JournalFolder};
 use crate::records::RecordStore;
 use crate::reopen::{Reopened, reopen};
 use crate::staging::Staged;
-use crate::watch::{self, Stamp, Watched};
+use crate::watch::{Stamp, Watched};
+
+mod following;
+mod journal;
+
+use self::following::Following;
 
 /// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
 const BURST: usize = 2048;
@@ -146,21 +151,6 @@ struct Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.link.close();
-    }
-}
-
-/// How a room learns that something happened to its file.
-enum Following {
-    Watched(#[expect(dead_code, reason = "held, never read: dropping it ends the watch")] Watched),
-    Polled(#[expect(dead_code, reason = "held, never read: dropping it ends the job")] Polling),
-}
-
-/// The job that looks at a file again and again. Ended when dropped.
-struct Polling(AbortHandle);
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -481,45 +471,6 @@ impl RoomTask {
         }
     }
 
-    /// Follows the notebook's file. Until it can be watched, it is looked at again and again.
-    fn follow_file(&mut self) {
-        let Some(path) = self.core.path().map(ToOwned::to_owned) else { return };
-        if matches!(&self.file, Some((own, Following::Watched(_))) if *own == path) {
-            return;
-        }
-        let (watch, inbox, watched) = (self.directory.watch.clone(), self.own_inbox.clone(), path.clone());
-        let job = self.jobs.spawn(async move {
-            let at = watched.clone();
-            let touched = move || {
-                // A room that is gone has nobody to tell.
-                let _ = inbox.send(Message::FileTouched);
-            };
-            let result = tokio::task::spawn_blocking(move || watch.watch(&at, touched)).await;
-            match result {
-                Ok(Ok(guard)) => Done::Watching(watched, guard),
-                Ok(Err(error)) => {
-                    tracing::debug!(path = %watched.display(), %error, "a notebook's file cannot be watched");
-                    let stamp = watch::changed(watched.clone(), None).await;
-                    Done::Touched(watched, stamp)
-                }
-                Err(_) => Done::Nothing,
-            }
-        });
-        self.file = Some((path, Following::Polled(Polling(job))));
-    }
-
-    fn poll_file(&mut self, path: PathBuf, last: Option<Stamp>) {
-        if let Some((own, following @ Following::Polled(_))) = &mut self.file
-            && *own == path
-        {
-            let job = self.jobs.spawn(async move {
-                let stamp = watch::changed(path.clone(), last).await;
-                Done::Touched(path, stamp)
-            });
-            *following = Following::Polled(Polling(job));
-        }
-    }
-
     /// Ends the room, or only answers those who asked for rest, once nothing is left to do.
     fn close_if_at_rest(&mut self) {
         if self.closing.is_empty() || !self.core.is_at_rest() {
@@ -571,91 +522,6 @@ impl RoomTask {
                 slow => self.start(slow),
             }
         }
-    }
-
-    fn append(&mut self, record: Record, path: Option<Option<PathBuf>>) {
-        if let Err(error) = self.try_append(record) {
-            tracing::warn!(%error, room = %self.author.room, "a journal could not be written");
-            // Before anything else: the next record must hold what this one did.
-            return self.next.push_front(Event::JournalFailed { reason: error.to_string(), lost: false });
-        }
-        self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
-        if let Some(path) = path {
-            self.name_journal(path);
-        }
-        if let Some(compaction) = self.journal.as_mut().and_then(JournalFile::compaction) {
-            self.jobs.spawn_blocking(|| Done::Compacted(compaction.run()));
-        }
-    }
-
-    fn try_append(&mut self, record: Record) -> io::Result<()> {
-        let record = record.finish().ok_or(io::ErrorKind::FileTooLarge)?;
-        let journal = match &mut self.journal {
-            Some(journal) => journal,
-            none => {
-                let journals = &self.directory.journals;
-                journals.make()?;
-                let path = journals.path(self.author.room, self.path.as_deref());
-                none.insert(JournalFile::create(path, self.author.room)?)
-            }
-        };
-        journal.append(&record)
-    }
-
-    /// The daemon may have been killed between a save under another name and the new name of the journal.
-    fn mend_name(&mut self) {
-        let name = self.directory.journals.path(self.author.room, self.path.as_deref());
-        if self.journal.as_ref().is_some_and(|journal| journal.path() != name) {
-            self.name_journal(self.path.clone());
-        }
-    }
-
-    /// The notebook has another file: its journal is found by that from now on.
-    fn name_journal(&mut self, path: Option<PathBuf>) {
-        let journals = &self.directory.journals;
-        if let Some(journal) = &mut self.journal
-            && let Err(error) = journals
-                .make_way(path.as_deref(), self.author.room)
-                .and_then(|()| journal.rename(journals.path(self.author.room, path.as_deref())))
-        {
-            tracing::warn!(%error, room = %self.author.room, "a journal keeps the name of the notebook's former file");
-        }
-        self.path = path;
-    }
-
-    /// Puts a shorter journal in place of a long one.
-    fn replace_journal(&mut self, compacted: Option<Compacted>) {
-        match self.journal.as_mut().map(|journal| journal.join(compacted)) {
-            Some(Ok(Some(replacement))) => {
-                self.jobs.spawn_blocking(|| Done::Replaced(replacement.run()));
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%error, room = %self.author.room, "a journal could not be shortened");
-            }
-            _ => {}
-        }
-    }
-
-    /// Makes what was appended survive a power cut, in the background. The receiver ends when that is done.
-    fn flush(&mut self) -> oneshot::Receiver<()> {
-        self.flush_at = None;
-        let (doing, done) = oneshot::channel();
-        let files = self.journal.as_mut().map(JournalFile::take_unflushed).unwrap_or_default();
-        if !files.is_empty() {
-            let blobs = self.host.blob_store();
-            self.jobs.spawn(async move {
-                // First what the documents refer to.
-                if let Some(blobs) = blobs
-                    && let Err(error) = blobs.flush().await
-                {
-                    tracing::warn!(%error, "blobs were not flushed");
-                }
-                let flushed = tokio::task::spawn_blocking(move || flush(&files)).await;
-                drop(doing);
-                Done::Flushed(flushed.unwrap_or_else(|error| Err(io::Error::other(error))))
-            });
-        }
-        done
     }
 
     fn send(&mut self, peer: PeerId, frame_type: u8, payload: Bytes) {
