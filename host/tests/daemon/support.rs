@@ -1,6 +1,6 @@
 //! A daemon to test, and a client that can say anything.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -143,11 +143,22 @@ impl Client {
 
     /// Reads a length-prefixed frame.
     pub(crate) fn receive(&mut self) -> Vec<u8> {
+        self.next().expect("the daemon goes on")
+    }
+
+    /// The next length-prefixed frame; none once the daemon has closed.
+    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
-        self.0.read_exact(&mut length).unwrap();
+        match self.0.read_exact(&mut length) {
+            // Reset: closed while we were still talking.
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                return None;
+            }
+            read => read.unwrap(),
+        }
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
         self.0.read_exact(&mut body).unwrap();
-        body
+        Some(body)
     }
 
     pub(crate) fn ask(&mut self, request: Value) -> Value {
@@ -161,7 +172,7 @@ impl Client {
         match self.0.read_to_end(&mut rest) {
             Ok(_) => rest,
             // Closed while we were still talking.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => rest,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => rest,
             Err(error) => panic!("the daemon did not close: {error}"),
         }
     }

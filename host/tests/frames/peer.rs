@@ -34,13 +34,13 @@ impl Peer {
 
     /// The next frame.
     pub(crate) fn receive(&mut self) -> (u8, Vec<u8>) {
-        let mut frame = self.client.receive();
-        (frame.remove(0), frame)
+        self.next().expect("the daemon goes on")
     }
 
-    /// Reads until the daemon closes.
-    pub(crate) fn ended(self) {
-        self.client.rest();
+    /// The next frame; none once the daemon has closed.
+    pub(crate) fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut frame = self.client.next()?;
+        Some((frame.remove(0), frame))
     }
 
     /// Sends a request and waits for its answer, without its id.
