@@ -9,30 +9,33 @@ use std::time::{Duration, Instant};
 
 use automerge::sync::{Message, State, SyncDoc};
 use automerge::transaction::Transactable;
-use automerge::{ActorId, AutoCommit, ObjId, ObjType, ROOT};
+use automerge::{ObjId, ObjType, ROOT};
 use criterion::{Bencher, BenchmarkId, Criterion, criterion_group, criterion_main};
 use runtimed_protocol::documents::notebook::{NewCell, Place};
 use runtimed_protocol::documents::sync::Incoming;
 use runtimed_protocol::documents::{Document, NotebookDoc, SyncPeer, automerge, json};
 
-/// Cells in the notebook. Automerge walks the operations of the object that a change touches, so what
-/// one cell has seen is its own topic; the edits go round all cells here.
+/// Cells in the notebook. The edits go round all of them, unless what one cell costs that has seen much is the topic:
+/// automerge walks the operations of the text that a change touches.
 const CELLS: usize = 1_000;
 
 /// A server and a client that agree on a notebook with a history.
 struct Pair {
     server: NotebookDoc,
     peer: SyncPeer,
-    /// The state of a server built on automerge alone.
+    client: NotebookDoc,
+    client_peer: SyncPeer,
+    /// The states of both when they are built on automerge alone.
     stock: State,
-    client: AutoCommit,
-    client_state: State,
+    client_stock: State,
+    /// The texts that are edited, one after the other.
     texts: Vec<ObjId>,
     edits: usize,
 }
 
 impl Pair {
-    fn new(changes: usize) -> Self {
+    /// After `changes` edits of `edited` cells.
+    fn new(changes: usize, edited: usize) -> Self {
         let mut server = NotebookDoc::new("n", "runtimed").unwrap();
         let cells: Vec<NewCell> = (0..CELLS)
             .map(|index| NewCell {
@@ -43,52 +46,65 @@ impl Pair {
             .collect();
         server.insert_cells(Place::End, &cells).unwrap();
         server.commit();
-        let mut client =
-            AutoCommit::load(&server.save()).unwrap().with_actor(ActorId::from(&b"local:a/b"[..]));
-        let parent = json::get_object(&client, &ROOT, "cells", ObjType::Map).unwrap();
+        let mut client = NotebookDoc::load(&server.save(), "local:a/b").unwrap();
+        let document = client.automerge_mut();
+        let parent = json::get_object(document, &ROOT, "cells", ObjType::Map).unwrap();
         let text = |cell: &NewCell| {
-            let cell = json::get_object(&client, &parent, cell.id.as_str(), ObjType::Map).unwrap();
-            json::get_object(&client, &cell, "source", ObjType::Text).unwrap()
+            let cell = json::get_object(document, &parent, cell.id.as_str(), ObjType::Map).unwrap();
+            json::get_object(document, &cell, "source", ObjType::Text).unwrap()
         };
-        let texts: Vec<ObjId> = cells.iter().map(text).collect();
+        let texts: Vec<ObjId> = cells.iter().take(edited).map(text).collect();
         for edit in 0..changes {
-            client.splice_text(&texts[edit % texts.len()], 0, 0, "x").unwrap();
-            client.commit();
+            document.splice_text(&texts[edit % edited], 0, 0, "x").unwrap();
+            document.commit();
         }
-        server.apply(client.get_changes(&[])).unwrap();
+        server.apply(document.get_changes(&[])).unwrap();
         let agreed = State { shared_heads: server.heads(), ..State::default() };
-        let peer = SyncPeer::new();
-        Self { server, peer, stock: agreed.clone(), client, client_state: agreed, texts, edits: 0 }
-    }
-
-    /// The client types a character; the frame it sends.
-    fn edit(&mut self) -> Vec<u8> {
-        self.edits += 1;
-        self.client.splice_text(&self.texts[self.edits % self.texts.len()], 0, 0, "x").unwrap();
-        self.client.sync().generate_sync_message(&mut self.client_state).unwrap().encode()
-    }
-
-    fn answer(&mut self, frame: Option<Vec<u8>>) {
-        if let Some(frame) = frame {
-            let message = Message::decode(&frame).unwrap();
-            self.client.sync().receive_sync_message(&mut self.client_state, message).unwrap();
+        let mut pair = Self {
+            server,
+            peer: SyncPeer::new(),
+            client,
+            client_peer: SyncPeer::new(),
+            stock: agreed.clone(),
+            client_stock: agreed,
+            texts,
+            edits: 0,
+        };
+        // The first exchanges settle capabilities and shared heads.
+        for _ in 0..3 {
+            pair.ours();
+            pair.stock();
         }
+        pair
+    }
+
+    /// The client types a character.
+    fn edit(&mut self) {
+        self.edits += 1;
+        let text = &self.texts[self.edits % self.texts.len()];
+        self.client.automerge_mut().splice_text(text, 0, 0, "x").unwrap();
+        self.client.commit();
     }
 
     fn ours(&mut self) -> (Duration, Duration) {
-        let frame = self.edit();
+        self.edit();
+        let frame = self.client_peer.generate(&mut self.client).unwrap();
         let start = Instant::now();
         let incoming = Incoming::decode(&frame).unwrap();
         black_box(self.peer.receive_from(&mut self.server, incoming, "local:a").unwrap());
         let received = start.elapsed();
         let reply = self.peer.generate(&mut self.server);
         let total = start.elapsed();
-        self.answer(reply);
+        if let Some(reply) = reply {
+            self.client_peer.receive(&mut self.client, Incoming::decode(&reply).unwrap()).unwrap();
+        }
         (received, total - received)
     }
 
     fn stock(&mut self) -> (Duration, Duration) {
-        let frame = self.edit();
+        self.edit();
+        let client = self.client.automerge_mut();
+        let frame = client.sync().generate_sync_message(&mut self.client_stock).unwrap().encode();
         let start = Instant::now();
         let message = Message::decode(&frame).unwrap();
         let server = self.server.automerge_mut();
@@ -96,7 +112,10 @@ impl Pair {
         let received = start.elapsed();
         let reply = server.sync().generate_sync_message(&mut self.stock).map(Message::encode);
         let total = start.elapsed();
-        self.answer(reply);
+        if let Some(reply) = reply {
+            let message = Message::decode(&reply).unwrap();
+            client.sync().receive_sync_message(&mut self.client_stock, message).unwrap();
+        }
         (received, total - received)
     }
 
@@ -119,9 +138,12 @@ impl Pair {
         let start = Instant::now();
         let frame = self.peer.generate(&mut self.server);
         let took = start.elapsed();
-        self.answer(frame);
-        let reply = self.client.sync().generate_sync_message(&mut self.client_state).unwrap().encode();
-        self.peer.receive(&mut self.server, Incoming::decode(&reply).unwrap()).unwrap();
+        if let Some(frame) = frame {
+            self.client_peer.receive(&mut self.client, Incoming::decode(&frame).unwrap()).unwrap();
+        }
+        if let Some(reply) = self.client_peer.generate(&mut self.client) {
+            self.peer.receive(&mut self.server, Incoming::decode(&reply).unwrap()).unwrap();
+        }
         took
     }
 }
@@ -130,22 +152,13 @@ impl Pair {
 type Step = fn(&mut Pair) -> Duration;
 
 /// Measures `step`, starting over before the history has grown by a tenth or by 1,000 changes.
-fn measure(bench: &mut Bencher<'_>, changes: usize, step: Step) {
+fn measure(bench: &mut Bencher<'_>, changes: usize, edited: usize, step: Step) {
     let mut pair: Option<Pair> = None;
     bench.iter_custom(|count| {
         let mut spent = Duration::ZERO;
         for _ in 0..count {
             let fresh = pair.take().filter(|pair| pair.edits < 1_000.max(changes / 10));
-            let current = pair.insert(fresh.unwrap_or_else(|| {
-                let mut pair = Pair::new(changes);
-                // The first exchanges settle capabilities and shared heads.
-                for _ in 0..3 {
-                    pair.ours();
-                    pair.stock();
-                }
-                pair
-            }));
-            spent += step(current);
+            spent += step(pair.insert(fresh.unwrap_or_else(|| Pair::new(changes, edited))));
         }
         spent
     });
@@ -154,9 +167,10 @@ fn measure(bench: &mut Bencher<'_>, changes: usize, step: Step) {
 fn frames(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
     group.sample_size(10);
+    let receive: Step = |pair| pair.ours().0;
     for changes in [100, 100_000] {
         let steps: [(&str, Step); 6] = [
-            ("receive", |pair| pair.ours().0),
+            ("receive", receive),
             ("reply", |pair| pair.ours().1),
             ("broadcast", Pair::broadcast),
             ("journal", Pair::journal),
@@ -164,8 +178,13 @@ fn frames(criterion: &mut Criterion) {
             ("reply, automerge alone", |pair| pair.stock().1),
         ];
         for (name, step) in steps {
-            group.bench_function(BenchmarkId::new(name, changes), |bench| measure(bench, changes, step));
+            let id = BenchmarkId::new(name, changes);
+            group.bench_function(id, |bench| measure(bench, changes, CELLS, step));
         }
+    }
+    for changes in [100, 10_000] {
+        let id = BenchmarkId::new("receive, all edits in one cell", changes);
+        group.bench_function(id, |bench| measure(bench, changes, 1, receive));
     }
     group.finish();
 }
