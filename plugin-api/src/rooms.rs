@@ -32,8 +32,9 @@ pub trait Rooms: Send + Sync + 'static {
 
 /// The host's side of one connection. Dropping every clone ends nothing; [`PeerLink::close`] does.
 pub trait PeerLink: Send + Sync + 'static {
-    /// Queues a frame for the client. Never blocks and never refuses: the credit that is left says
-    /// when to stop and wait for [`RoomSession::writable`].
+    /// Queues a frame for the client. Never blocks and never refuses: the credit that is left for frames
+    /// of this type says when to stop sending them and wait for [`RoomSession::writable`]. Types may differ
+    /// in credit, and some overtake others.
     fn send(&self, frame_type: u8, payload: Bytes) -> Credit;
 
     /// Lets the host deliver `bytes` more to [`RoomSession::receive`].
@@ -49,7 +50,7 @@ pub trait RoomSession: Send + Sync + 'static {
     /// Takes a frame from the client. Never blocks. Returns the credit that is left.
     fn receive(&self, frame_type: u8, payload: Bytes) -> Credit;
 
-    /// The link's egress queue has room again after it had run out of credit.
+    /// The link's egress queue has room again, for frames of every type, after one had run out of credit.
     fn writable(&self);
 
     /// The connection is gone. Returns once the room has forgotten the peer.

@@ -46,6 +46,13 @@ impl FrameType {
     /// Automerge sync message of the comments document; both ways.
     pub const COMMENTS_SYNC: u8 = 0x0A;
 
+    /// Whether a frame to a client may overtake what waits for it: edits, answers, and where others are.
+    /// Edits and answers keep their order among each other. What says how far the client is, or belongs to
+    /// a widget, never comes before the state that it speaks of, so it does not overtake.
+    pub fn is_urgent(frame_type: u8) -> bool {
+        matches!(frame_type, Self::NOTEBOOK_SYNC | Self::RESPONSE | Self::PRESENCE)
+    }
+
     /// The longest payload of `frame_type` in bytes, without the type byte; none for an unknown type,
     /// whose payload is discarded.
     pub fn payload_max(frame_type: u8) -> Option<usize> {

@@ -21,6 +21,7 @@ mod scripts;
 
 mod peer;
 mod requests;
+mod slow;
 mod uploads;
 mod writers;
 
@@ -28,11 +29,16 @@ use support::Daemon;
 
 /// A daemon with the staged plugins and no environments; none if nothing is staged.
 fn start() -> Option<Daemon> {
+    start_with(r#"{ "install_default_data_packages": false, "uv_pool_size": 0 }"#)
+}
+
+/// The same with other settings.
+fn start_with(settings: &str) -> Option<Daemon> {
     if std::env::var_os("RUNTIMED_TEST_DIST").is_none() {
         eprintln!("skipped: no staged build here. `cargo xtask test` makes one.");
         return None;
     }
-    Some(scripts::start(r#"{ "install_default_data_packages": false, "uv_pool_size": 0 }"#, |_| {}))
+    Some(scripts::start(settings, |_| {}))
 }
 
 /// Ends a daemon, and sees that it ends well.

@@ -1,5 +1,7 @@
-//! A client that sends typed frames and reads the answers to its requests.
+//! A client that sends typed frames and reads the answers to its requests, and the documents it has.
 
+use runtimed_protocol::documents::sync::Incoming;
+use runtimed_protocol::documents::{Document, SyncPeer};
 use runtimed_protocol::frame::{FrameType, typed_header};
 use runtimed_protocol::put_blob::{PutBlob, PutBlobHeader};
 use serde_json::{Value, json};
@@ -72,5 +74,44 @@ impl Peer {
                 }
             }
         }
+    }
+}
+
+/// One document of a client.
+pub(crate) struct Replica<D> {
+    pub(crate) document: D,
+    pub(crate) sync: SyncPeer,
+    frame_type: u8,
+}
+
+impl<D: Document> Replica<D> {
+    pub(crate) fn new(document: D, frame_type: u8) -> Self {
+        Self { document, sync: SyncPeer::new(), frame_type }
+    }
+
+    /// Says what is new.
+    pub(crate) fn speak(&mut self, peer: &mut Peer) {
+        if let Some(message) = self.sync.generate(&mut self.document) {
+            peer.send(self.frame_type, &message);
+        }
+    }
+
+    /// Takes a frame, if it is this document's, and answers.
+    pub(crate) fn hear(&mut self, peer: &mut Peer, (frame_type, payload): &(u8, Vec<u8>)) -> bool {
+        if *frame_type == self.frame_type {
+            self.sync.receive(&mut self.document, Incoming::decode(payload).unwrap()).unwrap();
+            self.speak(peer);
+        }
+        *frame_type == self.frame_type
+    }
+
+    /// Synchronizes until the document is as wanted; returns how many messages it took.
+    pub(crate) fn until(&mut self, peer: &mut Peer, wanted: impl Fn(&D) -> bool) -> usize {
+        let mut messages = 0;
+        while !wanted(&self.document) {
+            let frame = peer.receive();
+            messages += usize::from(self.hear(peer, &frame));
+        }
+        messages
     }
 }

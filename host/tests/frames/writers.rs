@@ -2,51 +2,11 @@
 
 use runtimed_protocol::documents::notebook::{NewCell, Place};
 use runtimed_protocol::documents::runtime_state::KernelState;
-use runtimed_protocol::documents::sync::Incoming;
-use runtimed_protocol::documents::{Document, NotebookDoc, RuntimeStateDoc, SyncPeer};
+use runtimed_protocol::documents::{Document, NotebookDoc, RuntimeStateDoc};
 use runtimed_protocol::frame::FrameType;
 use serde_json::json;
 
-use crate::peer::Peer;
-
-/// One document of a client.
-struct Replica<D> {
-    document: D,
-    sync: SyncPeer,
-    frame_type: u8,
-}
-
-impl<D: Document> Replica<D> {
-    fn new(document: D, frame_type: u8) -> Self {
-        Self { document, sync: SyncPeer::new(), frame_type }
-    }
-
-    /// Says what is new.
-    fn speak(&mut self, peer: &mut Peer) {
-        if let Some(message) = self.sync.generate(&mut self.document) {
-            peer.send(self.frame_type, &message);
-        }
-    }
-
-    /// Takes a frame, if it is this document's, and answers.
-    fn hear(&mut self, peer: &mut Peer, (frame_type, payload): &(u8, Vec<u8>)) -> bool {
-        if *frame_type == self.frame_type {
-            self.sync.receive(&mut self.document, Incoming::decode(payload).unwrap()).unwrap();
-            self.speak(peer);
-        }
-        *frame_type == self.frame_type
-    }
-
-    /// Synchronizes until the document is as wanted; returns how many messages it took.
-    fn until(&mut self, peer: &mut Peer, wanted: impl Fn(&D) -> bool) -> usize {
-        let mut messages = 0;
-        while !wanted(&self.document) {
-            let frame = peer.receive();
-            messages += usize::from(self.hear(peer, &frame));
-        }
-        messages
-    }
-}
+use crate::peer::{Peer, Replica};
 
 #[test]
 fn what_a_client_writes_into_the_runtime_state_is_dropped_and_it_hears_on() {

@@ -234,6 +234,7 @@ impl RoomCore {
             _ => {}
         }
         let _ = core.documents.take_changed();
+        core.fall_asleep();
         core.journal();
         let effects = std::mem::take(&mut core.effects);
         Ok((core, effects))
@@ -249,8 +250,8 @@ impl RoomCore {
             Event::Joined { peer, identity } => self.peer_joined(peer, identity),
             Event::Left { peer, keep_alive } => self.peer_left(peer, keep_alive),
             Event::Frame { peer, frame_type, payload } => self.frame(peer, frame_type, payload),
-            Event::Congested { peer } => self.set_stale(peer, true),
-            Event::Writable { peer } => self.set_stale(peer, false),
+            Event::Congested { peer, frame_type } => self.congested(peer, frame_type),
+            Event::Writable { peer } => self.writable(peer),
             Event::Loaded(result) => self.loaded(result),
             Event::Environment { launch, result } => self.environment_came(launch, result),
             Event::Progress { launch, progress } => self.environment_progressed(launch, &progress),
@@ -408,16 +409,16 @@ impl RoomCore {
         self.effects.push(Effect::Send { peer, frame_type, payload: payload.into() });
     }
 
-    /// Sends a presence message.
+    /// Sends a presence message to those who take it.
     pub(super) fn tell(&mut self, to: To, message: &Presence) {
         let Ok(payload) = message.encode().map(Bytes::from) else { return };
-        for &peer in self.peers.keys() {
+        for (&peer, it) in &self.peers {
             let hears = match to {
                 To::All => true,
                 To::AllBut(other) => other != peer,
                 To::Only(one) => one == peer,
             };
-            if hears {
+            if hears && !it.missed_presence {
                 self.effects.push(Effect::Send {
                     peer,
                     frame_type: runtimed_protocol::frame::FrameType::PRESENCE,

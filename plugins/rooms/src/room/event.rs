@@ -32,9 +32,9 @@ pub(crate) enum Event {
     Left { peer: PeerId, keep_alive: Duration },
     /// A client sent a frame.
     Frame { peer: PeerId, frame_type: u8, payload: Bytes },
-    /// What was sent to a client is more than it takes at the moment.
-    Congested { peer: PeerId },
-    /// A client takes more again.
+    /// What was sent to a client is more than it takes of this type of frame at the moment.
+    Congested { peer: PeerId, frame_type: u8 },
+    /// A client takes more again, of everything.
     Writable { peer: PeerId },
     /// The notebook's file was read, or why not.
     Loaded(Result<Box<Loaded>, String>),

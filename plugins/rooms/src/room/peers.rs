@@ -1,8 +1,7 @@
 //! The connections of a room.
 //!
 //! For: what the room knows of each client, and how far that client has come.
-//! Promises: phases only go forward; a client that cannot take more is marked and left alone, never
-//! waited for.
+//! Promises: phases only go forward; what a client cannot take is marked and left out, never waited for.
 
 use bytes::Bytes;
 use runtimed_protocol::identity;
@@ -71,9 +70,8 @@ pub(crate) struct Peer {
     pub(crate) blocked: Option<(RequestEnvelope, Moment)>,
     /// Frames that wait for the notebook's file.
     pub(crate) held: Vec<(u8, Bytes)>,
-    /// It cannot take more at the moment. Documents are not sent; when it can again, one message each
-    /// brings it up to date.
-    pub(crate) stale: bool,
+    /// It cannot take presence at the moment. When it can again, a snapshot brings it up to date.
+    pub(crate) missed_presence: bool,
     /// Whether a frame of an upload is being stored.
     pub(crate) uploading: bool,
     /// Its upload in parts.
@@ -92,7 +90,7 @@ impl Peer {
             lane: Lane::default(),
             blocked: None,
             held: Vec::new(),
-            stale: false,
+            missed_presence: false,
             uploading: false,
             upload: None,
             expired: None,
@@ -103,8 +101,7 @@ impl Peer {
     /// upload has taken too long, or it gets the next message though it has not answered the last. Nothing is
     /// sent before `held`.
     pub(crate) fn deadline(&self, held: Option<Moment>) -> Option<Moment> {
-        let next_message = self.streams.deadline().filter(|_| !self.stale);
-        let next_message = next_message.map(|at| held.map_or(at, |held| held.max(at)));
+        let next_message = self.streams.deadline().map(|at| held.map_or(at, |held| held.max(at)));
         let expires = self.upload.as_ref().map(|upload| upload.expires);
         earliest([self.blocked.as_ref().map(|(_, until)| *until), next_message, expires])
     }

@@ -57,6 +57,13 @@ impl Board {
 
     /// Everybody but `peer`, if there is anybody.
     pub(crate) fn others(&self, peer: PeerId) -> Option<Presence> {
+        let snapshot = self.snapshot(peer);
+        let anybody = matches!(&snapshot, Presence::Snapshot { peers, .. } if !peers.is_empty());
+        anybody.then_some(snapshot)
+    }
+
+    /// Everybody but `peer`.
+    pub(crate) fn snapshot(&self, peer: PeerId) -> Presence {
         let daemon = self.kernel.iter().map(|kernel| PresencePeer {
             peer_id: DAEMON_PEER.to_owned(),
             peer_label: DAEMON_PEER.to_owned(),
@@ -69,8 +76,7 @@ impl Board {
             actor_label: Some(it.actor_label.clone()),
             channels: it.channels.values().cloned().collect(),
         });
-        let peers: Vec<_> = daemon.chain(others).collect();
-        (!peers.is_empty()).then(|| Presence::Snapshot { peer_id: DAEMON_PEER.to_owned(), peers })
+        Presence::Snapshot { peer_id: DAEMON_PEER.to_owned(), peers: daemon.chain(others).collect() }
     }
 
     /// Forgets a peer whose connection ended.

@@ -138,10 +138,22 @@ impl RoomCore {
         }
     }
 
-    /// Notes whether a client can take more documents.
-    pub(super) fn set_stale(&mut self, id: PeerId, stale: bool) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.stale = stale;
+    /// A client cannot take more frames of a type. What can be made good in one message is left out.
+    pub(super) fn congested(&mut self, id: PeerId, frame_type: u8) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(stream) = Stream::of(frame_type) {
+            peer.streams.line(stream).stale = true;
+        }
+        peer.missed_presence |= frame_type == FrameType::PRESENCE;
+    }
+
+    /// A client takes everything again.
+    pub(super) fn writable(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.streams.refresh();
+        if std::mem::take(&mut peer.missed_presence) {
+            let others = self.presence.snapshot(id);
+            self.tell(To::Only(id), &others);
         }
     }
 
@@ -238,7 +250,7 @@ impl RoomCore {
         line.behind |= changed && line.open;
         let asked = line.asked;
         let held = stream == Stream::Runtime && self.start_held.is_some() && !asked;
-        if peer.stale || held || !line.is_due(self.now) {
+        if held || !line.is_due(self.now) {
             return;
         }
         let message = self.documents.generate(stream, line, self.now);

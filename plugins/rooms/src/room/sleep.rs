@@ -2,8 +2,8 @@
 //!
 //! For: a daemon that was used for a week and holds in memory what is used today.
 //! Promises: a room that nobody is in, without a kernel and with nothing to save, leaves memory; its journal
-//! brings it back as it was.
-//! Never: a room that keeps no journal, or whose journal lacks something.
+//! brings it back as it was. One that was never to be kept is gone then.
+//! Never: a room whose journal lacks something.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use super::kernel::Stage;
 pub(in crate::room) const AWAKE: Duration = Duration::from_secs(5 * 60);
 
 impl RoomCore {
-    /// Leaves memory, once there has been nothing to do for long enough: the end of every event.
+    /// Leaves memory, once there has been nothing to do for long enough: the end of every event, and of the
+    /// beginning, since nothing else may ever happen.
     pub(super) fn fall_asleep(&mut self) {
         if !self.is_of_no_use() {
             self.sleep_at = None;
@@ -41,6 +42,6 @@ impl RoomCore {
             && self.tasks.is_empty()
             && saved
             && self.saving.is_at_rest()
-            && self.durable.is_sound()
+            && (self.is_ephemeral() || self.durable.is_sound())
     }
 }

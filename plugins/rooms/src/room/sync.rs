@@ -56,6 +56,9 @@ pub(crate) struct Line {
     pub(crate) asked: bool,
     /// The document changed, and the client does not know yet.
     pub(crate) behind: bool,
+    /// The client cannot take more of this at the moment. When it can again, one message brings it up to
+    /// date.
+    pub(crate) stale: bool,
     /// Until when the client is given time to answer the last message before it gets the next.
     pub(crate) awaiting: Option<Moment>,
 }
@@ -83,14 +86,21 @@ impl Stream {
 impl Line {
     /// Whether a message may be sent now, and there may be something to say.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
-        self.open && (self.asked || self.behind && self.awaiting.is_none_or(|until| until <= now))
+        self.open
+            && !self.stale
+            && (self.asked || self.behind && self.awaiting.is_none_or(|until| until <= now))
     }
 }
 
 impl Streams {
     /// When the next message must be sent though the last one is not answered.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        earliest(self.0.iter().filter(|line| line.behind).map(|line| line.awaiting))
+        earliest(self.0.iter().filter(|line| line.behind && !line.stale).map(|line| line.awaiting))
+    }
+
+    /// The client takes more of every document again.
+    pub(crate) fn refresh(&mut self) {
+        self.0.iter_mut().for_each(|line| line.stale = false);
     }
 
     /// The line of one document.

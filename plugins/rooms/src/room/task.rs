@@ -528,7 +528,7 @@ impl RoomTask {
         if let Some(outbox) = self.outboxes.get(&peer)
             && outbox.link.send(frame_type, payload) <= 0
         {
-            self.next.push_back(Event::Congested { peer });
+            self.next.push_back(Event::Congested { peer, frame_type });
         }
     }
 

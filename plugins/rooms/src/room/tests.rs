@@ -10,6 +10,7 @@ use runtimed_protocol::documents::automerge::{ActorId, Change, ExpandedChange, R
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState, Status};
 use runtimed_protocol::documents::{ContentRef, Document, NotebookDoc, Output};
 use runtimed_protocol::frame::FrameType;
+use runtimed_protocol::presence::{Presence, PresenceData, PresenceUpdate};
 use runtimed_protocol::response::{NotebookResponse as Response, SaveBlocked};
 use runtimed_protocol::session_control::InitialLoad;
 use serde_json::json;
@@ -263,18 +264,70 @@ fn a_slow_window_is_not_waited_for_and_catches_up_with_one_message() {
         let execution = world.run(ana, &format!("value {number}"));
         assert_eq!(world.client(ana).execution(&execution).status, Status::Done);
     }
-    // Whatever had been sent before it was known to be slow.
-    world.slow.remove(&bob);
-    world.settle();
     let before = world.client(bob).frame_types.len();
-    world.event(Event::Writable { peer: bob });
+    world.catch_up(bob);
     world.settle();
     let since = world.client(bob).frame_types[before..].to_vec();
     for stream in [FrameType::NOTEBOOK_SYNC, FrameType::RUNTIME_STATE_SYNC] {
-        assert!(since.iter().filter(|&&frame| frame == stream).count() <= 2, "{since:?}");
+        // The one that was on its way, one for everything since, and one that says that it arrived.
+        assert!(since.iter().filter(|&&frame| frame == stream).count() <= 3, "{since:?}");
     }
     let ana = world.client(ana).runtime.to_json();
     assert_eq!(world.client(bob).runtime.to_json(), ana);
+}
+
+#[test]
+fn a_window_that_cannot_take_outputs_gets_edits_and_answers_all_the_same() {
+    let mut world = World::create(43);
+    let (ana, bob) = (world.join("ana"), world.join("bob"));
+    world.settle();
+    world.behind.insert(bob);
+    let states = |world: &mut World| {
+        let frames = world.client(bob).frame_types.iter();
+        frames.filter(|frame_type| !FrameType::is_urgent(**frame_type)).count()
+    };
+    let before = states(&mut world);
+    for number in 0..20 {
+        let execution = world.run(ana, &format!("value {number}"));
+        assert_eq!(world.client(ana).execution(&execution).status, Status::Done);
+        // What was typed, and that it ran.
+        let seen = world.client(ana).notebook.to_json();
+        assert_eq!(world.client(bob).notebook.to_json(), seen);
+    }
+    let running = world.run(ana, "loop");
+    assert_eq!(world.ask(bob, json!({"action": "interrupt_execution"})), Response::InterruptSent);
+    assert_eq!(world.client(ana).execution(&running).status, Status::Error);
+    assert_eq!(states(&mut world), before);
+
+    world.catch_up(bob);
+    world.settle();
+    // The message that was on its way, and one for everything since.
+    assert_eq!(states(&mut world), before + 2, "{:?}", world.client(bob).frame_types);
+    let ana = world.client(ana).runtime.to_json();
+    assert_eq!(world.client(bob).runtime.to_json(), ana);
+}
+
+#[test]
+fn a_window_that_missed_where_others_were_gets_a_snapshot() {
+    let mut world = World::create(44);
+    let (ana, bob) = (world.join("ana"), world.join("bob"));
+    world.settle();
+    world.slow.insert(bob);
+    for line in 0..100 {
+        let data = PresenceData::Cursor { cell_id: "a".to_owned(), line, column: 0 };
+        let update =
+            PresenceUpdate { peer_id: "local".to_owned(), peer_label: None, actor_label: None, data };
+        let payload = Presence::Update(update).encode().unwrap();
+        world.send(ana, Some((FrameType::PRESENCE, payload.into())));
+        world.settle();
+    }
+    let before = world.client(bob).presence.len();
+    world.catch_up(bob);
+    world.settle();
+    let since = &world.client(bob).presence[before..];
+    let [Presence::Update(_), Presence::Snapshot { peers, .. }] = since else { panic!("{since:?}") };
+    let cursor = PresenceData::Cursor { cell_id: "a".to_owned(), line: 99, column: 0 };
+    assert!(peers.iter().any(|peer| peer.channels == [cursor.clone()]), "{peers:?}");
 }
 
 #[test]

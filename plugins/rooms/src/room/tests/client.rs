@@ -9,6 +9,7 @@ use runtimed_protocol::documents::notebook::{NewCell, Place};
 use runtimed_protocol::documents::runtime_state::Execution;
 use runtimed_protocol::documents::{CommsDoc, Document, NotebookDoc, Output, RuntimeStateDoc};
 use runtimed_protocol::frame::FrameType;
+use runtimed_protocol::presence::Presence;
 use runtimed_protocol::response::{NotebookResponse, ResponseEnvelope};
 use runtimed_protocol::session_control::{
     InitialLoad, NotebookPhase, RuntimePhase, SessionControl, SyncStatus,
@@ -28,6 +29,8 @@ pub(super) struct Client {
     pub(super) reports: Vec<SyncStatus>,
     /// The types of every frame that came.
     pub(super) frame_types: Vec<u8>,
+    /// Every presence message that came.
+    pub(super) presence: Vec<Presence>,
     pub(super) answers: BTreeMap<String, NotebookResponse>,
     /// Answers without an id.
     pub(super) anonymous: Vec<NotebookResponse>,
@@ -45,6 +48,7 @@ impl Client {
             status: SyncStatus::initial(InitialLoad::NotNeeded),
             reports: Vec::new(),
             frame_types: Vec::new(),
+            presence: Vec::new(),
             answers: BTreeMap::new(),
             anonymous: Vec::new(),
             requests: 0,
@@ -93,6 +97,10 @@ impl Client {
                     _ => sync(&mut self.comms, state, message),
                 }
                 self.sync_frame(frame_type)
+            }
+            FrameType::PRESENCE => {
+                self.presence.push(Presence::decode(payload).unwrap());
+                None
             }
             _ => None,
         }

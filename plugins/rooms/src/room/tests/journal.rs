@@ -198,6 +198,26 @@ fn a_room_of_no_use_leaves_memory_and_comes_back() {
 }
 
 #[test]
+fn a_room_that_nothing_is_kept_of_is_gone_when_it_leaves_memory() {
+    let mut world = World::ephemeral(8, super::seeded());
+    let empty = world.journal.clone();
+    let ana = world.join("ana");
+    world.settle();
+    world.run(ana, "value 1");
+    world.pass(AWAKE * 2);
+    assert!(!world.dissolved, "somebody is here");
+    world.leave(ana);
+    world.pass(KEEP_ALIVE + AWAKE - SECOND);
+    assert!(world.kernel.is_none() && !world.dissolved, "somebody may come back");
+    world.pass(SECOND * 2);
+    assert!(world.dissolved && world.journal == empty);
+
+    let mut world = World::ephemeral(9, super::seeded());
+    world.pass(AWAKE + SECOND);
+    assert!(world.dissolved, "whoever opened it never came");
+}
+
+#[test]
 fn a_room_with_something_to_lose_stays_in_memory() {
     let mut world = World::open(7, Some("/a.ipynb"), super::seeded());
     let ana = world.join("ana");

@@ -62,8 +62,10 @@ enum Deed {
     Mend {
         who: usize,
     },
+    /// Takes nothing, or only what is urgent.
     Slow {
         who: usize,
+        urgent: bool,
     },
     Add {
         who: usize,
@@ -140,7 +142,7 @@ fn deeds(seed: u64) -> Vec<Deed> {
             3..=5 => Deed::Leave { who, back: random() % 3 > 0 },
             6..=7 => Deed::Cut { who },
             8..=10 => Deed::Mend { who },
-            11 => Deed::Slow { who },
+            11 => Deed::Slow { who, urgent: random() % 2 == 0 },
             12..=15 => Deed::Add { who, at: random() },
             16..=27 => Deed::Type { who, cell: random(), line: random(), word: random() },
             28..=29 => Deed::Move { who, cell: random(), to: random() },
@@ -259,7 +261,8 @@ impl Life {
                     self.mend(peer);
                 }
             }
-            Deed::Slow { who } => self.world.slow.extend(self.who(who)),
+            Deed::Slow { who, urgent: false } => self.world.slow.extend(self.who(who)),
+            Deed::Slow { who, urgent: true } => self.world.behind.extend(self.who(who)),
             Deed::Add { who, at } => {
                 let Some(peer) = self.who(who) else { return };
                 self.made += 1;
@@ -378,9 +381,7 @@ impl Life {
 
     fn mend(&mut self, peer: PeerId) {
         self.world.cut.remove(&peer);
-        if self.world.slow.remove(&peer) {
-            self.world.event(crate::room::event::Event::Writable { peer });
-        }
+        self.world.catch_up(peer);
     }
 
     fn goes(&mut self, peer: PeerId) {
@@ -411,6 +412,7 @@ impl Life {
         self.asked.remove(&peer);
         self.world.cut.remove(&peer);
         self.world.slow.remove(&peer);
+        self.world.behind.remove(&peer);
     }
 
     fn crashes(&mut self, after: usize) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtimed_plugin_api::{Channel, ExitReport, JupyterMessage, Lease, PluginError, Release, TrustVerdict};
 use runtimed_protocol::documents::automerge::ChangeHash;
+use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::response::NotebookResponse;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
@@ -73,6 +74,8 @@ pub(super) struct World {
     pub(super) no_journal: bool,
     /// Clients that take nothing at the moment: what is sent to them congests.
     pub(super) slow: BTreeSet<PeerId>,
+    /// Clients that take only what is urgent: it overtakes the rest, which congests.
+    pub(super) behind: BTreeSet<PeerId>,
     /// Clients whose connections pass nothing, either way.
     pub(super) cut: BTreeSet<PeerId>,
     /// How many effects are still carried out; then the daemon is dead.
@@ -110,10 +113,18 @@ impl World {
         Self::open_as(0, seed, path, content)
     }
 
+    /// A notebook that nothing is kept of.
+    pub(super) fn ephemeral(seed: u64, content: Content) -> Self {
+        Self::begin(0, seed, Opening { ephemeral: true, ..Self::opening(0, seed, None, content) })
+    }
+
     fn open_as(life: u64, seed: u64, path: Option<&str>, content: Content) -> Self {
-        let opened = Uuid::from_u128(u128::from(seed));
-        let opening = Opening {
-            id: opened,
+        Self::begin(life, seed, Self::opening(life, seed, path, content))
+    }
+
+    fn opening(life: u64, seed: u64, path: Option<&str>, content: Content) -> Opening {
+        Opening {
+            id: Uuid::from_u128(u128::from(seed)),
             path: path.map(PathBuf::from),
             working_dir: None,
             environment_mode: None,
@@ -123,7 +134,11 @@ impl World {
             default_runtime: "python".to_owned(),
             incarnation: format!("{life:08x}"),
             at: "2026-01-01T00:00:00Z".to_owned(),
-        };
+        }
+    }
+
+    fn begin(life: u64, seed: u64, opening: Opening) -> Self {
+        let journal = header(opening.id).to_vec();
         let (core, effects) = RoomCore::open(opening, Ids::seeded(seed ^ life << 32)).unwrap();
         let mut world = Self {
             core,
@@ -148,9 +163,10 @@ impl World {
             uploads: BTreeMap::new(),
             dissolved: false,
             next: VecDeque::new(),
-            journal: header(opened).to_vec(),
+            journal,
             no_journal: false,
             slow: BTreeSet::new(),
+            behind: BTreeSet::new(),
             cut: BTreeSet::new(),
             effects_left: None,
             no_environment: None,
@@ -311,8 +327,11 @@ impl World {
         let passes =
             |(peer, frames): &(&PeerId, &VecDeque<_>)| !frames.is_empty() && !self.cut.contains(*peer);
         ways.extend(self.to_room.iter().filter(passes).map(|(peer, _)| Way::In(*peer)));
-        let out = self.to_clients.iter().filter(passes).filter(|(peer, _)| !self.slow.contains(*peer));
-        ways.extend(out.map(|(peer, _)| Way::Out(*peer)));
+        let out = self.to_clients.iter().filter(passes);
+        ways.extend(out.filter_map(|(peer, frames)| {
+            let next = frames.iter().position(|(frame_type, _)| self.takes(*peer, *frame_type))?;
+            Some(Way::Out(*peer, next))
+        }));
         if !self.from_kernel.is_empty() {
             ways.push(Way::Kernel);
         }
@@ -328,8 +347,8 @@ impl World {
                 let (frame_type, payload) = self.to_room.get_mut(&peer).unwrap().pop_front().unwrap();
                 self.event(Event::Frame { peer, frame_type, payload });
             }
-            Way::Out(peer) => {
-                let (frame_type, payload) = self.to_clients.get_mut(&peer).unwrap().pop_front().unwrap();
+            Way::Out(peer, next) => {
+                let (frame_type, payload) = self.to_clients.get_mut(&peer).unwrap().remove(next).unwrap();
                 let reply = self.client(peer).receive(frame_type, &payload);
                 self.send(peer, reply);
             }
@@ -360,6 +379,18 @@ impl World {
             }
             let effects = self.core.handle(self.now, event);
             self.perform(effects);
+        }
+    }
+
+    /// Whether a client takes frames of this type at the moment.
+    fn takes(&self, peer: PeerId, frame_type: u8) -> bool {
+        !self.slow.contains(&peer) && (!self.behind.contains(&peer) || FrameType::is_urgent(frame_type))
+    }
+
+    /// A client takes everything again.
+    pub(super) fn catch_up(&mut self, peer: PeerId) {
+        if self.slow.remove(&peer) | self.behind.remove(&peer) {
+            self.event(Event::Writable { peer });
         }
     }
 
@@ -403,8 +434,8 @@ impl World {
                     if self.clients.contains_key(&peer) {
                         self.to_clients.entry(peer).or_default().push_back((frame_type, payload));
                     }
-                    if self.slow.contains(&peer) {
-                        self.next.push_back(Event::Congested { peer });
+                    if !self.takes(peer, frame_type) {
+                        self.next.push_back(Event::Congested { peer, frame_type });
                     }
                 }
                 Effect::Grant { peer, bytes } => *self.granted.entry(peer).or_default() += bytes,
@@ -617,7 +648,7 @@ impl World {
 #[derive(Clone, Copy)]
 enum Way {
     In(PeerId),
-    Out(PeerId),
+    Out(PeerId, usize),
     Kernel,
     Job,
 }
