@@ -28,6 +28,11 @@ use crate::journal::{FileState, Meta};
 const INTERRUPTED: &str = "The daemon ended while this cell ran. The outputs above are those that had come by \
                            then; what the cell did after that is not known. Run it again if need be.";
 
+/// Records of so many executions that ended last are written again. They are written behind everything else
+/// when an execution ends, so a daemon that was killed may have told clients of the end and not have come to
+/// that; a kernel does not end more than this while a file is written.
+const RECENT: usize = 16;
+
 /// The labels under which the daemon writes in one life of a room.
 #[derive(Clone, Debug)]
 pub(crate) struct Actors {
@@ -110,8 +115,9 @@ impl RoomCore {
         let mut executions: Vec<Execution> =
             runtime.execution_ids().iter().filter_map(|id| runtime.execution(id)).collect();
         executions.sort_by_key(|execution| execution.seq);
-        let mut ended: Vec<ExecutionId> = Vec::new();
-        for execution in &executions {
+        let recent = executions.len().saturating_sub(RECENT);
+        let mut to_record: Vec<ExecutionId> = Vec::new();
+        for (place, execution) in executions.iter().enumerate() {
             let id = &execution.execution_id;
             match execution.status {
                 Status::Running => {
@@ -121,14 +127,15 @@ impl RoomCore {
                 Status::Queued => {
                     kept(self.documents.runtime.finish_execution(id, Outcome::Cancelled));
                 }
-                _ => continue,
+                _ if place < recent => continue,
+                _ => {}
             }
-            ended.push(id.as_str().into());
+            to_record.push(id.as_str().into());
         }
-        if !ended.is_empty() {
+        if executions.iter().any(|it| !it.status.is_terminal()) {
             self.saving.changed(self.now);
-            self.record(&ended);
         }
+        self.record(&to_record);
         let accepted = executions.iter().filter_map(|execution| execution.seq).max().map_or(0, |seq| seq + 1);
         self.queue = Queue::resume(accepted);
         let notebook = &self.documents.notebook;

@@ -68,6 +68,21 @@ fn what_ran_when_the_daemon_died_says_so_and_what_waited_is_cancelled() {
     world.run(bob, "value 1");
 }
 
+/// Records are written behind everything else: clients may know of an end whose record was never written.
+#[test]
+fn an_execution_that_ended_right_before_the_daemon_has_a_record() {
+    let mut world = World::create(3);
+    let ana = world.join("ana");
+    world.settle();
+    let ended = world.run(ana, "print hello");
+    assert_eq!(world.client(ana).execution(&ended).status, Status::Done);
+    let record = world.records.pop().unwrap();
+
+    let mut world = world.reopen();
+    world.settle();
+    assert_eq!(world.records, [record]);
+}
+
 #[test]
 fn nobody_hears_of_anything_that_is_not_in_the_journal() {
     for seed in seeds(0..=7) {
