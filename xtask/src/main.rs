@@ -10,6 +10,7 @@ mod bench;
 mod daemon;
 mod fixtures;
 mod frozen;
+mod kills;
 mod lint;
 mod quickstart;
 mod sim;
@@ -58,6 +59,8 @@ enum Command {
     FreezeAbi,
     /// Live random lives of a notebook's room: edits, partitions, crashes, disks that fail
     Sim(sim::Options),
+    /// Kill a daemon again and again while two real clients edit, run and save, and look for what is lost
+    Kills(kills::Options),
     /// Measure a release build: criterion inside, end to end through the real client
     Bench(bench::Options),
 }
@@ -84,6 +87,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fixtures => fixtures::build().map(|folder| println!("compiled {}", folder.display())),
         Command::FreezeAbi => frozen::freeze(),
         Command::Sim(options) => sim::run(&options),
+        Command::Kills(options) => kills::run(&options),
         Command::Bench(options) => bench::run(&options),
     }
 }
