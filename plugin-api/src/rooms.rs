@@ -192,6 +192,9 @@ pub enum RoomRequest {
     },
     /// Makes every room durable and ends its kernel; the daemon is about to exit.
     Close,
+    /// Makes every room durable and lets go of its kernel, which the next daemon finds again; this one is about to
+    /// exit. Answered like [`RoomRequest::Close`].
+    Detach,
 }
 
 /// The answer to a [`RoomRequest`], variant by variant.

@@ -161,6 +161,11 @@ impl Directory {
         });
     }
 
+    /// Does something in the background. It ends with the rooms.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.index().tasks.spawn(work);
+    }
+
     /// Does something, quickly, unless the room is in memory; nobody opens it meanwhile.
     pub(crate) fn while_closed<T>(&self, room: Uuid, work: impl FnOnce() -> T) -> Option<T> {
         let index = self.index();

@@ -4,8 +4,9 @@
 //! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
 //! `notebook_file` reads and writes `.ipynb`; `journal` keeps a room over the daemon's end and `reopen`
 //! brings it back, `verify` looks whether it could; `disk` and `records` are the files, `staging` those of
-//! uploads.
+//! uploads; `claims` takes over kernels that outlived a daemon.
 
+mod claims;
 mod directory;
 mod disk;
 mod ids;

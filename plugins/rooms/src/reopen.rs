@@ -101,7 +101,17 @@ pub(crate) fn reopen(
         Comparison::Changed(file, blobs) => (Some(*file), blobs),
         _ => (None, Vec::new()),
     };
-    let left = Left { meta: folded.meta, file: folded.file, known, outside, held, notice };
+    let left = Left {
+        meta: folded.meta,
+        file: folded.file,
+        known,
+        outside,
+        held,
+        kernel: folded.kernel,
+        heard: folded.heard,
+        attached: None,
+        notice,
+    };
     Ok(Reopened::Kept(Box::new(Recovered { documents, left }), blobs, file))
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod core;
 mod durable;
 pub(crate) mod event;
 mod executions;
+mod hearing;
 mod inspect;
 mod kernel;
 mod kernel_message;

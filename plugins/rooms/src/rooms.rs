@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::claims::claim;
 use crate::directory::{Directory, Found, Fresh, Wish, default_manager, default_runtime};
 use crate::ids::PeerId;
 use crate::paths::{self, Place};
@@ -28,7 +29,7 @@ use crate::verify;
 
 /// Every open notebook of the daemon.
 pub struct OpenNotebooks {
-    directory: Arc<Directory>,
+    pub(crate) directory: Arc<Directory>,
 }
 
 impl OpenNotebooks {
@@ -38,15 +39,25 @@ impl OpenNotebooks {
     }
 
     /// Begins what is done in the background.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin(self: &Arc<Self>) {
         self.directory.sweep();
+        self.directory.spawn(claim(self.clone()));
     }
 
     /// Ends every kernel, writes every file and forgets every room.
     pub async fn close(&self) {
+        self.end(|done| Message::Close { unless_joined: false, done }).await;
+    }
+
+    /// Writes every file and forgets every room; kernels stay for the next daemon.
+    pub async fn detach(&self) {
+        self.end(|done| Message::Detach { done }).await;
+    }
+
+    async fn end(&self, how: impl Fn(oneshot::Sender<()>) -> Message) {
         self.directory.close();
         let rooms = self.directory.all();
-        let ends: Vec<_> = rooms.iter().map(|room| ask_to_close(room, false)).collect();
+        let ends: Vec<_> = rooms.iter().map(|room| ask_to_end(room, &how)).collect();
         for end in ends {
             // A room that ended without saying so has ended all the same.
             let _ = end.await;
@@ -86,7 +97,7 @@ impl OpenNotebooks {
     }
 
     /// The room with this id, brought back if it is not in memory.
-    async fn existing(&self, id: Uuid) -> Result<Found> {
+    pub(crate) async fn existing(&self, id: Uuid) -> Result<Found> {
         let wish = match self.directory.is_open(id) {
             true => None,
             false => self.kept(id).await?,
@@ -223,7 +234,7 @@ impl Rooms for OpenNotebooks {
                 let room = self.directory.named(&notebook_id);
                 let found = room.is_some();
                 if let Some(room) = room {
-                    let _ = ask_to_close(&room, true).await;
+                    let _ = ask_to_end(&room, |done| Message::Close { unless_joined: true, done }).await;
                 }
                 Ok(RoomReply::Shutdown { found })
             }
@@ -243,6 +254,10 @@ impl Rooms for OpenNotebooks {
             }
             RoomRequest::Close => {
                 self.close().await;
+                Ok(RoomReply::Closed)
+            }
+            RoomRequest::Detach => {
+                self.detach().await;
                 Ok(RoomReply::Closed)
             }
             _ => Err(PluginError::unsupported("The rooms plugin does not know this question")),
@@ -320,12 +335,12 @@ impl RoomSession for Session {
     }
 }
 
-/// Tells a room to close; resolves once it has.
-fn ask_to_close(room: &Inbox, unless_joined: bool) -> oneshot::Receiver<()> {
-    let (done, closed) = oneshot::channel();
+/// Tells a room to end; resolves once it has.
+fn ask_to_end(room: &Inbox, how: impl FnOnce(oneshot::Sender<()>) -> Message) -> oneshot::Receiver<()> {
+    let (done, ended) = oneshot::channel();
     // A room that is gone drops `done`, which resolves as well.
-    let _ = room.send(Message::Close { unless_joined, done });
-    closed
+    let _ = room.send(how(done));
+    ended
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::format::Record;
+use super::kernel::{Heard, KeptKernel};
 
 /// Kind of an entry that holds a [`Meta`]. The last one counts.
 pub(crate) const META: u8 = 1;
@@ -26,6 +27,10 @@ pub(crate) const SNAPSHOT: u8 = 3;
 pub(crate) const FILE: u8 = 4;
 /// Kind of an entry that holds the bytes of the notebook's file, as [`pack`] makes them. The last one counts.
 pub(crate) const TEMPLATE: u8 = 5;
+/// Kind of an entry that holds a [`KeptKernel`], or `null` once there is none. The last one counts.
+pub(crate) const KERNEL: u8 = 6;
+/// Kind of an entry that holds what was [`Heard`] of that kernel. The last one counts.
+pub(crate) const HEARD: u8 = 7;
 
 /// A file larger than this is not kept as a template: its next save falls back on the form of new files if
 /// it is gone by then. Keeps a journal, and every save, in proportion.
@@ -103,8 +108,18 @@ impl Record {
         self.push(TEMPLATE, &[packed]);
     }
 
+    /// Adds the room's kernel, or that there is none.
+    pub(crate) fn kernel(&mut self, kernel: Option<&KeptKernel>) {
+        self.json(KERNEL, &kernel);
+    }
+
+    /// Adds how much of what the kernel said is in the documents.
+    pub(crate) fn heard(&mut self, heard: &Heard) {
+        self.json(HEARD, heard);
+    }
+
     fn json(&mut self, kind: u8, value: &impl Serialize) {
-        // Both types are plain data, which is always JSON.
+        // All of them are plain data, which is always JSON.
         if let Ok(text) = serde_json::to_vec(value) {
             self.push(kind, &[&text]);
         }

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use runtimed_protocol::documents::automerge::AutoCommit;
 use uuid::Uuid;
 
-use super::entry::{CHANGES, FILE, FileState, META, Meta, SNAPSHOT, TEMPLATE};
+use super::entry::{CHANGES, FILE, FileState, HEARD, KERNEL, META, Meta, SNAPSHOT, TEMPLATE};
 use super::format::{self, HEADER, HeaderError, Record, Scan, Stop};
+use super::kernel::{Heard, KeptKernel};
 
 /// Everything a journal says.
 #[derive(Debug, PartialEq)]
@@ -21,6 +22,10 @@ pub(crate) struct Folded {
     pub(crate) file: FileState,
     /// The notebook's file, packed.
     pub(crate) template: Option<Vec<u8>>,
+    /// The kernel that was up at the end.
+    pub(crate) kernel: Option<KeptKernel>,
+    /// What was heard of it.
+    pub(crate) heard: Heard,
     /// Each document, by number: chunks of automerge's storage format, to be loaded as they are. Empty for
     /// one that was never written.
     pub(crate) documents: [Vec<u8>; 4],
@@ -46,6 +51,8 @@ impl Folded {
             meta: Meta::default(),
             file: FileState::default(),
             template: None,
+            kernel: None,
+            heard: Heard::default(),
             documents: Default::default(),
             intact,
             snapshot: HEADER,
@@ -70,6 +77,12 @@ impl Folded {
                 // What does not read as what it should be was written by a later daemon; the one before counts.
                 (META, content) => self.meta = serde_json::from_slice(content).unwrap_or(self.meta.clone()),
                 (FILE, content) => self.file = serde_json::from_slice(content).unwrap_or(self.file.clone()),
+                (KERNEL, content) => {
+                    self.kernel = serde_json::from_slice(content).unwrap_or(self.kernel.take());
+                }
+                (HEARD, content) => {
+                    self.heard = serde_json::from_slice(content).unwrap_or(std::mem::take(&mut self.heard));
+                }
                 (TEMPLATE, content) => self.template = Some(content.to_vec()),
                 (kind @ (CHANGES | SNAPSHOT), [number, chunks @ ..]) => {
                     snapshot |= kind == SNAPSHOT;
@@ -102,6 +115,10 @@ pub(crate) fn compacted(bytes: &[u8]) -> Option<Vec<u8>> {
     record.file(&folded.file);
     if let Some(template) = &folded.template {
         record.template(template);
+    }
+    if folded.kernel.is_some() {
+        record.kernel(folded.kernel.as_ref());
+        record.heard(&folded.heard);
     }
     for (kind, content) in &folded.unknown {
         record.push(*kind, &[content]);

@@ -50,6 +50,16 @@ impl Collector {
         }
     }
 
+    /// Lets the next output clear the others, as a `clear_output` that waits does.
+    pub(crate) fn clear_next(&mut self) {
+        self.clear_next = true;
+    }
+
+    /// Whether the next output clears the others.
+    pub(crate) fn clears_next(&self) -> bool {
+        self.clear_next
+    }
+
     /// Takes the `content` (JSON) of a message of type `msg_type`: `stream`, `display_data`,
     /// `execute_result`, `error`, `clear_output`, `execute_input`, `execute_reply`. Other types are
     /// ignored; for `update_display_data` see [`DisplayUpdate`]. `new_id` draws output ids.

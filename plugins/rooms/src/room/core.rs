@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::copies::Copied;
 use super::durable::Durable;
 use super::event::{Effect, Event};
+use super::hearing::Hearing;
 use super::kernel::{Kernel, Stage};
 use super::moment::{Moment, earliest};
 use super::peers::{Peer, Scope};
@@ -92,6 +93,7 @@ pub(crate) struct RoomCore {
 
     pub(super) queue: Queue,
     pub(super) kernel: Kernel,
+    pub(super) hearing: Hearing,
     pub(super) publication: Publication,
     /// Until when the start of an execution is kept back, so that its end may travel with it.
     pub(super) start_held: Option<Moment>,
@@ -118,6 +120,8 @@ pub(crate) struct RoomCore {
     pub(super) environment_mode: Option<String>,
     /// Comes to rest, and ends then unless somebody is here.
     pub(super) closing: bool,
+    /// The kernel stays when the room ends.
+    pub(super) detaches: bool,
     /// Executions that cells show no more.
     pub(super) superseded: Superseded,
     /// Names this life of the daemon in the actors of its changes.
@@ -200,6 +204,7 @@ impl RoomCore {
             had_peers: false,
             queue: Queue::default(),
             kernel: Kernel::default(),
+            hearing: Hearing::default(),
             publication: Publication::default(),
             start_held: None,
             keep_alive: None,
@@ -215,6 +220,7 @@ impl RoomCore {
             working_dir: opening.working_dir,
             environment_mode: opening.environment_mode,
             closing: false,
+            detaches: false,
             superseded: Superseded::default(),
             incarnation: opening.incarnation,
             ephemeral: opening.ephemeral,
@@ -256,7 +262,7 @@ impl RoomCore {
             Event::Environment { launch, result } => self.environment_came(launch, result),
             Event::Progress { launch, progress } => self.environment_progressed(launch, &progress),
             Event::KernelStarted { launch, result } => self.kernel_came(launch, result),
-            Event::KernelSaid { launch, messages } => self.kernel_said(launch, messages),
+            Event::KernelSaid { launch, upto, messages } => self.kernel_said(launch, upto, messages),
             Event::KernelExited { launch, report } => self.kernel_died(launch, &report),
             Event::KernelStopped { launch } => self.kernel_stopped(launch),
             Event::BlobsStored { job } => self.blobs_stored(job),
@@ -274,6 +280,10 @@ impl RoomCore {
             Event::Closing => {
                 self.closing = true;
                 self.close();
+            }
+            Event::Detaching => {
+                self.closing = true;
+                self.detach();
             }
         }
         self.end_failed_room();
@@ -375,7 +385,8 @@ impl RoomCore {
 
     /// Whether nothing is left to be done before the room may end: no kernel, no unsaved file.
     pub(crate) fn is_at_rest(&self) -> bool {
-        matches!(self.kernel.stage, Stage::Down) && self.saving.is_at_rest()
+        let down = matches!(self.kernel.stage, Stage::Down) || self.detached();
+        down && self.saving.is_at_rest()
     }
 
     /// The room goes on after all: somebody is here.

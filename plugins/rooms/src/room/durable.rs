@@ -16,7 +16,8 @@ use super::event::Effect;
 use super::moment::Moment;
 use super::save::Stamp;
 use super::sync::Stream;
-use crate::journal::{Meta, Record};
+use crate::ids::LaunchId;
+use crate::journal::{Heard, Meta, Record};
 
 /// A failed append is tried again after this long; then after twice as long each time, up to [`SLOWEST`].
 /// Soon enough for a disk that was full for a moment to go unnoticed.
@@ -48,6 +49,9 @@ struct Held {
     heads: [Vec<ChangeHash>; 4],
     meta: bool,
     file: Option<Stamp>,
+    /// The kernel it names, if any; none if that is not known.
+    kernel: Option<Option<LaunchId>>,
+    heard: Heard,
 }
 
 struct Trouble {
@@ -75,8 +79,14 @@ impl Durable {
     }
 
     /// The journal holds the documents up to these heads.
-    pub(super) fn resume(&mut self, heads: [Vec<ChangeHash>; 4], file: Stamp) {
-        self.held = Held { heads, meta: true, file: Some(file) };
+    pub(super) fn resume(
+        &mut self,
+        heads: [Vec<ChangeHash>; 4],
+        file: Stamp,
+        kernel: Option<LaunchId>,
+        heard: Heard,
+    ) {
+        self.held = Held { heads, meta: true, file: Some(file), kernel: Some(kernel), heard };
     }
 
     /// The journal does not know the notebook's file.
@@ -112,11 +122,12 @@ impl Durable {
 impl RoomCore {
     /// Puts what changed in front of the effects of the event: the end of every event.
     pub(super) fn journal(&mut self) {
+        self.note_what_is_shown();
+        if !self.durable.enabled {
+            return self.acknowledge();
+        }
         let waits = |it: &Trouble| it.trying || it.next > self.now;
-        if !self.durable.enabled
-            || self.load != InitialLoad::NotNeeded
-            || self.durable.trouble.as_ref().is_some_and(waits)
-        {
+        if self.load != InitialLoad::NotNeeded || self.durable.trouble.as_ref().is_some_and(waits) {
             return;
         }
         let mut record = Record::new();
@@ -135,11 +146,22 @@ impl RoomCore {
         if let Some(template) = &self.durable.template {
             record.template(template);
         }
+        let (kernel, shown) = (self.kernel.live(), self.hearing.shown().clone());
+        let other_kernel = held.kernel != Some(kernel);
+        if other_kernel {
+            record.kernel(self.kept_kernel().as_ref());
+        }
+        let news = shown != held.heard && (!record.is_empty() || self.hearing.is_far_from(&held.heard));
+        let heard = kernel.filter(|_| other_kernel || news).map(|launch| {
+            record.heard(&shown);
+            (launch, shown.sequence)
+        });
         if record.is_empty() {
             return;
         }
         let heads = self.documents.published().clone();
-        let now = Held { heads, meta: true, file: Some(stamp) };
+        let heard_now = if heard.is_some() { shown } else { held.heard.clone() };
+        let now = Held { heads, meta: true, file: Some(stamp), kernel: Some(kernel), heard: heard_now };
         let durable = &mut self.durable;
         durable.before = std::mem::replace(&mut durable.held, now);
         durable.last_template = durable.template.take();
@@ -147,7 +169,18 @@ impl RoomCore {
             trouble.trying = true;
         }
         let path = renamed.then(|| durable.meta.path.clone());
-        self.effects.insert(0, Effect::Journal { record, path });
+        self.effects.insert(0, Effect::Journal { record, path, heard });
+    }
+
+    /// Lets the kernel forget what nobody will ask for: nothing is kept of this room.
+    fn acknowledge(&mut self) {
+        let upto = self.hearing.shown().sequence;
+        if let Some(launch) = self.kernel.live()
+            && upto != self.durable.held.heard.sequence
+        {
+            self.durable.held.heard.sequence = upto;
+            self.effects.push(Effect::Acknowledge { launch, upto });
+        }
     }
 
     /// The last record did not reach the journal, for this reason. With `lost`, nothing that was appended
@@ -160,6 +193,11 @@ impl RoomCore {
         }
         let failures = durable.trouble.as_ref().map_or(0, |trouble| trouble.failures);
         let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures)).min(SLOWEST);
+        if std::mem::take(&mut self.detaches) {
+            // The next daemon would not know of it.
+            self.give_up_kernel();
+        }
+        let durable = &mut self.durable;
         let notice = format!(
             "The journal of this notebook cannot be written: {reason}.\n\
              Kept: every edit is in the open notebook, but would be lost if the daemon ended now.\n\

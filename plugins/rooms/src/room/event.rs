@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtimed_plugin_api::{
     Channel, Digest, EnvNeed, ExitReport, JupyterMessage, LaunchSpec, Lease, PluginError, Progress, Release,
-    TrustVerdict,
+    Sequence, TrustVerdict,
 };
 use uuid::Uuid;
 
@@ -44,8 +44,8 @@ pub(crate) enum Event {
     Progress { launch: LaunchId, progress: Progress },
     /// A kernel is up, or failed to start.
     KernelStarted { launch: LaunchId, result: Result<(), PluginError> },
-    /// A kernel said something: as many messages as had come in.
-    KernelSaid { launch: LaunchId, messages: Vec<(Channel, JupyterMessage)> },
+    /// A kernel said something: as many messages as had come in, up to the one with this number.
+    KernelSaid { launch: LaunchId, upto: Sequence, messages: Vec<(Channel, JupyterMessage)> },
     /// A kernel's process is gone.
     KernelExited { launch: LaunchId, report: ExitReport },
     /// The end of [`Effect::Stop`].
@@ -77,14 +77,19 @@ pub(crate) enum Event {
     Tick,
     /// Somebody asked for the kernel to end and the file to be written; the room is about to close.
     Closing,
+    /// The same, but the kernel stays for the next daemon, if that will know of it.
+    Detaching,
 }
 
 /// Something to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Append to the room's journal, before anything else is done. `path` is the notebook's file, if there
-    /// is another since the last time, or none any more.
-    Journal { record: Record, path: Option<Option<PathBuf>> },
+    /// is another since the last time, or none any more. When it is flushed, what the kernel said up to `heard`
+    /// may be forgotten there.
+    Journal { record: Record, path: Option<Option<PathBuf>>, heard: Option<(LaunchId, Sequence)> },
+    /// Let the kernel forget what it said up to here: nothing is kept of this room.
+    Acknowledge { launch: LaunchId, upto: Sequence },
     /// Send a frame to a client.
     Send { peer: PeerId, frame_type: u8, payload: Bytes },
     /// Let a client send this many bytes more: what it had sent is handled.

@@ -166,6 +166,7 @@ impl RoomCore {
         self.publication.collectors.retain(|_, collector| collector.is_dirty());
         self.publication.collectors.insert(next.id.clone(), Collector::new());
         self.publication.published = Some(self.now);
+        self.hearing.begin(&next.id);
         kept(self.documents.runtime.start_execution(&next.id));
         kept(self.documents.runtime.set_kernel_state(&KernelState::Running(Activity::Busy)));
         self.show_queue();
@@ -212,7 +213,8 @@ impl RoomCore {
     }
 }
 
-fn execute_request(execution: &Queued) -> KernelRequest {
+/// What the kernel is asked to do.
+pub(super) fn execute_request(execution: &Queued) -> KernelRequest {
     let content = json!({
         "code": execution.source,
         "silent": false,

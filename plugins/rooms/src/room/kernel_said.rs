@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use runtimed_plugin_api::{Channel, JupyterMessage};
+use runtimed_plugin_api::{Channel, JupyterMessage, Sequence};
 use runtimed_protocol::broadcast::Broadcast;
 use runtimed_protocol::documents::Output;
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState};
@@ -29,10 +29,16 @@ const REPLY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 impl RoomCore {
     /// A kernel said something.
-    pub(super) fn kernel_said(&mut self, launch: LaunchId, messages: Vec<(Channel, JupyterMessage)>) {
+    pub(super) fn kernel_said(
+        &mut self,
+        launch: LaunchId,
+        upto: Sequence,
+        messages: Vec<(Channel, JupyterMessage)>,
+    ) {
         if self.kernel.live() != Some(launch) {
             return;
         }
+        self.hearing.heard(upto);
         for (channel, message) in messages {
             let parent = Header::read(&message.parent_header).msg_id;
             let msg_type = Header::read(&message.header).msg_type;
@@ -51,7 +57,8 @@ impl RoomCore {
             return;
         }
         let ids = &mut self.ids;
-        let (batch, blobs) = self.publication.make_batch(self.now, &mut || ids.uuid().to_string());
+        let (mut batch, blobs) = self.publication.make_batch(self.now, &mut || ids.uuid().to_string());
+        batch.mark = self.mark();
         if blobs.is_empty() {
             return self.show(batch);
         }
@@ -150,7 +157,8 @@ impl RoomCore {
 
     /// Puts a batch into the documents.
     fn show(&mut self, batch: Batch) {
-        let Batch { updates, counts, outputs, ended, kernel } = batch;
+        let Batch { updates, counts, outputs, ended, kernel, mark } = batch;
+        self.hearing.show(mark);
         let mut saved_content = !ended.is_empty() || !outputs.is_empty();
         for update in updates {
             saved_content |= self.update_displays(&update);

@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 
 use super::core::{RoomCore, kept};
 use super::event::Effect;
+use super::hearing::Hearing;
 use super::kernel::{Environment, Launch, Stage, Stopping, Up, Wanted};
 use super::presence::To;
 use super::requests::Ticket;
@@ -184,6 +185,7 @@ impl RoomCore {
             return self.start_failed(launch, &error);
         }
         self.launch_failed_at = None;
+        self.hearing = Hearing::default();
         let facts = self.facts(&launch.wanted.kind);
         kept(self.documents.runtime.set_kernel_info(&KernelInfo {
             name: facts.kernel_type.clone(),

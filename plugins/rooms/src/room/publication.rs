@@ -14,6 +14,7 @@ use runtimed_protocol::documents::runtime_state::KernelState;
 use super::moment::Moment;
 use super::queue::Ended;
 use crate::ids::{ExecutionId, JobId};
+use crate::journal::Heard;
 use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
 
 /// What comes in after a publication, or after the start of an execution, is published this much later,
@@ -43,12 +44,19 @@ pub(crate) struct Batch {
     pub(super) ended: Vec<Ended>,
     /// Where the kernel is after all this.
     pub(super) kernel: Option<KernelState>,
+    /// How much of what the kernel said is shown with it.
+    pub(super) mark: Heard,
 }
 
 impl Publication {
     /// Whether everything the kernel said is in the document.
     pub(super) fn is_settled(&self) -> bool {
         self.storing.is_none() && self.next.is_empty()
+    }
+
+    /// Whether outputs have come that no batch holds yet.
+    pub(super) fn is_collecting(&self) -> bool {
+        self.collectors.values().any(Collector::is_dirty)
     }
 
     /// Whether executions have ended whose end is not in the document yet.
@@ -58,7 +66,7 @@ impl Publication {
 
     /// When what has been collected must be published.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        let waits = !self.next.is_empty() || self.collectors.values().any(Collector::is_dirty);
+        let waits = !self.next.is_empty() || self.is_collecting();
         let at = self.published.map_or(Moment::default(), |at| at + COALESCE);
         (waits && self.storing.is_none()).then_some(at)
     }

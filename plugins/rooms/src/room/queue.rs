@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use runtimed_protocol::documents::runtime_state::Outcome;
 
 use crate::ids::ExecutionId;
+use crate::journal::Executing;
 
 /// An execution that ended, and how.
 pub(crate) type Ended = (ExecutionId, Outcome);
@@ -45,9 +46,30 @@ struct InKernel {
 }
 
 impl Queue {
-    /// An empty queue that goes on counting after `accepted`.
-    pub(crate) fn resume(accepted: u64) -> Self {
-        Self { accepted, ..Self::default() }
+    /// A queue that goes on counting after `accepted`, with what is in the kernel already and what waits.
+    pub(crate) fn resume(
+        accepted: u64,
+        in_kernel: Option<(Queued, &Executing)>,
+        waiting: impl IntoIterator<Item = Queued>,
+    ) -> Self {
+        let in_kernel = in_kernel.map(|(execution, heard)| {
+            let Executing { failed, interrupted, idle, replied, .. } = *heard;
+            InKernel { execution, failed, interrupted, idle, replied }
+        });
+        Self { in_kernel, waiting: waiting.into_iter().collect(), accepted }
+    }
+
+    /// What the kernel was asked last and is not done with.
+    pub(crate) fn request(&self) -> Option<&Queued> {
+        self.in_kernel.as_ref().map(|it| &it.execution)
+    }
+
+    /// What was heard of the execution in the kernel.
+    pub(crate) fn in_kernel(&self) -> Option<Executing> {
+        let InKernel { execution, failed, interrupted, idle, replied } = self.in_kernel.as_ref()?;
+        let execution = execution.id.to_string();
+        let (failed, interrupted, idle, replied) = (*failed, *interrupted, *idle, *replied);
+        Some(Executing { execution, failed, interrupted, idle, replied, clears: false })
     }
 
     /// Takes an execution in.

@@ -1,28 +1,35 @@
 //! A room that another life of it left behind.
 //!
 //! For: going on where the daemon ended, or where the room was put to sleep.
-//! Promises: nothing is written anew that is there; what cannot go on, because its kernel is gone, says so.
+//! Promises: nothing is written anew that is there; a kernel that is still there goes on where it was; what cannot
+//! go on, because its kernel is gone, says so.
 //! Never: runs a cell again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use runtimed_protocol::documents::Output;
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::documents::output::ContentRef;
 use runtimed_protocol::documents::runtime_state::{
-    Drift, Execution, KernelInfo, KernelState, Outcome, Queue as ShownQueue, Status,
+    Activity, Drift, Execution, KernelInfo, KernelState, Outcome, Queue as ShownQueue, Status,
 };
 use serde_json::json;
 
 use super::core::{RoomCore, kept};
 use super::durable::DEGRADED;
+use super::event::Effect;
+use super::executions::execute_request;
+use super::hearing::Hearing;
+use super::kernel::{Environment, Kernel, Stage, Up};
 use super::outside::{FileVersion, Known};
-use super::queue::Queue;
+use super::publication::resumed;
+use super::queue::{Queue, Queued};
 use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
-use crate::ids::ExecutionId;
-use crate::journal::{FileState, Meta};
+use crate::ids::{ExecutionId, LaunchId};
+use crate::journal::{Executing, FileState, Heard, KeptKernel, Meta};
 
 /// What a cell says that ran when the daemon ended.
 const INTERRUPTED: &str = "The daemon ended while this cell ran. The outputs above are those that had come by \
@@ -58,6 +65,11 @@ pub(crate) struct Left {
     pub(crate) outside: Option<FileVersion>,
     /// The heads the journal holds; none if it must be written anew.
     pub(crate) held: Option<[Vec<ChangeHash>; 4]>,
+    /// The kernel that was up, and what was heard of it.
+    pub(crate) kernel: Option<KeptKernel>,
+    pub(crate) heard: Heard,
+    /// That kernel is there and goes on speaking; it stays this long if nobody comes.
+    pub(crate) attached: Option<Duration>,
     /// What the user must know: something was damaged.
     pub(crate) notice: Option<String>,
 }
@@ -81,19 +93,17 @@ impl RoomCore {
         self.saving =
             Saving::resume(self.saving.path().map(ToOwned::to_owned), &left.file, left.known, self.now);
         if let Some(heads) = left.held {
-            self.durable.resume(heads, self.saving.stamp());
+            let kernel = left.kernel.as_ref().map(|kept| LaunchId(kept.kernel));
+            self.durable.resume(heads, self.saving.stamp(), kernel, left.heard.clone());
         }
         if left.meta.path.as_deref() != self.saving.path() {
             self.durable.rename();
         }
-        self.end_executions();
+        match (left.kernel, left.attached) {
+            (Some(kernel), Some(keep_alive)) => self.resume_kernel(kernel, left.heard, keep_alive),
+            _ => self.begin_without_kernel(),
+        }
         let runtime = &mut self.documents.runtime;
-        kept(runtime.set_queue(&ShownQueue::default()));
-        kept(runtime.set_kernel_state(&KernelState::NotStarted));
-        kept(runtime.set_kernel_info(&KernelInfo::default()));
-        kept(runtime.set_env_progress(None));
-        kept(runtime.set_env_drift(&Drift::default()));
-        kept(runtime.set_prewarmed_packages(&[]));
         let mut checkpoint = runtime.file_checkpoint();
         if left.notice.is_some() || checkpoint.source_issue_kind == DEGRADED {
             let kind = left.notice.as_ref().map_or("", |_| DEGRADED);
@@ -101,7 +111,6 @@ impl RoomCore {
             checkpoint.source_issue_reason = left.notice.unwrap_or_default();
             kept(runtime.set_file_checkpoint(&checkpoint));
         }
-        self.forget_widgets();
         self.trust(None, false);
         if let Some(file) = left.outside {
             self.take_in(file);
@@ -109,22 +118,82 @@ impl RoomCore {
         }
     }
 
-    /// Ends what had not ended, and finds out what cells show.
-    fn end_executions(&mut self) {
+    /// The kernel is gone, and all that was asked of it.
+    fn begin_without_kernel(&mut self) {
+        self.revive_queue(None);
+        let runtime = &mut self.documents.runtime;
+        kept(runtime.set_queue(&ShownQueue::default()));
+        kept(runtime.set_kernel_state(&KernelState::NotStarted));
+        kept(runtime.set_kernel_info(&KernelInfo::default()));
+        kept(runtime.set_env_progress(None));
+        kept(runtime.set_env_drift(&Drift::default()));
+        kept(runtime.set_prewarmed_packages(&[]));
+        self.forget_widgets();
+    }
+
+    /// Goes on with a kernel that outlived the daemon. Nothing it said is lost: the rest is on its way.
+    fn resume_kernel(&mut self, kept_kernel: KeptKernel, heard: Heard, keep_alive: Duration) {
+        let launch = LaunchId(kept_kernel.kernel);
+        self.kernel = Kernel {
+            stage: Stage::Up(Up { id: launch, kind: kept_kernel.kind }),
+            environment: kept_kernel.environment.map(|(need, lease)| Environment { need, lease }),
+            existed: true,
+        };
+        self.revive_queue(heard.executing.as_ref());
+        if let Some(executing) = &heard.executing {
+            let outputs = self.documents.runtime.outputs(&executing.execution);
+            let mut collector = resumed(outputs);
+            if executing.clears {
+                collector.clear_next();
+            }
+            self.publication.collectors.insert(executing.execution.as_str().into(), collector);
+            if !executing.idle && !executing.replied {
+                // It may not have got so far. A kernel does not run the same request twice.
+                let request = self.queue.request().map(execute_request);
+                self.effects.extend(request.map(|request| Effect::Say { launch, request }));
+            }
+            if executing.interrupted && !executing.idle {
+                self.effects.push(Effect::Interrupt { launch });
+            }
+        }
+        self.hearing = Hearing::resume(heard);
+        self.keep_alive = Some((self.now + keep_alive, keep_alive));
+        self.show_queue();
+        let activity = if self.queue.executing().is_some() { Activity::Busy } else { Activity::Idle };
+        kept(self.documents.runtime.set_kernel_state(&KernelState::Running(activity)));
+    }
+
+    /// Finds out what is still to run, of which the kernel has `executing`, and what cells show. Without a kernel to
+    /// go on with, everything ends that had not.
+    fn revive_queue(&mut self, executing: Option<&Executing>) {
         let runtime = &self.documents.runtime;
         let mut executions: Vec<Execution> =
             runtime.execution_ids().iter().filter_map(|id| runtime.execution(id)).collect();
         executions.sort_by_key(|execution| execution.seq);
         let recent = executions.len().saturating_sub(RECENT);
+        let attached = self.kernel.live().is_some();
         let mut to_record: Vec<ExecutionId> = Vec::new();
+        let (mut in_kernel, mut waiting, mut given_up) = (None, Vec::new(), false);
         for (place, execution) in executions.iter().enumerate() {
             let id = &execution.execution_id;
+            if let Some(executing) = executing.filter(|executing| executing.execution == *id) {
+                in_kernel = Some((queued(execution), executing));
+                if !execution.status.is_terminal() {
+                    continue;
+                }
+            }
             match execution.status {
+                Status::Queued if attached => {
+                    waiting.push(queued(execution));
+                    continue;
+                }
                 Status::Running => {
+                    given_up = true;
                     self.say_interrupted(id);
                     kept(self.documents.runtime.finish_execution(id, Outcome::Error));
                 }
                 Status::Queued => {
+                    given_up = true;
                     kept(self.documents.runtime.finish_execution(id, Outcome::Cancelled));
                 }
                 _ if place < recent => continue,
@@ -132,12 +201,12 @@ impl RoomCore {
             }
             to_record.push(id.as_str().into());
         }
-        if executions.iter().any(|it| !it.status.is_terminal()) {
+        if given_up {
             self.saving.changed(self.now);
         }
         self.record(&to_record);
         let accepted = executions.iter().filter_map(|execution| execution.seq).max().map_or(0, |seq| seq + 1);
-        self.queue = Queue::resume(accepted);
+        self.queue = Queue::resume(accepted, in_kernel, waiting);
         let notebook = &self.documents.notebook;
         let cells = notebook.cell_ids().into_iter();
         let shown: BTreeMap<String, String> =
@@ -160,5 +229,13 @@ impl RoomCore {
             llm_preview: None,
         };
         kept(self.documents.runtime.put_output(execution, seq, &output));
+    }
+}
+
+fn queued(execution: &Execution) -> Queued {
+    Queued {
+        id: execution.execution_id.as_str().into(),
+        cell: execution.cell_id.clone().unwrap_or_default(),
+        source: execution.source.clone().unwrap_or_default(),
     }
 }

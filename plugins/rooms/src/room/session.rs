@@ -108,6 +108,22 @@ impl RoomCore {
         }
     }
 
+    /// Writes the file and lets go of the kernel, which the next daemon finds again. One that it would not know
+    /// of ends.
+    pub(super) fn detach(&mut self) {
+        self.detaches = self.kernel.live().is_some() && self.durable.is_sound();
+        if !self.detaches {
+            self.give_up_kernel();
+        }
+        self.save_if_dirty();
+        self.save_aside();
+    }
+
+    /// Whether the kernel goes on without the room.
+    pub(crate) fn detached(&self) -> bool {
+        self.detaches && self.kernel.live().is_some()
+    }
+
     /// A client sent a frame.
     pub(super) fn frame(&mut self, id: PeerId, frame_type: u8, payload: Bytes) {
         let Some(peer) = self.peers.get_mut(&id) else { return };

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use runtimed_plugin_api::{
-    BlobStore, Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec,
-    PeerLink, PluginError, Progress, ProgressSink, Release, RoomInfo, RoomSummary, Sequence, Task,
+    Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec, PeerLink,
+    PluginError, Progress, ProgressSink, Release, RoomInfo, RoomSummary, Sequence, Task,
 };
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
@@ -41,9 +41,11 @@ use crate::reopen::{Reopened, reopen};
 use crate::staging::Staged;
 use crate::watch::{Stamp, Watched};
 
+mod attaching;
 mod following;
 mod journal;
 
+use self::attaching::attach;
 use self::following::Following;
 
 /// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
@@ -52,7 +54,7 @@ const BURST: usize = 2048;
 /// is let through at once by the last positive byte; this bounds the rest.
 pub(crate) const INBOUND_CREDIT: i64 = 4 * 1024 * 1024;
 /// What a kernel gets to end by itself. Source: the reference daemon waits as long before it uses force.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// What was appended to the journal survives the daemon at once, and a power cut this much later at the
 /// latest. Long enough for what one person types to be one flush, short enough for nobody to have gone on.
@@ -84,6 +86,8 @@ pub(crate) enum Message {
     Copy(oneshot::Sender<Result<Copied, PluginError>>),
     /// End the kernel, write the file, and be forgotten; with `unless_joined`, stay if somebody is here.
     Close { unless_joined: bool, done: oneshot::Sender<()> },
+    /// Write the file, and be forgotten; the kernel stays for the next daemon.
+    Detach { done: oneshot::Sender<()> },
 }
 
 /// A connection that wants in.
@@ -136,6 +140,8 @@ pub(crate) struct RoomTask {
     path: Option<PathBuf>,
     /// When what was appended must be flushed at the latest.
     flush_at: Option<Instant>,
+    /// What a kernel may forget once what was appended is flushed.
+    unflushed: Option<(LaunchId, Sequence)>,
     author: Author,
     records: RecordStore,
     host: Host,
@@ -168,7 +174,8 @@ enum Said {
 /// How a piece of slow work ended.
 enum Done {
     Event(Event),
-    Flushed(io::Result<()>),
+    /// And what a kernel may forget then.
+    Flushed(io::Result<()>, Option<(LaunchId, Sequence)>),
     Compacted(Option<Compacted>),
     Replaced(io::Result<()>),
     Kernel(LaunchId, Result<Box<dyn Kernel>, PluginError>),
@@ -196,10 +203,10 @@ impl RoomTask {
     /// Lives the life of a room.
     pub(crate) async fn run(mut start: Start) {
         let path = start.opening.path.clone();
-        let (core, effects, journal) =
-            match begin(&start.directory.journals, start.opening, start.journal, start.host.blob_store())
-                .await
-            {
+        let (kernel_sender, kernel_inbox) = mpsc::unbounded_channel();
+        let journals = &start.directory.journals;
+        let Begun { core, effects, journal, kernels } =
+            match begin(journals, start.opening, start.journal, &start.host, &kernel_sender).await {
                 Ok(begun) => begun,
                 Err(error) => {
                     tracing::warn!(room = %start.author.room, %error, "a room was not opened");
@@ -207,7 +214,6 @@ impl RoomTask {
                     return refuse(&mut start.inbox, &error).await;
                 }
             };
-        let (kernel_sender, kernel_inbox) = mpsc::unbounded_channel();
         let mut room = Self {
             core,
             started: Instant::now(),
@@ -217,7 +223,7 @@ impl RoomTask {
             kernel_inbox,
             kernel_sender,
             outboxes: BTreeMap::new(),
-            kernels: BTreeMap::new(),
+            kernels,
             uploads: BTreeMap::new(),
             launching: None,
             jobs: JoinSet::new(),
@@ -228,6 +234,7 @@ impl RoomTask {
             journal,
             path,
             flush_at: None,
+            unflushed: None,
             author: start.author,
             records: RecordStore::new(start.host.directories().executions),
             host: start.host,
@@ -256,9 +263,14 @@ impl RoomTask {
         if let Some((_, job)) = self.launching.take() {
             job.abort();
         }
-        let kernels: Vec<LaunchId> = self.kernels.keys().copied().collect();
-        let environment = self.core.take_environment();
-        self.perform(kernels.into_iter().map(|launch| Effect::Stop { launch }).chain(environment).collect());
+        if self.core.detached() {
+            self.kernels.clear();
+        } else {
+            let kernels: Vec<LaunchId> = self.kernels.keys().copied().collect();
+            let environment = self.core.take_environment();
+            let stops = kernels.into_iter().map(|launch| Effect::Stop { launch });
+            self.perform(stops.chain(environment).collect());
+        }
         drop(self.flush());
         if tokio::time::timeout(FINISH, self.finish_jobs()).await.is_err() {
             tracing::warn!(room = %self.author.room, "a room ends before all of its work has");
@@ -277,7 +289,7 @@ impl RoomTask {
                 Ok(Done::Event(Event::Environment { result: Ok(lease), .. })) => {
                     self.start(Effect::Release { lease: lease.id, how: Release::Keep });
                 }
-                Ok(Done::Flushed(Err(error))) => {
+                Ok(Done::Flushed(Err(error), _)) => {
                     tracing::error!(%error, room = %self.author.room, "a journal was not flushed");
                 }
                 _ => {}
@@ -368,6 +380,11 @@ impl RoomTask {
                 self.dissolve_at_rest |= !unless_joined;
                 self.handle(Event::Closing);
             }
+            Message::Detach { done } => {
+                self.closing.push(done);
+                self.dissolve_at_rest = true;
+                self.handle(Event::Detaching);
+            }
         }
     }
 
@@ -406,11 +423,8 @@ impl RoomTask {
         last: &mut Option<(LaunchId, Sequence)>,
         messages: &mut Vec<(Channel, JupyterMessage)>,
     ) {
-        let Some((launch, sequence)) = last.take() else { return };
-        self.handle(Event::KernelSaid { launch, messages: std::mem::take(messages) });
-        if let Some(kernel) = self.kernels.get(&launch) {
-            kernel.acknowledge(sequence);
-        }
+        let Some((launch, upto)) = last.take() else { return };
+        self.handle(Event::KernelSaid { launch, upto, messages: std::mem::take(messages) });
     }
 
     fn done(&mut self, done: Done) {
@@ -446,8 +460,9 @@ impl RoomTask {
                 });
                 self.handle(Event::UploadBegun { job, result });
             }
-            Done::Flushed(Ok(())) | Done::Nothing => {}
-            Done::Flushed(Err(error)) => {
+            Done::Nothing => {}
+            Done::Flushed(Ok(()), heard) => self.acknowledge(heard),
+            Done::Flushed(Err(error), _) => {
                 self.handle(Event::JournalFailed { reason: error.to_string(), lost: true });
             }
             Done::Compacted(compacted) => self.replace_journal(compacted),
@@ -486,7 +501,8 @@ impl RoomTask {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Journal { record, path } => self.append(record, path),
+                Effect::Journal { record, path, heard } => self.append(record, path, heard),
+                Effect::Acknowledge { launch, upto } => self.acknowledge(Some((launch, upto))),
                 Effect::Send { peer, frame_type, payload } => self.send(peer, frame_type, payload),
                 Effect::Grant { peer, bytes } => {
                     if let Some(Outbox { link, credit }) = self.outboxes.get(&peer) {
@@ -682,6 +698,7 @@ impl RoomTask {
             }
             // Carried out at once, in `perform`.
             Effect::Journal { .. }
+            | Effect::Acknowledge { .. }
             | Effect::Send { .. }
             | Effect::Grant { .. }
             | Effect::Close { .. }
@@ -693,27 +710,49 @@ impl RoomTask {
         }
     }
 
+    /// Lets a kernel forget what it said so far.
+    fn acknowledge(&self, heard: Option<(LaunchId, Sequence)>) {
+        if let Some((launch, upto)) = heard
+            && let Some(kernel) = self.kernels.get(&launch)
+        {
+            kernel.acknowledge(upto);
+        }
+    }
+
     fn job(&mut self, work: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
         self.jobs.spawn(async move { Done::Event(work.await) })
     }
 }
 
-/// The core of a room, what it wants done first, and the journal it goes on with.
+/// The core of a room, what it wants done first, the journal it goes on with, and the kernel that outlived the
+/// daemon.
+struct Begun {
+    core: RoomCore,
+    effects: Vec<Effect>,
+    journal: Option<JournalFile>,
+    kernels: BTreeMap<LaunchId, Arc<dyn Kernel>>,
+}
+
 async fn begin(
     journals: &JournalFolder,
     mut opening: Opening,
     journal: Option<PathBuf>,
-    blobs: Option<Arc<dyn BlobStore>>,
-) -> Result<(RoomCore, Vec<Effect>, Option<JournalFile>), PluginError> {
-    let mut file = None;
+    host: &Host,
+    sender: &mpsc::UnboundedSender<FromKernel>,
+) -> Result<Begun, PluginError> {
+    let (mut file, mut kernels) = (None, BTreeMap::new());
     if let Some(journal) = journal {
         let (journals, path, id) = (journals.clone(), opening.path.clone(), opening.id);
         let actors = Actors::of(&opening.incarnation);
         let reopened =
             tokio::task::spawn_blocking(move || reopen(&journals, &journal, id, path.as_deref(), &actors));
         let reopened = reopened.await.map_err(|error| PluginError::internal(error.to_string()))?;
-        if let Reopened::Kept(recovered, new, journal) = reopened? {
-            disk::store_blobs(blobs.as_deref(), new).await;
+        if let Reopened::Kept(mut recovered, new, journal) = reopened? {
+            disk::store_blobs(host.blob_store().as_deref(), new).await;
+            if let Some((launch, kernel)) = attach(host, &recovered.left, sender).await {
+                recovered.left.attached = Some(keep_alive(&host.settings().values));
+                kernels.insert(launch, kernel);
+            }
             let meta = &recovered.left.meta;
             opening.working_dir = opening.working_dir.or_else(|| meta.working_dir.clone());
             opening.environment_mode = opening.environment_mode.or_else(|| meta.environment_mode.clone());
@@ -723,7 +762,7 @@ async fn begin(
     }
     let (core, effects) = RoomCore::open(opening, Ids::random())
         .map_err(|error| PluginError::internal(format!("Failed to create notebook: {error}")))?;
-    Ok((core, effects, file))
+    Ok(Begun { core, effects, journal: file, kernels })
 }
 
 /// Tells everybody who waits why the room did not open.

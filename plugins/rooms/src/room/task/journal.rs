@@ -10,19 +10,29 @@ use std::path::PathBuf;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use runtimed_plugin_api::Sequence;
+
 use super::{Done, FLUSH, RoomTask};
+use crate::ids::LaunchId;
 use crate::journal::file::{Compacted, flush};
 use crate::journal::{JournalFile, Record};
 use crate::room::event::Event;
 
 impl RoomTask {
     /// Appends a record before anything else of the event is carried out.
-    pub(super) fn append(&mut self, record: Record, path: Option<Option<PathBuf>>) {
+    /// What a kernel may forget then is told to it with the next flush.
+    pub(super) fn append(
+        &mut self,
+        record: Record,
+        path: Option<Option<PathBuf>>,
+        heard: Option<(LaunchId, Sequence)>,
+    ) {
         if let Err(error) = self.try_append(record) {
             tracing::warn!(%error, room = %self.author.room, "a journal could not be written");
             // Before anything else: the next record must hold what this one did.
             return self.next.push_front(Event::JournalFailed { reason: error.to_string(), lost: false });
         }
+        self.unflushed = heard.or(self.unflushed);
         self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
         if let Some(path) = path {
             self.name_journal(path);
@@ -84,6 +94,7 @@ impl RoomTask {
     pub(super) fn flush(&mut self) -> oneshot::Receiver<()> {
         self.flush_at = None;
         let (doing, done) = oneshot::channel();
+        let heard = self.unflushed.take();
         let files = self.journal.as_mut().map(JournalFile::take_unflushed).unwrap_or_default();
         if !files.is_empty() {
             let blobs = self.host.blob_store();
@@ -96,7 +107,7 @@ impl RoomTask {
                 }
                 let flushed = tokio::task::spawn_blocking(move || flush(&files)).await;
                 drop(doing);
-                Done::Flushed(flushed.unwrap_or_else(|error| Err(io::Error::other(error))))
+                Done::Flushed(flushed.unwrap_or_else(|error| Err(io::Error::other(error))), heard)
             });
         }
         done

@@ -6,7 +6,8 @@
 //!
 //! What holds in every life: what a window was told the room has is there after the daemon died, unless the journal
 //! was out of order and said so; in the end all windows and the room have the same; a line is there once, in the cell
-//! it was typed into, unless somebody deleted the cell; every request has its answer and every execution its end.
+//! it was typed into, unless somebody deleted the cell; every request has its answer and every execution its end; what
+//! a cell printed that ran to its end is there, once and in order, whatever daemons it outlived.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use runtimed_plugin_api::PluginError;
 use runtimed_protocol::documents::notebook::{NewCell, Place};
-use runtimed_protocol::documents::{Document as _, RuntimeStateDoc};
+use runtimed_protocol::documents::output::ContentRef;
+use runtimed_protocol::documents::runtime_state::Status;
+use runtimed_protocol::documents::{Document as _, Output, RuntimeStateDoc};
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::response::NotebookResponse as Response;
 use serde_json::json;
@@ -119,9 +122,10 @@ enum Deed {
         full: bool,
     },
     HoldJobs(bool),
-    /// The daemon dies after so many effects.
+    /// The daemon dies after so many effects; its kernel may outlive it.
     Crash {
         after: usize,
+        outlives: bool,
     },
 }
 
@@ -161,7 +165,7 @@ fn deeds(seed: u64) -> Vec<Deed> {
             47..=48 => Deed::Disk { full: false },
             49 => Deed::HoldJobs(random() % 2 == 0),
             50..=52 => Deed::Pass((random() % 20_000) as u64),
-            53..=55 => Deed::Crash { after: random() % 40 },
+            53..=55 => Deed::Crash { after: random() % 40, outlives: random() % 4 > 0 },
             _ => Deed::Steps(random() % 60),
         });
     }
@@ -220,6 +224,8 @@ struct Life {
     /// Requests of each window since it connected.
     asked: BTreeMap<PeerId, Vec<String>>,
     made: usize,
+    /// A daemon died with its kernel, or could not tell the next one about it.
+    kernels_lost: bool,
 }
 
 impl Life {
@@ -237,6 +243,7 @@ impl Life {
             deleted: BTreeSet::new(),
             asked: BTreeMap::new(),
             made: 0,
+            kernels_lost: false,
         }
     }
 
@@ -324,11 +331,11 @@ impl Life {
             Deed::SaveFails => self.world.no_saves.push_back(SaveFailure::Io("the disk is full".to_owned())),
             Deed::Disk { full } => self.world.no_journal = full,
             Deed::HoldJobs(hold) => self.world.hold_jobs = hold,
-            Deed::Crash { after } => self.crashes(after),
+            Deed::Crash { after, outlives } => self.crashes(after, outlives),
         }
         if self.world.dissolved {
             // Nobody was there for long: it sleeps, and is woken by whoever comes.
-            self.revives();
+            self.revives(true);
         }
     }
 
@@ -353,7 +360,7 @@ impl Life {
 
     /// Puts a line of its own between the others.
     fn types(&mut self, who: usize, cell: usize, line: usize, word: usize) {
-        const WORDS: [&str; 8] = ["print", "print", "value", "value", "picture", "fail", "loop", "print"];
+        const WORDS: [&str; 8] = ["print", "print", "value", "late", "picture", "fail", "loop", "print"];
         let Some((peer, cell)) = self.cell(who, cell) else { return };
         self.made += 1;
         let typed = format!("{} {}", WORDS[word % WORDS.len()], self.made);
@@ -415,21 +422,22 @@ impl Life {
         self.world.behind.remove(&peer);
     }
 
-    fn crashes(&mut self, after: usize) {
+    fn crashes(&mut self, after: usize, outlives: bool) {
         self.world.effects_left = Some(after);
         while !self.world.is_dead() && self.world.step() {}
-        self.revives();
+        self.kernels_lost |= !outlives || self.world.no_journal;
+        self.revives(outlives);
     }
 
     /// The daemon is dead, and another begins where it ended.
-    fn revives(&mut self) {
+    fn revives(&mut self, outlives: bool) {
         let world = &mut self.world;
         let mut clients = std::mem::take(&mut world.clients);
         let degraded = world.no_journal
             || world.core.documents.runtime.file_checkpoint().source_issue_kind == "degraded";
         let (full, held, saves) = (world.no_journal, world.hold_jobs, std::mem::take(&mut world.no_saves));
         let seed = std::mem::replace(world, World::create(0));
-        self.world = seed.reopen();
+        self.world = if outlives { seed.outlived() } else { seed.reopen() };
         (self.world.no_journal, self.world.hold_jobs, self.world.no_saves) = (full, held, saves);
         if degraded {
             // Said to be in danger: what the living do not have may be gone.
@@ -512,6 +520,40 @@ impl Life {
         for id in runtime.execution_ids() {
             let status = runtime.execution(&id).unwrap().status;
             assert!(status.is_terminal(), "{id} is {status:?} in the end");
+            self.shows_what_it_said(&id);
+        }
+    }
+}
+
+impl Life {
+    /// Of an execution that ran to its end, the outputs are what the kernel said, once and in order.
+    fn shows_what_it_said(&self, id: &str) {
+        let runtime = &self.world.core.documents.runtime;
+        let execution = runtime.execution(id).unwrap();
+        let (mut printed, mut values, mut pictures) = (String::new(), Vec::new(), 0);
+        for entry in runtime.outputs(id) {
+            match Output::from_json(&entry.manifest).unwrap() {
+                Output::Stream { text: ContentRef::Inline { inline }, .. } => printed += &inline,
+                Output::ExecuteResult { .. } => {
+                    values.push(entry.manifest["data"]["text/plain"]["inline"].clone())
+                }
+                Output::Display { .. } => pictures += 1,
+                Output::Error { ename, .. } if ename == "DaemonEnded" => {
+                    assert!(self.kernels_lost, "{id} was given up though its kernel was there");
+                }
+                _ => {}
+            }
+        }
+        if execution.status == Status::Done {
+            let source = execution.source.unwrap_or_default();
+            let said = |word| source.lines().filter_map(move |line| line.strip_prefix(word));
+            let prints: String = said("print ").map(|text| format!("{text}\n")).collect();
+            // The kernel may have been killed before its threads were done.
+            let all: String =
+                prints.clone() + &said("late ").map(|text| format!("{text}\n")).collect::<String>();
+            assert!(all.starts_with(&printed) && printed.starts_with(&prints), "{id} printed {printed:?}");
+            assert!(said("value ").eq(values.iter().map(|value| value.as_str().unwrap())), "values of {id}");
+            assert_eq!(said("picture").count(), pictures, "pictures of {id}");
         }
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use runtimed_plugin_api::{Channel, ExitReport, JupyterMessage, Lease, PluginError, Release, TrustVerdict};
+use runtimed_plugin_api::{
+    Channel, ExitReport, JupyterMessage, Lease, PluginError, Release, Sequence, TrustVerdict,
+};
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::response::NotebookResponse;
@@ -46,7 +48,7 @@ pub(super) struct World {
     /// Frames on their way to the clients.
     to_clients: BTreeMap<PeerId, VecDeque<(u8, Bytes)>>,
     /// What the kernel has said and the room has not heard.
-    from_kernel: VecDeque<(LaunchId, Channel, JupyterMessage)>,
+    from_kernel: VecDeque<(LaunchId, Sequence, Channel, JupyterMessage)>,
     /// Slow work that has ended.
     jobs: VecDeque<Event>,
     pub(super) kernel: Option<Kernel>,
@@ -72,6 +74,8 @@ pub(super) struct World {
     pub(super) journal: Vec<u8>,
     /// While set, nothing can be appended there.
     pub(super) no_journal: bool,
+    /// Something was not appended there: another daemon may not know what the kernel is doing.
+    forgetful: bool,
     /// Clients that take nothing at the moment: what is sent to them congests.
     pub(super) slow: BTreeSet<PeerId>,
     /// Clients that take only what is urgent: it overtakes the rest, which congests.
@@ -93,14 +97,36 @@ pub(super) struct World {
 }
 
 /// A kernel that reads its lines from the source: `print x`, `value x`, `fail`, `loop`, `picture`,
-/// `display id x`, `update id x`; one a line.
+/// `display id x`, `update id x`, and `late x`, which a thread prints when the cell is done; one a line.
 pub(super) struct Kernel {
     launch: LaunchId,
     count: i64,
+    /// Everything it said that nobody acknowledged, by number.
+    unacknowledged: BTreeMap<Sequence, (Channel, JupyterMessage)>,
+    said: Sequence,
+    /// Requests it got.
+    requests: BTreeSet<String>,
+    /// Those it has not begun.
+    backlog: VecDeque<KernelRequest>,
     /// The request of a cell that never ends by itself.
     looping: Option<String>,
     /// The code it was sent, in order.
     pub(super) ran: Vec<String>,
+}
+
+impl Kernel {
+    fn new(launch: LaunchId) -> Self {
+        Self {
+            launch,
+            count: 0,
+            unacknowledged: BTreeMap::new(),
+            said: 0,
+            requests: BTreeSet::new(),
+            backlog: VecDeque::new(),
+            looping: None,
+            ran: Vec::new(),
+        }
+    }
 }
 
 impl World {
@@ -110,16 +136,12 @@ impl World {
     }
 
     pub(super) fn open(seed: u64, path: Option<&str>, content: Content) -> Self {
-        Self::open_as(0, seed, path, content)
+        Self::begin(0, seed, Self::opening(0, seed, path, content), None, 0)
     }
 
     /// A notebook that nothing is kept of.
     pub(super) fn ephemeral(seed: u64, content: Content) -> Self {
-        Self::begin(0, seed, Opening { ephemeral: true, ..Self::opening(0, seed, None, content) })
-    }
-
-    fn open_as(life: u64, seed: u64, path: Option<&str>, content: Content) -> Self {
-        Self::begin(life, seed, Self::opening(life, seed, path, content))
+        Self::begin(0, seed, Opening { ephemeral: true, ..Self::opening(0, seed, None, content) }, None, 0)
     }
 
     fn opening(life: u64, seed: u64, path: Option<&str>, content: Content) -> Opening {
@@ -137,7 +159,13 @@ impl World {
         }
     }
 
-    fn begin(life: u64, seed: u64, opening: Opening) -> Self {
+    /// The kernel says again what it said after `after` and nobody acknowledged.
+    fn begin(life: u64, seed: u64, opening: Opening, kernel: Option<Kernel>, after: Sequence) -> Self {
+        let from_kernel = kernel.iter().flat_map(|kernel| {
+            let again = kernel.unacknowledged.range(after + 1..);
+            again.map(|(at, (channel, message))| (kernel.launch, *at, *channel, message.clone()))
+        });
+        let from_kernel = from_kernel.collect();
         let journal = header(opening.id).to_vec();
         let (core, effects) = RoomCore::open(opening, Ids::seeded(seed ^ life << 32)).unwrap();
         let mut world = Self {
@@ -147,9 +175,9 @@ impl World {
             clients: BTreeMap::new(),
             to_room: BTreeMap::new(),
             to_clients: BTreeMap::new(),
-            from_kernel: VecDeque::new(),
+            from_kernel,
             jobs: VecDeque::new(),
-            kernel: None,
+            kernel,
             kernels_started: 0,
             acquired: 0,
             released: Vec::new(),
@@ -165,6 +193,7 @@ impl World {
             next: VecDeque::new(),
             journal,
             no_journal: false,
+            forgetful: false,
             slow: BTreeSet::new(),
             behind: BTreeSet::new(),
             cut: BTreeSet::new(),
@@ -180,18 +209,33 @@ impl World {
         world
     }
 
-    /// The daemon dies, and another brings the room back from its journal. Clients are gone.
+    /// The daemon dies, its kernel too, and another brings the room back from its journal. Clients are gone.
     pub(super) fn reopen(self) -> Self {
-        let Self { journal, random, life, .. } = self;
+        self.revived(false)
+    }
+
+    /// The same, but the kernel is still there. It ends if the journal does not know it.
+    pub(super) fn outlived(self) -> Self {
+        self.revived(true)
+    }
+
+    fn revived(self, outlives: bool) -> Self {
+        let Self { journal, random, life, kernel, forgetful, .. } = self;
         let life = life + 1;
         let folded = Folded::read(&journal).unwrap();
         let actors = Actors::of(&format!("{life:08x}"));
         let (mut documents, whole) = reopen::documents(&folded, folded.room, &actors).unwrap();
         assert!(whole && folded.stop == Stop::End);
+        let knows = |kernel: &Kernel| folded.kernel.as_ref().is_some_and(|it| it.kernel == kernel.launch.0);
+        let kernel = kernel.filter(|kernel| outlives && knows(kernel));
+        let after = folded.heard.sequence;
         let held = Some(documents.heads());
         let path = folded.meta.path.clone();
         let left = Left {
             known: crate::reopen::known(&folded, folded.room, None),
+            attached: kernel.is_some().then_some(KEEP_ALIVE),
+            kernel: folded.kernel,
+            heard: folded.heard,
             outside: None,
             meta: folded.meta,
             file: folded.file,
@@ -200,10 +244,12 @@ impl World {
         };
         let content = Content::Kept(Box::new(Recovered { documents, left }));
         let seed = folded.room.as_u128() as u64;
-        let mut world = Self::open_as(life, seed, path.as_deref().and_then(Path::to_str), content);
+        let path = path.as_deref().and_then(Path::to_str);
+        let mut world = Self::begin(life, seed, Self::opening(life, seed, path, content), kernel, after);
         let since = world.journal.split_off(HEADER);
         world.journal = [journal, since].concat();
         world.random = random;
+        world.forgetful |= forgetful;
         world
     }
 
@@ -356,12 +402,15 @@ impl World {
                 let count = 1 + self.random(self.from_kernel.len());
                 let burst: Vec<_> = self.from_kernel.drain(..count).collect();
                 let launch = burst[0].0;
-                let messages = burst
-                    .into_iter()
-                    .filter(|(from, ..)| *from == launch)
-                    .map(|(_, channel, message)| (channel, message))
-                    .collect();
-                self.event(Event::KernelSaid { launch, messages });
+                let mut upto = 0;
+                let mut messages = Vec::new();
+                for (from, at, channel, message) in burst {
+                    if from == launch {
+                        upto = at;
+                        messages.push((channel, message));
+                    }
+                }
+                self.event(Event::KernelSaid { launch, upto, messages });
             }
             Way::Job => {
                 let event = self.jobs.pop_front().unwrap();
@@ -399,6 +448,14 @@ impl World {
         self.effects_left == Some(0)
     }
 
+    /// The cell that loops comes to its end by itself.
+    pub(super) fn kernel_ends_its_loop(&mut self) {
+        let kernel = self.kernel.as_mut().unwrap();
+        let (launch, parent) = (kernel.launch, kernel.looping.take().unwrap());
+        self.end(launch, &parent, true);
+        self.go_on(launch);
+    }
+
     /// The kernel's process dies.
     pub(super) fn kill_kernel(&mut self) {
         let kernel = self.kernel.take().unwrap();
@@ -426,10 +483,17 @@ impl World {
             }
             match effect {
                 Effect::Journal { .. } if self.no_journal => {
+                    self.forgetful = true;
                     let failed = Event::JournalFailed { reason: "disk full".to_owned(), lost: false };
                     self.next.push_front(failed);
                 }
-                Effect::Journal { record, .. } => self.journal.extend(record.finish().unwrap()),
+                Effect::Journal { record, heard, .. } => {
+                    self.journal.extend(record.finish().unwrap());
+                    if let Some((launch, upto)) = heard {
+                        self.acknowledge(launch, upto);
+                    }
+                }
+                Effect::Acknowledge { launch, upto } => self.acknowledge(launch, upto),
                 Effect::Send { peer, frame_type, payload } => {
                     if self.clients.contains_key(&peer) {
                         self.to_clients.entry(peer).or_default().push_back((frame_type, payload));
@@ -454,7 +518,7 @@ impl World {
                 }
                 Effect::Launch { launch, .. } => {
                     self.kernels_started += 1;
-                    self.kernel = Some(Kernel { launch, count: 0, looping: None, ran: Vec::new() });
+                    self.kernel = Some(Kernel::new(launch));
                     self.jobs.push_back(Event::KernelStarted { launch, result: Ok(()) });
                 }
                 Effect::CancelLaunch { .. } => {}
@@ -467,6 +531,7 @@ impl World {
                         let error = json!({"ename": "KeyboardInterrupt", "evalue": "", "traceback": []});
                         self.say(launch, Channel::Iopub, &parent, "error", &error);
                         self.end(launch, &parent, false);
+                        self.go_on(launch);
                     }
                 }
                 Effect::Stop { launch } => {
@@ -553,8 +618,28 @@ impl World {
         self.jobs.push_back(Event::Saved { job, result });
     }
 
+    /// The kernel is free for what it was asked meanwhile.
+    fn go_on(&mut self, launch: LaunchId) {
+        while let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.looping.is_none())
+            && let Some(request) = kernel.backlog.pop_front()
+        {
+            kernel.requests.remove(&request.msg_id);
+            self.hear(launch, &request);
+        }
+    }
+
+    /// What the kernel said up to here is in the journal.
+    fn acknowledge(&mut self, launch: LaunchId, upto: Sequence) {
+        if let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) {
+            kernel.unacknowledged.retain(|at, _| *at > upto);
+        }
+    }
+
     fn hear(&mut self, launch: LaunchId, request: &KernelRequest) {
         let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) else { return };
+        if !kernel.requests.insert(request.msg_id.clone()) {
+            return;
+        }
         if request.msg_type == "complete_request" {
             let reply = json!({"matches": ["bit_count"], "cursor_start": 2, "cursor_end": 5});
             self.say(launch, Channel::Shell, &request.msg_id, "complete_reply", &reply);
@@ -562,7 +647,11 @@ impl World {
         }
         let parent = request.msg_id.clone();
         let code = request.content["code"].as_str().unwrap().to_owned();
-        assert!(kernel.looping.is_none(), "a request was sent to a busy kernel");
+        if kernel.looping.is_some() {
+            assert!(self.forgetful, "a request was sent to a busy kernel");
+            kernel.backlog.push_back(request.clone());
+            return;
+        }
         kernel.ran.push(code.clone());
         kernel.count += 1;
         let count = kernel.count;
@@ -607,6 +696,10 @@ impl World {
             }
         }
         self.end(launch, &parent, ok);
+        for text in code.lines().filter_map(|line| line.strip_prefix("late ")) {
+            let text = json!({"name": "stdout", "text": format!("{text}\n")});
+            self.say(launch, Channel::Iopub, &parent, "stream", &text);
+        }
     }
 
     fn end(&mut self, launch: LaunchId, parent: &str, ok: bool) {
@@ -637,7 +730,10 @@ impl World {
             content: content.to_string().into(),
             buffers: Vec::new(),
         };
-        self.from_kernel.push_back((launch, channel, message));
+        let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) else { return };
+        kernel.said += 1;
+        kernel.unacknowledged.insert(kernel.said, (channel, message.clone()));
+        self.from_kernel.push_back((launch, kernel.said, channel, message));
     }
 
     pub(super) fn launch(&self) -> LaunchId {
