@@ -164,6 +164,11 @@ pub enum RoomRequest {
         /// UUID.
         notebook_id: String,
     },
+    /// A bounded view of one notebook, once it is loaded.
+    Project {
+        /// UUID.
+        notebook_id: String,
+    },
     /// Ends the kernel and closes the room.
     Shutdown {
         /// UUID or absolute path.
@@ -211,6 +216,16 @@ pub enum RoomReply {
     Inspect {
         /// `cells`, `outputs_by_cell`, `source`, `kernel_info`.
         state: serde_json::Value,
+    },
+    /// The view, as the wire's `projection`.
+    Projection {
+        /// `cells`, `dependencies`, `runtime` and more.
+        projection: serde_json::Value,
+    },
+    /// There is no view, as the wire's `failure`.
+    NoProjection {
+        /// Tagged by `kind`: `room_not_found`, `initial_load_failed`.
+        failure: serde_json::Value,
     },
     /// Whether the room was there.
     Shutdown {

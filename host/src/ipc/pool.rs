@@ -96,10 +96,6 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
             )),
         },
         PoolRequest::GetRuntimeMetrics => runtime_metrics(daemon),
-        PoolRequest::GetNotebookProjection { notebook_id } => PoolReply::NotebookProjectionUnavailable {
-            notebook_id,
-            failure: json!({ "kind": "room_not_found" }),
-        },
         PoolRequest::ListPlugins => list_plugins(daemon).await.unwrap_or_else(refusal),
         PoolRequest::ReloadPlugins => reload_plugins(daemon).await.unwrap_or_else(refusal),
         PoolRequest::SetPluginEnabled { id, enabled } => {
@@ -124,6 +120,15 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
             match daemon.ask_rooms(asked).await {
                 Ok(RoomReply::Inspect { state: serde_json::Value::Object(state) }) => {
                     PoolReply::NotebookState { notebook_id, state }
+                }
+                other => unexpected(other),
+            }
+        }
+        PoolRequest::GetNotebookProjection { notebook_id } => {
+            match daemon.ask_rooms(RoomRequest::Project { notebook_id: notebook_id.clone() }).await {
+                Ok(RoomReply::Projection { projection }) => PoolReply::NotebookProjection { projection },
+                Ok(RoomReply::NoProjection { failure }) => {
+                    PoolReply::NotebookProjectionUnavailable { notebook_id, failure }
                 }
                 other => unexpected(other),
             }

@@ -120,3 +120,79 @@ fn guards_receipts_and_constant_answers_are_the_protocols() {
     );
     crate::stop(daemon);
 }
+
+#[test]
+fn a_view_of_a_notebook_needs_no_connection_to_it() {
+    let Some(daemon) = crate::start() else { return };
+    let look = |id: &Value| daemon.ask(json!({"type": "get_notebook_projection", "notebook_id": id}));
+    let file = daemon.home.path().canonicalize().unwrap().join("a.ipynb");
+    let content = json!({
+        "nbformat": 4, "nbformat_minor": 5, "metadata": {"runt": {"uv": {"dependencies": ["six"]}}},
+        "cells": [
+            {"id": "a", "cell_type": "code", "metadata": {}, "source": "é".repeat(121), "execution_count": 3,
+             "outputs": [{"output_type": "stream", "name": "stdout", "text": "old"}]},
+            {"id": "b", "cell_type": "markdown", "metadata": {}, "source": "# b\nc"},
+        ],
+    });
+    std::fs::write(&file, content.to_string()).unwrap();
+    let open = |file| Peer::connect(&daemon, json!({"channel": "open_notebook", "path": file}));
+    let ana = open(&file);
+    let id = &ana.info["notebook_id"];
+    // It waits until the file is read.
+    let view = look(id)["projection"].clone();
+    let state = daemon.ask(json!({"type": "inspect_notebook", "notebook_id": id}));
+    assert_eq!(state["cells"].as_array().unwrap().len(), 2);
+    let execution = &view["cells"][0]["execution_id"];
+    assert!(execution.is_string());
+    assert_eq!(
+        view["cells"],
+        json!([
+            {"id": "a", "cell_type": "code", "source_preview": format!("{}…", "é".repeat(120)),
+             "execution_id": execution, "execution_status": "done", "execution_count": 3},
+            {"id": "b", "cell_type": "markdown", "source_preview": "# b\nc"},
+        ])
+    );
+    assert_eq!((&view["notebook_id"], &view["notebook_path"]), (id, &json!(file)));
+    assert_eq!((&view["dependencies"], &view["projection_complete"]), (&json!(["six"]), &json!(true)));
+    assert_eq!(view["source_state"]["progress"], json!({"completed": 2, "total": 2}));
+    let capabilities = json!({"read": true, "mutate": true, "execute": true});
+    assert_eq!(view["availability"]["capabilities"], capabilities);
+    let keys =
+        |section: &str| view["runtime"][section].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let env =
+        ["added", "channels_changed", "deno_changed", "in_sync", "prewarmed_packages", "progress", "removed"];
+    assert_eq!(keys("env"), env);
+    assert_eq!(keys("trust").len(), 8);
+    assert!(view["runtime"]["kernel"]["lifecycle"]["lifecycle"].is_string());
+
+    let large: Vec<Value> = (0..2000)
+        .map(|n| {
+            json!({"id": format!("c{n}"), "cell_type": "code", "metadata": {}, "source": "x".repeat(200),
+                        "execution_count": null, "outputs": []})
+        })
+        .collect();
+    let file = file.with_file_name("large.ipynb");
+    let content = json!({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": large});
+    std::fs::write(&file, content.to_string()).unwrap();
+    let bob = open(&file);
+    let view = look(&bob.info["notebook_id"])["projection"].clone();
+    assert_eq!(view["projection_complete"], json!(false));
+    assert!(view["cells"].as_array().unwrap().len() > 100);
+
+    let file = file.with_file_name("broken.ipynb");
+    std::fs::write(&file, r#"{"cells": 3"#).unwrap();
+    let carl = open(&file);
+    // The room is forgotten as soon as it could not be loaded.
+    let failure = look(&carl.info["notebook_id"]);
+    assert_eq!(failure["type"], "notebook_projection_unavailable");
+    let kinds = [json!("initial_load_failed"), json!("room_not_found")];
+    assert!(kinds.contains(&failure["failure"]["kind"]), "{failure}");
+    for unknown in [json!("zz"), json!("00000000-0000-4000-8000-000000000000")] {
+        assert_eq!(
+            look(&unknown),
+            json!({"type": "notebook_projection_unavailable", "notebook_id": unknown,
+                   "failure": {"kind": "room_not_found"}})
+        );
+    }
+    crate::stop(daemon);
+}

@@ -23,6 +23,7 @@ pub(crate) mod outside;
 mod parts;
 pub(crate) mod peers;
 mod presence;
+pub(crate) mod projection;
 mod publication;
 mod questions;
 mod queue;

@@ -203,6 +203,25 @@ impl OpenNotebooks {
         room.send(Message::Inspect(reply)).map_err(|_| unknown())?;
         state.await.map_err(|_| unknown())
     }
+
+    /// A view of one notebook, once it is loaded.
+    async fn project(&self, notebook_id: &str) -> Result<RoomReply> {
+        let unknown = || Ok(RoomReply::NoProjection { failure: json!({"kind": "room_not_found"}) });
+        let Ok(id) = notebook_id.parse() else { return unknown() };
+        let room = match self.existing(id).await {
+            Ok(found) => found.inbox,
+            Err(error) if error.code == ErrorCode::NotFound => return unknown(),
+            Err(error) => return Err(error),
+        };
+        let (viewer, view) = oneshot::channel();
+        // A room that is gone drops the viewer.
+        let _ = room.send(Message::Project(viewer));
+        match view.await {
+            Ok(Ok(projection)) => Ok(RoomReply::Projection { projection }),
+            Ok(Err(failure)) => Ok(RoomReply::NoProjection { failure }),
+            Err(_) => unknown(),
+        }
+    }
 }
 
 #[async_trait]
@@ -230,6 +249,7 @@ impl Rooms for OpenNotebooks {
             RoomRequest::Inspect { notebook_id } => {
                 Ok(RoomReply::Inspect { state: self.inspect(&notebook_id).await? })
             }
+            RoomRequest::Project { notebook_id } => self.project(&notebook_id).await,
             RoomRequest::Shutdown { notebook_id } => {
                 let room = self.directory.named(&notebook_id);
                 let found = room.is_some();

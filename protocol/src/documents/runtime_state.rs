@@ -169,6 +169,11 @@ impl RuntimeStateDoc {
         put_changed(&mut self.document, &map, "cpu_count", ScalarValue::Uint(cpu_count))
     }
 
+    /// One map of the root as JSON, such as `env`; null if it is not there.
+    pub fn section(&self, key: &'static str) -> Json {
+        root_map(&self.document, key).map_or(Json::Null, |map| json::read(&self.document, &map))
+    }
+
     /// The queue.
     pub fn queue(&self) -> Queue {
         let Ok(queue) = root_map(&self.document, "queue") else { return Queue::default() };

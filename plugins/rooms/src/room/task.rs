@@ -30,6 +30,7 @@ use super::core::{Content, Opening, RoomCore};
 use super::event::{Effect, Event};
 use super::moment::Moment;
 use super::peers::Identity;
+use super::projection::Projection;
 use super::revive::Actors;
 use crate::directory::Directory;
 use crate::disk::{self, Author};
@@ -82,6 +83,8 @@ pub(crate) enum Message {
     FileTouched,
     /// What is in the notebook.
     Inspect(oneshot::Sender<Json>),
+    /// A view of the notebook, once it is loaded.
+    Project(oneshot::Sender<Projection>),
     /// What goes into a copy of the notebook.
     Copy(oneshot::Sender<Result<Copied, PluginError>>),
     /// End the kernel, write the file, and be forgotten; with `unless_joined`, stay if somebody is here.
@@ -129,6 +132,8 @@ pub(crate) struct RoomTask {
     jobs: JoinSet<Done>,
     /// The notebook's file, and how it is followed.
     file: Option<(PathBuf, Following)>,
+    /// Who waits for a view of the notebook.
+    viewers: Vec<oneshot::Sender<Projection>>,
     /// Who waits for the room to come to rest.
     closing: Vec<oneshot::Sender<()>>,
     /// Whether the room ends when it has come to rest, even if somebody is here.
@@ -228,6 +233,7 @@ impl RoomTask {
             launching: None,
             jobs: JoinSet::new(),
             file: None,
+            viewers: Vec::new(),
             closing: Vec::new(),
             dissolve_at_rest: false,
             dissolved: false,
@@ -338,6 +344,7 @@ impl RoomTask {
                 () = tick => self.handle(Event::Tick),
                 () = flush => drop(self.flush()),
             }
+            self.answer_viewers();
             self.close_if_at_rest();
         }
     }
@@ -372,6 +379,7 @@ impl RoomTask {
             Message::Inspect(reply) => {
                 let _ = reply.send(self.core.inspect());
             }
+            Message::Project(viewer) => self.viewers.push(viewer),
             Message::Copy(reply) => {
                 let _ = reply.send(self.core.copied());
             }
@@ -483,6 +491,18 @@ impl RoomTask {
         while let Some(event) = self.next.pop_front() {
             let effects = self.core.handle(Moment(self.started.elapsed()), event);
             self.perform(effects);
+        }
+    }
+
+    /// Shows the notebook to who waits for that, once it is loaded.
+    fn answer_viewers(&mut self) {
+        if self.viewers.is_empty() {
+            return;
+        }
+        let Some(view) = self.core.projection(&disk::now()) else { return };
+        for viewer in self.viewers.drain(..) {
+            // Nobody listening is as good as being told.
+            let _ = viewer.send(view.clone());
         }
     }
 

@@ -773,6 +773,7 @@ fn a_file_is_streamed_in_and_its_requests_wait() {
     world.send(ana, Some(frame));
     world.settle();
     assert_eq!(world.granted[&ana], before, "what waits costs credit");
+    assert_eq!(world.core.projection("now"), None, "there is nothing to look at yet");
 
     world.event(Event::Loaded(Ok(Box::new(loaded()))));
     world.settle();
@@ -782,6 +783,9 @@ fn a_file_is_streamed_in_and_its_requests_wait() {
     assert_eq!(client.status.initial_load, InitialLoad::Ready);
     assert!(matches!(client.answers[&id], Response::AllCellsQueued { .. }));
     assert_eq!(text(&client.outputs("e1")[0]), "old\n");
+    let view = world.core.projection("now").unwrap().unwrap();
+    assert_eq!(view["notebook_heads"], json!(world.client(ana).heads()));
+    assert_eq!(view["captured_at"], json!("now"));
     // What was only read is not written.
     assert!(world.saved.is_empty());
 
@@ -798,7 +802,9 @@ fn a_file_that_cannot_be_read_says_why_before_it_closes() {
     world.event(Event::Loaded(Err("Notebook is not a JSON object".to_owned())));
     world.settle();
     let reason = "Notebook is not a JSON object".to_owned();
-    assert_eq!(world.client(ana).status.initial_load, InitialLoad::Failed { reason });
+    assert_eq!(world.client(ana).status.initial_load, InitialLoad::Failed { reason: reason.clone() });
+    let failure = json!({"kind": "initial_load_failed", "generation": 1, "reason": reason});
+    assert_eq!(world.core.projection("now"), Some(Err(failure)));
     // It ends by itself, but not before the client had time to read.
     assert!(!world.dissolved);
     let launch =
