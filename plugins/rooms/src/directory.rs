@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::disk::{self, Author, Form};
+use crate::disk::{self, Announce, Author, Form};
 use crate::journal::JournalFolder;
 use crate::journal::sweep::sweep;
 use crate::leases::{Lease, Leases};
@@ -188,7 +188,8 @@ impl Directory {
         None
     }
 
-    /// Carries out a save. A room that saves under another name gets that file for its own.
+    /// Carries out a save, which is announced to the room. A room that saves under another name gets that file for
+    /// its own.
     ///
     /// # Errors
     /// See [`SaveFailure`]; the room keeps the file it had.
@@ -196,12 +197,13 @@ impl Directory {
         &self,
         plan: SavePlan,
         blobs: Option<Arc<dyn BlobStore>>,
+        announce: Announce,
     ) -> Result<Written, SaveFailure> {
         let room = plan.room;
         let before = self.index().rooms.get(&room).and_then(|entry| entry.path.clone());
         if plan.bound {
             let path = plan.path.clone();
-            return disk::save(plan, path, None, blobs).await;
+            return disk::save(plan, path, None, blobs, Some(announce)).await;
         }
         let wanted = plan.path.clone();
         let target = tokio::task::spawn_blocking(move || paths::save_target(&wanted))
@@ -210,7 +212,7 @@ impl Directory {
         if before.as_ref() == Some(&target) {
             // Another name of the room's own file.
             let plan = SavePlan { bound: true, ..plan };
-            return disk::save(plan, target, None, blobs).await;
+            return disk::save(plan, target, None, blobs, Some(announce)).await;
         }
         let (leases, path) = (self.leases.clone(), target.clone());
         let lease =
@@ -219,7 +221,8 @@ impl Directory {
                 .map_err(|error| SaveFailure::Io(format!("internal error: {error}")))?
                 .map_err(SaveFailure::Io)?;
         self.claim(&target, room)?;
-        let result = disk::save(plan, target.clone(), before.clone().map(Form::File), blobs).await;
+        let result =
+            disk::save(plan, target.clone(), before.clone().map(Form::File), blobs, Some(announce)).await;
         let mut index = self.index();
         let given_up = if result.is_ok() { before.as_ref() } else { Some(&target) };
         if let Some(given_up) = given_up.filter(|path| result.is_ok() != (**path == target)) {

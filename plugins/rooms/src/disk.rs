@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use runtimed_plugin_api::{BlobStore, Digest};
 use runtimed_protocol::documents::notebook::{NewCell, Place, Seed};
 use runtimed_protocol::documents::{Document as _, DocumentError, NotebookDoc};
@@ -88,6 +89,10 @@ pub(crate) enum Form {
     Bytes(Vec<u8>),
 }
 
+/// Tells the room, right before a file is replaced, what it will hold (SHA-256). Ends when the room's journal
+/// knows: a daemon that dies in between must not take its own work for another program's.
+pub(crate) type Announce = Box<dyn FnOnce([u8; 32]) -> BoxFuture<'static, ()> + Send>;
+
 /// Carries out `plan`, writing to `path`, which is canonical, in the hand of `form`, or its own.
 ///
 /// # Errors
@@ -97,10 +102,11 @@ pub(crate) async fn save(
     path: PathBuf,
     form: Option<Form>,
     blobs: Option<Arc<dyn BlobStore>>,
+    announce: Option<Announce>,
 ) -> Result<Written, SaveFailure> {
     let room = plan.room;
     let report_path = path.clone();
-    match write_file(plan, path, form, blobs.clone()).await {
+    match write_file(plan, path, form, blobs.clone(), announce).await {
         Ok(written) => Ok(written),
         Err(Stop::Failure(failure)) => Err(failure),
         Err(Stop::Changed(bytes)) => Err(match outside(bytes, report_path.clone(), room, blobs).await {
@@ -138,6 +144,7 @@ async fn write_file(
     path: PathBuf,
     form: Option<Form>,
     blobs: Option<Arc<dyn BlobStore>>,
+    announce: Option<Announce>,
 ) -> Result<Written, Stop> {
     let (plan, there, needed, form) = blocking(move || {
         let there = read_if_there(&path)?;
@@ -163,12 +170,20 @@ async fn write_file(
         }
     }
 
-    blocking(move || {
+    let (plan, bytes) = blocking(move || {
         let bytes = with_template(form.as_deref(), &plan, |template| {
             write(&plan.notebook, template, &|digest| contents.get(digest).cloned())
         })
         .map_err(unwritable)?;
-        let unchanged = there.as_ref() == Some(&bytes);
+        Ok::<_, Stop>((plan, bytes))
+    })
+    .await??;
+    let unchanged = there.as_ref() == Some(&bytes);
+    if !unchanged && let Some(announce) = announce {
+        announce(digest(&bytes).0).await;
+    }
+
+    blocking(move || {
         if !unchanged {
             // Read once more: storage may have taken its time.
             let now = read_if_there(&plan.path)?;

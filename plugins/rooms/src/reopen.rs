@@ -97,14 +97,16 @@ pub(crate) fn reopen(
     };
     let file = file.map_err(|error| unreadable(journal, &error))?;
     let known = known(&folded, room, path);
-    let (outside, blobs) = match comparison {
-        Comparison::Changed(file, blobs) => (Some(*file), blobs),
-        _ => (None, Vec::new()),
+    let (written, outside, blobs) = match comparison {
+        Comparison::Changed(file, blobs) => (None, Some(*file), blobs),
+        Comparison::Written(file) => (Some(*file), None, Vec::new()),
+        Comparison::Current | Comparison::Gone => (None, None, Vec::new()),
     };
     let left = Left {
         meta: folded.meta,
         file: folded.file,
         known,
+        written,
         outside,
         held,
         kernel: folded.kernel,
@@ -119,6 +121,8 @@ pub(crate) fn reopen(
 enum Comparison {
     /// The journal has everything the file has, or the file cannot be read.
     Current,
+    /// The file is what a save has written whose end is not in the journal.
+    Written(Box<FileVersion>),
     /// Another program has changed the file.
     Changed(Box<FileVersion>, Vec<NewBlob>),
     /// There is no file any more, and the journal holds nothing that was not in it.
@@ -130,6 +134,9 @@ fn compare(path: &Path, folded: &Folded, room: Uuid) -> Comparison {
     match disk::access::read_if_there(path) {
         Ok(Some(there)) if Some(digest(&there).to_string().as_str()) != known => {
             match disk::version(&there, room) {
+                Ok(Some((file, _))) if folded.file.is_written(file.digest) => {
+                    Comparison::Written(Box::new(file))
+                }
                 Ok(Some((file, blobs))) => Comparison::Changed(Box::new(file), blobs),
                 // The room finds out when it looks, and says it.
                 Ok(None) | Err(_) => Comparison::Current,

@@ -79,7 +79,7 @@ pub(crate) async fn recover(
     let needed =
         needed_blobs(&plan.notebook, None).map_err(|error| PluginError::invalid(error.to_string()))?;
     let missing_blobs = missing(blobs.as_deref(), needed).await;
-    let saved = disk::save(plan, path, form.map(Form::Bytes), blobs).await;
+    let saved = disk::save(plan, path, form.map(Form::Bytes), blobs, None).await;
     saved.map_err(|error| PluginError::unavailable(error.to_string()))?;
     Ok(RoomReply::Recovered { cells, missing_blobs })
 }
@@ -158,6 +158,7 @@ fn file_state(folded: &Folded) -> &'static str {
     let Some(path) = &folded.meta.path else { return "none" };
     match read_if_there(path) {
         Ok(Some(bytes)) if folded.file.digest == Some(digest(&bytes).to_string()) => "same",
+        Ok(Some(bytes)) if folded.file.is_written(digest(&bytes).0) => "same",
         Ok(None) if folded.file.digest.is_none() => "none",
         Ok(None) => "missing",
         Ok(Some(_)) | Err(_) => "changed",

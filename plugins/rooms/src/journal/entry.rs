@@ -68,6 +68,10 @@ pub(crate) struct FileState {
     /// SHA-256 of what the file held when it was last read or written, hex; none if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<String>,
+    /// SHA-256 of what a save was about to put into the file, hex, if its end is not in the journal. A daemon
+    /// that died in between knows its own work by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) writing: Option<String>,
     /// Heads of the notebook document in the file, hex; empty if it was never saved.
     #[serde(default)]
     pub(crate) exported_heads: Vec<String>,
@@ -80,6 +84,13 @@ pub(crate) struct FileState {
     /// What cells of the file are called in the documents, where that is not what the file says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) names: BTreeMap<String, String>,
+}
+
+impl FileState {
+    /// Whether the file is what a save has written whose end is not in the journal.
+    pub(crate) fn is_written(&self, file: [u8; 32]) -> bool {
+        self.writing.as_deref().is_some_and(|writing| writing == hex::encode(file))
+    }
 }
 
 impl Record {

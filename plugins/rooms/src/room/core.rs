@@ -272,6 +272,7 @@ impl RoomCore {
             Event::Cloned { job, result } => self.cloned(job, result),
             Event::Trust { job, result } => self.trust_answered(job, result),
             Event::Installed { job, result } => self.installed(job, result),
+            Event::Writing { job, digest } => self.writing(job, digest),
             Event::Saved { job, result } => self.saved(job, result),
             Event::JournalFailed { reason, lost } => self.journal_failed(&reason, lost),
             Event::FileTouched => self.file_touched(),

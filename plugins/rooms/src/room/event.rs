@@ -64,6 +64,8 @@ pub(crate) enum Event {
     Trust { job: JobId, result: Result<TrustVerdict, PluginError> },
     /// The end of [`Effect::Install`].
     Installed { job: JobId, result: Result<(), PluginError> },
+    /// A save is about to put this into its file, as SHA-256. It does when that is in the journal.
+    Writing { job: JobId, digest: [u8; 32] },
     /// The end of [`Effect::Save`].
     Saved { job: JobId, result: Result<Written, SaveFailure> },
     /// The last [`Effect::Journal`] was not carried out, for this reason; with `lost`, those before it may be

@@ -61,6 +61,8 @@ pub(crate) struct Left {
     pub(crate) file: FileState,
     /// The file as the room last read or wrote it, as far as that is known.
     pub(crate) known: Option<Known>,
+    /// The file, if the last thing that happened to it is a save whose end the journal does not have.
+    pub(crate) written: Option<FileVersion>,
     /// What another program has written into it since. Its blobs are stored.
     pub(crate) outside: Option<FileVersion>,
     /// The heads the journal holds; none if it must be written anew.
@@ -95,6 +97,10 @@ impl RoomCore {
         if let Some(heads) = left.held {
             let kernel = left.kernel.as_ref().map(|kept| LaunchId(kept.kernel));
             self.durable.resume(heads, self.saving.stamp(), kernel, left.heard.clone());
+        }
+        if let Some(file) = left.written {
+            self.durable.set_template(file.template.clone());
+            self.saving.set_known(file.into());
         }
         if left.meta.path.as_deref() != self.saving.path() {
             self.durable.rename();

@@ -64,6 +64,7 @@ pub(crate) struct Written {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     digest: Option<[u8; 32]>,
+    writing: Option<[u8; 32]>,
     begun: u64,
     committed: Option<u64>,
     unsaved: bool,
@@ -103,6 +104,8 @@ pub(crate) struct Saving {
     committed: Option<SavedNotebook>,
     /// The save that is on its way, and whether there was anything to save.
     running: Option<(JobId, bool)>,
+    /// What the running save is about to write.
+    writing: Option<[u8; 32]>,
     /// Saves that wait for the running one.
     waiting: VecDeque<(Ticket, Option<String>)>,
     /// The file cannot be read any more: nothing is saved there.
@@ -122,6 +125,7 @@ impl Saving {
             sequence: 0,
             committed: None,
             running: None,
+            writing: None,
             waiting: VecDeque::new(),
             conflict: false,
             overtaken: 0,
@@ -146,6 +150,7 @@ impl Saving {
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp {
             digest: self.digest(),
+            writing: self.writing,
             begun: self.sequence,
             committed: self.committed.as_ref().map(|saved| saved.save_sequence),
             unsaved: self.has_unsaved(),
@@ -156,6 +161,7 @@ impl Saving {
     pub(crate) fn file_state(&self) -> FileState {
         FileState {
             digest: self.digest().map(hex::encode),
+            writing: self.writing.map(hex::encode),
             names: self.known.as_ref().map(|known| known.names.clone()).unwrap_or_default(),
             exported_heads: self.committed.as_ref().map(|it| it.exported_heads.clone()).unwrap_or_default(),
             save_sequence: self.sequence,
@@ -250,12 +256,20 @@ impl RoomCore {
         }
     }
 
+    /// A save is about to write.
+    pub(super) fn writing(&mut self, job: JobId, digest: [u8; 32]) {
+        if self.saving.running.is_some_and(|(running, _)| running == job) {
+            self.saving.writing = Some(digest);
+        }
+    }
+
     /// A save ended.
     pub(super) fn saved(&mut self, job: JobId, result: Result<Written, SaveFailure>) {
         let Some((_, was_dirty)) = self.saving.running.take_if(|(running, _)| *running == job) else {
             return;
         };
         let Some(Task::Save { ticket, heads, sequence, target }) = self.tasks.remove(&job) else { return };
+        self.saving.writing = None;
         let succeeded = result.is_ok();
         let overtaken = std::mem::take(&mut self.saving.overtaken);
         let response = match result {

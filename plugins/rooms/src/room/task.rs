@@ -33,7 +33,7 @@ use super::peers::Identity;
 use super::projection::Projection;
 use super::revive::Actors;
 use crate::directory::Directory;
-use crate::disk::{self, Author};
+use crate::disk::{self, Announce, Author};
 use crate::ids::{Ids, JobId, LaunchId, PeerId};
 use crate::journal::file::Compacted;
 use crate::journal::{JournalFile, JournalFolder};
@@ -81,6 +81,8 @@ pub(crate) enum Message {
     Summary(oneshot::Sender<(RoomSummary, Option<PathBuf>)>),
     /// Something happened to the notebook's file.
     FileTouched,
+    /// A save is about to replace a file, when `go` is dropped.
+    Writing { job: JobId, digest: [u8; 32], go: oneshot::Sender<()> },
     /// What is in the notebook.
     Inspect(oneshot::Sender<Json>),
     /// A view of the notebook, once it is loaded.
@@ -266,6 +268,9 @@ impl RoomTask {
     async fn finish(&mut self) {
         self.outboxes.clear();
         self.file = None;
+        // Nobody waits for an answer that does not come.
+        self.inbox.close();
+        while self.inbox.try_recv().is_ok() {}
         if let Some((_, job)) = self.launching.take() {
             job.abort();
         }
@@ -376,6 +381,16 @@ impl RoomTask {
                 let _ = reply.send((self.core.summary(), prefix));
             }
             Message::FileTouched => self.handle(Event::FileTouched),
+            Message::Writing { job, digest, go } => {
+                self.handle(Event::Writing { job, digest });
+                let flushed = self.flush();
+                self.jobs.spawn(async move {
+                    // Dropped when it is flushed, or could not be, which is told by itself.
+                    let _ = flushed.await;
+                    drop(go);
+                    Done::Nothing
+                });
+            }
             Message::Inspect(reply) => {
                 let _ = reply.send(self.core.inspect());
             }
@@ -691,12 +706,15 @@ impl RoomTask {
                 });
             }
             Effect::Save { job, plan } => {
-                let directory = self.directory.clone();
-                let flushed = self.flush();
+                let (directory, room) = (self.directory.clone(), self.own_inbox.clone());
+                let announce: Announce = Box::new(move |digest| {
+                    let (go, gone) = oneshot::channel();
+                    // A room that ends by a panic takes no message; what it wrote last is written all the same.
+                    let _ = room.send(Message::Writing { job, digest, go });
+                    gone.map(drop).boxed()
+                });
                 self.job(async move {
-                    // Dropped when it is flushed, or could not be, which is told by itself.
-                    let _ = flushed.await;
-                    Event::Saved { job, result: directory.save(*plan, blobs).await }
+                    Event::Saved { job, result: directory.save(*plan, blobs, announce).await }
                 });
             }
             Effect::Look { job, path, known } => {

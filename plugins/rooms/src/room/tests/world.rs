@@ -60,6 +60,10 @@ pub(super) struct World {
     pub(super) granted: BTreeMap<PeerId, usize>,
     pub(super) records: Vec<ExecutionRecord>,
     pub(super) saved: Vec<SavePlan>,
+    /// What was written, by path, in former lives as well; what a degraded journal did not get to know is left out.
+    files: BTreeMap<PathBuf, FileVersion>,
+    /// What saves write when the room knows, and where.
+    writing: BTreeMap<JobId, (PathBuf, FileVersion)>,
     /// What looks at the file find; what is known, at the end.
     pub(super) seen: VecDeque<Seen>,
     pub(super) blobs: Vec<NewBlob>,
@@ -185,6 +189,8 @@ impl World {
             granted: BTreeMap::new(),
             records: Vec::new(),
             saved: Vec::new(),
+            files: BTreeMap::new(),
+            writing: BTreeMap::new(),
             seen: VecDeque::new(),
             blobs: Vec::new(),
             copies: Vec::new(),
@@ -220,7 +226,8 @@ impl World {
     }
 
     fn revived(self, outlives: bool) -> Self {
-        let Self { journal, random, life, kernel, forgetful, .. } = self;
+        let sound = self.core.durable.is_sound();
+        let Self { journal, random, life, kernel, forgetful, files, .. } = self;
         let life = life + 1;
         let folded = Folded::read(&journal).unwrap();
         let actors = Actors::of(&format!("{life:08x}"));
@@ -231,7 +238,13 @@ impl World {
         let after = folded.heard.sequence;
         let held = Some(documents.heads());
         let path = folded.meta.path.clone();
+        let there = path.as_ref().and_then(|path| files.get(path)).cloned();
+        let is_known = |file: &FileVersion| folded.file.digest == Some(hex::encode(file.digest));
+        let is_written = |file: &FileVersion| folded.file.is_written(file.digest);
+        let own = there.as_ref().is_none_or(|file| is_known(file) || is_written(file));
+        assert!(own || !sound, "a daemon takes its own work for another program's");
         let left = Left {
+            written: there.filter(is_written),
             known: crate::reopen::known(&folded, folded.room, None),
             attached: kernel.is_some().then_some(KEEP_ALIVE),
             kernel: folded.kernel,
@@ -250,7 +263,15 @@ impl World {
         world.journal = [journal, since].concat();
         world.random = random;
         world.forgetful |= forgetful;
+        if own {
+            world.files = files;
+        }
         world
+    }
+
+    /// What was written to a path last.
+    pub(super) fn file(&self, path: &str) -> &FileVersion {
+        &self.files[Path::new(path)]
     }
 
     /// The heads of every document, as the journal has them.
@@ -414,7 +435,14 @@ impl World {
             }
             Way::Job => {
                 let event = self.jobs.pop_front().unwrap();
+                let writing = match &event {
+                    Event::Writing { job, .. } => self.writing.remove(job),
+                    _ => None,
+                };
                 self.event(event);
+                if !self.is_dead() {
+                    self.files.extend(writing);
+                }
             }
         }
         true
@@ -600,19 +628,18 @@ impl World {
     fn save(&mut self, job: JobId, plan: SavePlan) {
         let is_same = |last: &SavePlan| (&last.path, &last.notebook) == (&plan.path, &plan.notebook);
         let unchanged = self.saved.last().is_some_and(is_same);
+        let mut digest = [1; 32];
+        digest[..16].copy_from_slice(&(u128::from(self.life) << 64 | self.saved.len() as u128).to_be_bytes());
+        let file =
+            FileVersion { digest, notebook: plan.notebook.clone(), unnamed: BTreeSet::new(), template: None };
         let result = match self.no_saves.pop_front() {
             Some(failure) => Err(failure),
-            None => Ok(Written {
-                path: plan.path.clone(),
-                file: FileVersion {
-                    digest: [self.saved.len() as u8 + 1; 32],
-                    notebook: plan.notebook.clone(),
-                    unnamed: BTreeSet::new(),
-                    template: None,
-                },
-                unchanged,
-                at: "2026-01-01T00:00:00Z".to_owned(),
-            }),
+            None => {
+                self.writing.insert(job, (plan.path.clone(), file.clone()));
+                self.jobs.push_back(Event::Writing { job, digest });
+                let at = "2026-01-01T00:00:00Z".to_owned();
+                Ok(Written { path: plan.path.clone(), file, unchanged, at })
+            }
         };
         self.saved.push(plan);
         self.jobs.push_back(Event::Saved { job, result });
