@@ -178,9 +178,9 @@ async fn write_file(
         Ok::<_, Stop>((plan, bytes))
     })
     .await??;
-    let unchanged = there.as_ref() == Some(&bytes);
+    let (unchanged, written) = (there.as_ref() == Some(&bytes), digest(&bytes));
     if !unchanged && let Some(announce) = announce {
-        announce(digest(&bytes).0).await;
+        announce(written.0).await;
     }
 
     blocking(move || {
@@ -190,11 +190,12 @@ async fn write_file(
             if plan.bound && now != there {
                 check_unchanged_outside(&plan, now.as_deref())?;
             }
-            replace(&plan.path, &bytes).map_err(|error| cannot_write(&plan.path, &error))?;
+            replace(&plan.path, &bytes, &written.to_string())
+                .map_err(|error| cannot_write(&plan.path, &error))?;
         }
         let file = version(&bytes, plan.room).ok().flatten().map_or_else(
             || FileVersion {
-                digest: digest(&bytes).0,
+                digest: written.0,
                 notebook: plan.notebook.clone(),
                 unnamed: BTreeSet::new(),
                 template: pack(&bytes),

@@ -68,6 +68,9 @@ pub(crate) fn reopen(
         Err(HeaderError::Damaged) => return lost(folder, journal, path, "its beginning is damaged"),
     };
     drop(bytes);
+    if let (Some(path), Some(digest)) = (path, &folded.file.writing) {
+        disk::access::remove_leftover(path, digest);
+    }
     let comparison = path.map_or(Comparison::Current, |path| compare(path, &folded, room));
     if matches!(comparison, Comparison::Gone) {
         let aside = folder.set_aside(journal).map_err(|error| unreadable(journal, &error))?;

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -55,8 +55,26 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, String> {
     Ok(Some(bytes))
 }
 
-/// Puts `bytes` in place of the file, so that a reader sees the old or the new, and a power cut keeps one.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Where the content with this digest (SHA-256, hex) is written before it replaces the file at `path`. Whoever
+/// knows what was being written when a daemon was killed knows what it left behind.
+fn beside(path: &Path, digest: &str) -> PathBuf {
+    // As many digits as tell two contents of one file apart.
+    path.with_file_name(format!(".runtimed-{digest:.16}.tmp"))
+}
+
+/// Removes what a daemon left beside the file at `path` that was killed while it wrote the content with this digest.
+pub(crate) fn remove_leftover(path: &Path, digest: &str) {
+    match fs::remove_file(beside(path, digest)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(%error, path = %path.display(), "what a save left beside a file was not removed");
+        }
+        _ => {}
+    }
+}
+
+/// Puts `bytes`, whose digest is given, in place of the file, so that a reader sees the old or the new, and a
+/// power cut keeps one.
+pub(super) fn replace(path: &Path, bytes: &[u8], digest: &str) -> io::Result<()> {
     let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let before = fs::metadata(path).map(|metadata| metadata.permissions()).ok();
@@ -64,9 +82,11 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // Putting another file in its place would get around that.
         return Err(ErrorKind::PermissionDenied.into());
     }
+    remove_leftover(path, digest);
+    let temporary = beside(path, digest);
+    let name = temporary.file_name().ok_or(ErrorKind::InvalidInput)?;
     let mut builder = tempfile::Builder::new();
-    let builder =
-        builder.prefix(".runtimed-").suffix(".tmp").permissions(fs::Permissions::from_mode(NEW_FILE));
+    let builder = builder.prefix(name).rand_bytes(0).permissions(fs::Permissions::from_mode(NEW_FILE));
     let mut file = builder.tempfile_in(folder)?;
     if let Some(before) = before {
         file.as_file().set_permissions(before)?;
@@ -163,11 +183,15 @@ mod tests {
     fn a_file_that_was_replaced_keeps_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/a.ipynb");
-        replace(&file, b"1").unwrap();
+        replace(&file, b"1", "d1").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        replace(&file, b"2").unwrap();
+        // As a daemon left it that was killed on the way.
+        fs::write(beside(&file, "d2"), b"").unwrap();
+        replace(&file, b"2", "d2").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"2");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        fs::write(beside(&file, "d3"), b"").unwrap();
+        remove_leftover(&file, "d3");
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1, "no temporary file stays");
     }
 }
