@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +24,8 @@ const ROOT: &str = "/tmp";
 
 /// How often a lease is tried for that ended, or began, just then.
 const TRIES: u32 = 100;
-/// How long to wait in between: our own room that ends just then takes no longer to let go.
+/// How long to wait in between: our own room that ends just then takes no longer to let go, nor does whoever
+/// sweeps up after a daemon that was killed.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The leases of this daemon.
@@ -104,6 +106,7 @@ impl Leases {
     fn lock(&self, path: &Path) -> io::Result<Result<Lease, Holder>> {
         make_private(&self.folder)?;
         let at = self.folder.join(hex::encode(Sha256::digest(path.as_os_str().as_encoded_bytes())));
+        let mut last = None;
         for _ in 0..TRIES {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -127,15 +130,21 @@ impl Leases {
                     let mut text = Vec::new();
                     file.read_to_end(&mut text)?;
                     match serde_json::from_slice::<Holder>(&text) {
-                        Ok(holder) if holder.pid != std::process::id() => return Ok(Err(holder)),
-                        // A room of ours that ends just then, or somebody who has not said yet who they are.
-                        _ => std::thread::sleep(PAUSE),
+                        Ok(holder) if holder.is_another() => return Ok(Err(holder)),
+                        // A room of ours that ends just then, somebody who has not said yet who they are, or
+                        // who removes what a daemon left that was killed.
+                        said => {
+                            last = said.ok();
+                            std::thread::sleep(PAUSE);
+                        }
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(io::ErrorKind::ResourceBusy.into())
+        // Not seen from here, as from within a container, but there.
+        last.filter(|holder| holder.pid != std::process::id())
+            .map_or_else(|| Err(io::ErrorKind::ResourceBusy.into()), |holder| Ok(Err(holder)))
     }
 }
 
@@ -147,6 +156,13 @@ impl Drop for Lease {
 }
 
 impl Holder {
+    /// Whether it is another process than ours, and there.
+    fn is_another(&self) -> bool {
+        let process = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        self.pid != std::process::id()
+            && process.is_some_and(|it| rustix::process::test_kill_process(it) != Err(Errno::SRCH))
+    }
+
     /// The report for somebody who wants `path`.
     pub(crate) fn report(&self, path: &Path) -> String {
         format!(
@@ -210,6 +226,32 @@ mod tests {
         drop((first, again, other));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         assert!(leases.take(file).unwrap().is_some());
+    }
+
+    /// The first daemon after one that was killed, whose own sweep has the lock for a moment.
+    #[test]
+    fn a_lease_of_a_daemon_that_is_gone_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let leases = Leases::in_folder(Path::new("/base"), root.path().join("mine/leases"));
+        let file = Path::new("/lab/a.ipynb");
+        let at = leases.take(file).unwrap().unwrap().at.clone();
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        let holder = Holder { pid: gone.id(), base: "/base".into() };
+        gone.wait().unwrap();
+        fs::write(&at, serde_json::to_vec(&holder).unwrap()).unwrap();
+        let swept = File::open(&at).unwrap();
+        flock(&swept, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| leases.take(file).map(|lease| lease.is_some()));
+            drop(swept);
+            assert_eq!(taken.join().unwrap(), Ok(true));
+        });
+
+        // One that stays locked is somebody's, whom we cannot see.
+        fs::write(&at, serde_json::to_vec(&holder).unwrap()).unwrap();
+        let hidden = File::open(&at).unwrap();
+        flock(&hidden, FlockOperation::LockExclusive).unwrap();
+        assert_eq!(leases.take(file).map(|_| ()), Err(holder));
     }
 
     #[test]
