@@ -1,4 +1,4 @@
-"""The daemon as its killer sees it: its process, those it left behind, what `runt verify` says.
+"""The daemon as its killer sees it: its process, its kernels, what `runt verify` says.
 
 The Rust test owns the daemon. A line "killed" on stdout asks it for the next one, whose pid it answers.
 """
@@ -22,20 +22,18 @@ class Daemon:
         print("killed", flush=True)
         self.pid = int(await asyncio.to_thread(input))
 
-    def processes(self):
-        """Pids, each with its start time, of the daemon's children and what it left: all that have its home."""
-        found = set()
+    def kernels(self):
+        """Pids of all kernels in the daemon's home, its own and those of daemons before it."""
+        found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    ours = f"HOME={HOME}".encode() in file.read().split(b"\0")
-                with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-                    stat = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/cmdline", "rb") as command:
+                    ours, words = f"HOME={HOME}".encode() in environ.read().split(b"\0"), command.read().split(b"\0")
             except OSError:
+                # It has ended meanwhile.
                 continue
-            # A zombie has ended; it waits for whoever adopted it.
-            if ours and int(pid) not in (os.getpid(), self.pid) and stat[0] != "Z":
-                found.add((int(pid), stat[19]))
+            if ours and b"python" in words[0] and any(b"ipykernel" in word for word in words):
+                found.append(int(pid))
         return found
 
 
