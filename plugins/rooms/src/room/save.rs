@@ -291,9 +291,16 @@ impl RoomCore {
             }
         };
         self.answer(ticket, response);
-        if let Some((ticket, path)) = self.saving.waiting.pop_front() {
+        // One that cannot begin is answered at once, and the next has its turn.
+        while self.saving.running.is_none()
+            && let Some((ticket, path)) = self.saving.waiting.pop_front()
+        {
             self.save(ticket, path);
-        } else if self.closing && succeeded {
+        }
+        if self.saving.running.is_some() {
+            return;
+        }
+        if self.closing && succeeded {
             self.save_if_dirty();
         } else if self.closing && Some(&target) == self.saving.path.as_ref() {
             self.save_aside();

@@ -8,6 +8,7 @@ use super::world::World;
 use crate::ids::PeerId;
 use crate::room::core::Content;
 use crate::room::peers::Scope;
+use crate::room::save::SaveFailure;
 
 fn rejected(reason: &str) -> Response {
     Response::GuardRejected { reason: reason.to_owned() }
@@ -170,4 +171,27 @@ fn the_document_is_handed_out_and_what_it_contains_is_acknowledged() {
     let id = world.request(ana, acknowledge(&json!(["ab".repeat(32)])));
     world.pass(std::time::Duration::from_secs(10));
     assert_eq!(world.answer(ana, &id), Response::error("Timed out waiting for required notebook heads"));
+}
+
+#[test]
+fn every_save_is_answered_though_some_cannot_begin() {
+    let (mut world, ana) = world(66);
+    let others = [world.join("bob"), world.join("carl"), world.join("dora")];
+    world.settle();
+    world.hold_jobs = true;
+    world.no_saves.push_back(SaveFailure::Io("the disk is full".to_owned()));
+    let mut asked = vec![(
+        ana,
+        world.request(ana, json!({"action": "save_notebook", "path": "/b.ipynb", "format_cells": false})),
+    )];
+    for peer in others {
+        asked.push((peer, world.request(peer, json!({"action": "save_notebook", "format_cells": false}))));
+    }
+    world.settle();
+    world.hold_jobs = false;
+    world.settle();
+    // The notebook has no file, so those without a name are refused.
+    for (peer, id) in asked {
+        assert!(matches!(world.answer(peer, &id), Response::NotebookSaveBlocked { .. }));
+    }
 }

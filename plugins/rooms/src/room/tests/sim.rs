@@ -224,7 +224,7 @@ struct Life {
     /// Requests of each window since it connected.
     asked: BTreeMap<PeerId, Vec<String>>,
     made: usize,
-    /// A daemon died with its kernel, or could not tell the next one about it.
+    /// A daemon died with or after its kernel, or could not tell the next one about it.
     kernels_lost: bool,
 }
 
@@ -425,7 +425,7 @@ impl Life {
     fn crashes(&mut self, after: usize, outlives: bool) {
         self.world.effects_left = Some(after);
         while !self.world.is_dead() && self.world.step() {}
-        self.kernels_lost |= !outlives || self.world.no_journal;
+        self.kernels_lost |= !outlives || self.world.no_journal || self.world.kernel.is_none();
         self.revives(outlives);
     }
 
