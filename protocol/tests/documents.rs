@@ -408,27 +408,44 @@ fn writing_the_same_state_again_writes_nothing() {
 }
 
 #[test]
-fn only_what_others_wrote_goes_back_to_the_kernel() {
-    let mut ours = CommsDoc::new("rt:kernel:1").unwrap();
-    let state = json!({"value": 3, "max": 10, "style": {"color": "red"}});
+fn what_changes_wrote_is_what_still_stands() {
+    let mut ours = CommsDoc::new("runtimed:comms").unwrap();
+    let state = json!({"value": 3, "max": 10, "style": {"color": "red"}, "marks": [1, 2]});
     ours.open("w", state.as_object().unwrap()).unwrap();
-    let mut theirs = CommsDoc::load(&ours.save(), "local:ana/x").unwrap();
-    let heads = ours.heads();
-    theirs
-        .update("w", json!({"value": 4, "max": 10, "style": {"color": "blue"}}).as_object().unwrap())
-        .unwrap();
-    theirs.update("nobody", json!({"value": 4}).as_object().unwrap()).unwrap();
-    ours.apply(theirs.changes_since(&heads)).unwrap();
-    let is_ours = |actor: &automerge::ActorId| actor.to_bytes().starts_with(b"rt:kernel:");
-    assert_eq!(
-        Json::Object(ours.foreign_state("w", is_ours)),
-        json!({"value": 4, "style": {"color": "blue"}})
-    );
-    ours.update("w", json!({"value": 5, "style": {"color": "red"}}).as_object().unwrap()).unwrap();
-    assert!(ours.foreign_state("w", is_ours).is_empty());
+    let edited = |ours: &mut CommsDoc, actor: &str, edit: &dyn Fn(&mut CommsDoc)| {
+        let heads = ours.heads();
+        let mut theirs = CommsDoc::load(&ours.save(), actor).unwrap();
+        edit(&mut theirs);
+        theirs.changes_since(&heads)
+    };
+    let update = |theirs: &mut CommsDoc, state: Json| theirs.update("w", state.as_object().unwrap()).unwrap();
+    let by_ana = edited(&mut ours, "local:ana/1", &|theirs| {
+        update(theirs, json!({"value": 4, "max": 10, "style": {"color": "blue"}, "marks": [1]}));
+        theirs.update("nobody", json!({"value": 4}).as_object().unwrap()).unwrap();
+    });
+    let by_bob = edited(&mut ours, "local:bob/1", &|theirs| update(theirs, json!({"value": 5})));
+    let closing = edited(&mut ours, "local:bob/2", &|theirs| theirs.close("w").unwrap());
+    ours.apply(by_ana.clone()).unwrap();
+    let all = json!({"w": {"value": 4, "style": {"color": "blue"}, "marks": [1]}});
+    assert_eq!(json!(ours.written(&by_ana)), all);
+    ours.apply(by_bob.clone()).unwrap();
+    // One of the two has won.
+    let (ana, bob) = (ours.written(&by_ana), ours.written(&by_bob));
+    let winner = ours.state("w").unwrap()["value"].clone();
+    assert_eq!(json!(bob), if winner == 5 { json!({"w": {"value": 5}}) } else { json!({}) });
+    assert_eq!(ana["w"].contains_key("value"), winner == 4);
+    ours.update("w", json!({"value": 6}).as_object().unwrap()).unwrap();
+    assert!(ours.written(&by_bob).is_empty());
     assert_eq!(ours.comm_ids(), ["w"]);
-    ours.close("w").unwrap();
+    ours.apply(closing.clone()).unwrap();
+    assert!(ours.written(&closing).is_empty() && ours.written(&by_ana).is_empty());
     assert!(ours.state("w").is_none());
+    // A window may put back a whole widget.
+    let whole = edited(&mut ours, "local:ana/2", &|theirs| {
+        theirs.open("w", json!({"value": 7}).as_object().unwrap()).unwrap();
+    });
+    ours.apply(whole.clone()).unwrap();
+    assert_eq!(json!(ours.written(&whole)), json!({"w": {"value": 7}}));
 }
 
 #[test]

@@ -81,6 +81,22 @@ pub(crate) async fn store_blobs(store: Option<&dyn BlobStore>, blobs: Vec<NewBlo
     }
 }
 
+/// The content of `digests`, as far as it is there.
+pub(crate) async fn read_blobs(
+    store: Option<&dyn BlobStore>,
+    digests: BTreeSet<Digest>,
+) -> BTreeMap<Digest, Bytes> {
+    let mut blobs = BTreeMap::new();
+    for digest in digests {
+        let Some(store) = store else { break };
+        match store.get(digest).await {
+            Ok(blob) => blobs.extend(blob.map(|blob| (digest, blob.bytes))),
+            Err(error) => tracing::warn!(%digest, %error, "a blob was not read"),
+        }
+    }
+    blobs
+}
+
 /// Whose hand a file is written in that is not the room's own yet.
 pub(crate) enum Form {
     /// That of another file.

@@ -38,3 +38,4 @@ pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod widgets;

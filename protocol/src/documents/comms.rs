@@ -4,8 +4,11 @@
 //! Promises: scalars are written only when they change, maps and lists are edited in place.
 //! Never: the topology (who is open, in which order); that is in the runtime state document.
 
+use std::collections::{BTreeMap, HashMap};
+
+use automerge::legacy::{Key, ObjectId, OpId};
 use automerge::transaction::Transactable;
-use automerge::{ActorId, AutoCommit, ObjId, ObjType, ReadDoc, Value};
+use automerge::{AutoCommit, Change, ObjId, ObjType, Prop, ReadDoc};
 use serde_json::{Map as JsonMap, Value as Json};
 
 use super::{Document, Result, genesis, json, load, root_map};
@@ -89,45 +92,68 @@ impl CommsDoc {
         }
     }
 
-    /// The top-level keys of a widget's state whose present value was written, in whole or in part, by
-    /// an actor that is not ours. Only these go to the kernel: its own values must not come back to it.
-    pub fn foreign_state(&self, comm_id: &str, is_ours: impl Fn(&ActorId) -> bool) -> JsonMap<String, Json> {
-        let Some(comm) = self.object(comm_id) else { return JsonMap::new() };
-        self.document
-            .keys(&comm)
-            .filter(|key| match self.document.get(&comm, key.as_str()) {
-                Ok(Some((value, id))) => self.has_foreign(&value, &id, &is_ours, 0),
-                _ => false,
-            })
-            .filter_map(|key| {
-                let value = json::get(&self.document, &comm, key.as_str())?;
-                Some((key, value))
-            })
-            .collect()
+    /// What of the state of widgets `changes` wrote, as it stands now: comm id -> traits, whole. A trait that
+    /// somebody else's write has won is left out, and so is what is deleted by now. Costs as much as the changes.
+    pub fn written(&self, changes: &[Change]) -> BTreeMap<String, JsonMap<String, Json>> {
+        let mut written: BTreeMap<String, JsonMap<String, Json>> = BTreeMap::new();
+        let mut paths: HashMap<ObjectId, Option<Vec<Prop>>> = HashMap::new();
+        for change in changes {
+            for op in change.decode().operations {
+                let path = paths.entry(op.obj).or_insert_with_key(|object| self.path(object));
+                let Some([Prop::Map(root), path @ ..]) = path.as_deref() else { continue };
+                let (comm_id, trait_name) = match (path, &op.key) {
+                    _ if root != "comms" => continue,
+                    ([], Key::Map(comm_id)) => (comm_id.as_str(), None),
+                    ([Prop::Map(comm_id)], Key::Map(key)) => (comm_id.as_str(), Some((key.as_str(), true))),
+                    ([Prop::Map(comm_id), Prop::Map(key), ..], _) => {
+                        (comm_id.as_str(), Some((key.as_str(), false)))
+                    }
+                    _ => continue,
+                };
+                let Some(comm) = self.object(comm_id) else { continue };
+                let keys = match trait_name {
+                    Some((key, must_win)) if !must_win || self.is_from(changes, &comm, key) => {
+                        vec![key.to_owned()]
+                    }
+                    Some(_) => continue,
+                    // The whole widget was put there.
+                    None => {
+                        self.document.keys(&comm).filter(|key| self.is_from(changes, &comm, key)).collect()
+                    }
+                };
+                for key in keys {
+                    if let Some(value) = json::get(&self.document, &comm, key.as_str()) {
+                        written.entry(comm_id.to_owned()).or_default().insert(key, value);
+                    }
+                }
+            }
+        }
+        written
     }
 
-    fn has_foreign(
-        &self,
-        value: &Value<'_>,
-        id: &ObjId,
-        is_ours: &impl Fn(&ActorId) -> bool,
-        depth: usize,
-    ) -> bool {
-        let written_here = matches!(id, ObjId::Id(_, actor, _) if !is_ours(actor));
-        let below = |value: Value<'_>, id: ObjId| self.has_foreign(&value, &id, is_ours, depth + 1);
-        written_here
-            || depth < json::MAX_DEPTH
-                && match value {
-                    Value::Object(ObjType::Map) => self
-                        .document
-                        .map_range(id, ..)
-                        .any(|item| below(item.value.clone().into(), item.id())),
-                    Value::Object(ObjType::List) => self
-                        .document
-                        .list_range(id, ..)
-                        .any(|item| below(item.value.clone().into(), item.id())),
-                    _ => false,
-                }
+    /// Whether one of `changes` wrote what is at `key`.
+    fn is_from(&self, changes: &[Change], comm: &ObjId, key: &str) -> bool {
+        let Ok(Some((_, ObjId::Id(counter, actor, _)))) = self.document.get(comm, key) else { return false };
+        let wrote = |change: &Change| {
+            *change.actor_id() == actor && (change.start_op().get()..=change.max_op()).contains(&counter)
+        };
+        changes.iter().any(wrote)
+    }
+
+    /// The way from the root to an object that can be seen.
+    fn path(&self, object: &ObjectId) -> Option<Vec<Prop>> {
+        let ObjectId::Id(OpId(counter, actor)) = object else { return None };
+        // The last part only makes looking it up faster.
+        let object = ObjId::Id(*counter, actor.clone(), 0);
+        let mut path = Vec::new();
+        for parent in self.document.parents(object).ok()? {
+            if !parent.visible {
+                return None;
+            }
+            path.push(parent.prop);
+        }
+        path.reverse();
+        Some(path)
     }
 
     fn object(&self, comm_id: &str) -> Option<ObjId> {

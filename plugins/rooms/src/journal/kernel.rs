@@ -3,6 +3,8 @@
 //! For: the next daemon, which goes on with a kernel that outlived this one.
 //! Promises: plain data; what was heard of the kernel is in the record of the changes it caused.
 
+use std::collections::BTreeSet;
+
 use runtimed_plugin_api::{EnvNeed, Lease, Sequence};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -27,6 +29,20 @@ pub(crate) struct Heard {
     /// What the kernel was working on then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) executing: Option<Executing>,
+    /// What clients wrote into widgets, and the kernel had not begun to take then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) edited: Vec<Edited>,
+}
+
+/// An edit of a widget's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Edited {
+    /// Id of the message that tells the kernel.
+    pub(crate) request: String,
+    /// The widget.
+    pub(crate) comm: String,
+    /// What of its state was written. The values are in the document.
+    pub(crate) keys: BTreeSet<String>,
 }
 
 /// An execution in the kernel, and what was heard of it that the documents do not show.

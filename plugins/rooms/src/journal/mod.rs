@@ -20,4 +20,4 @@ pub(crate) use file::JournalFile;
 pub(crate) use fold::Folded;
 pub(crate) use folder::JournalFolder;
 pub(crate) use format::Record;
-pub(crate) use kernel::{Executing, Heard, KeptKernel};
+pub(crate) use kernel::{Edited, Executing, Heard, KeptKernel};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map as JsonMap, Value as Json};
 
 /// Reads `content`. Bytes that are no UTF-8 are replaced: Python sends lone surrogates as such.
-pub(super) fn parse<T: for<'de> Deserialize<'de>>(content: &[u8]) -> Option<T> {
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(content: &[u8]) -> Option<T> {
     serde_json::from_slice(content)
         .or_else(|_| serde_json::from_str(&String::from_utf8_lossy(content)))
         .inspect_err(|error| tracing::warn!(%error, "a kernel message has unreadable content and is skipped"))

@@ -18,6 +18,7 @@ mod replay_tests;
 mod stream;
 
 pub(crate) use self::collector::Collector;
+pub(crate) use self::content::parse as parse_content;
 pub(crate) use self::display::DisplayUpdate;
 pub(crate) use self::edits::OutputChange;
 pub(crate) use self::mime::NewBlob;

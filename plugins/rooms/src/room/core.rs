@@ -33,6 +33,7 @@ use super::revive::{Actors, Recovered};
 use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
+use super::widgets::Widgets;
 use crate::ids::{Ids, JobId, PeerId};
 use crate::journal::Meta;
 
@@ -95,6 +96,7 @@ pub(crate) struct RoomCore {
     pub(super) kernel: Kernel,
     pub(super) hearing: Hearing,
     pub(super) publication: Publication,
+    pub(super) widgets: Widgets,
     /// Until when the start of an execution is kept back, so that its end may travel with it.
     pub(super) start_held: Option<Moment>,
     /// When the kernel ends if nobody comes.
@@ -206,6 +208,7 @@ impl RoomCore {
             kernel: Kernel::default(),
             hearing: Hearing::default(),
             publication: Publication::default(),
+            widgets: Widgets::default(),
             start_held: None,
             keep_alive: None,
             reply_overdue: None,
@@ -266,6 +269,7 @@ impl RoomCore {
             Event::KernelExited { launch, report } => self.kernel_died(launch, &report),
             Event::KernelStopped { launch } => self.kernel_stopped(launch),
             Event::BlobsStored { job } => self.blobs_stored(job),
+            Event::BlobsRead { job, blobs } => self.blobs_read(job, &blobs),
             Event::BlobPut { job, result } => self.blob_put(job, result),
             Event::UploadBegun { job, result } => self.upload_begun(job, result),
             Event::PartStaged { job, result } => self.part_staged(job, result),

@@ -3,6 +3,7 @@
 //! For: the boundary between the core, which decides, and the shell, which acts.
 //! Promises: plain data both ways; the end of every slow effect comes back as an event.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub(crate) enum Event {
     KernelStopped { launch: LaunchId },
     /// The end of [`Effect::StoreBlobs`].
     BlobsStored { job: JobId },
+    /// The end of [`Effect::ReadBlobs`]: those that are there.
+    BlobsRead { job: JobId, blobs: BTreeMap<Digest, Bytes> },
     /// The end of [`Effect::PutBlob`] and of [`Effect::StoreUpload`].
     BlobPut { job: JobId, result: Result<Digest, PluginError> },
     /// The end of [`Effect::BeginUpload`]: when it must be done, RFC 3339.
@@ -114,8 +117,10 @@ pub(crate) enum Effect {
     Interrupt { launch: LaunchId },
     /// End the kernel, or collect what is left of one that died.
     Stop { launch: LaunchId },
-    /// Store what outputs are about to name.
+    /// Store what outputs and widgets are about to name.
     StoreBlobs { job: JobId, blobs: Vec<NewBlob> },
+    /// Read what a message to the kernel names.
+    ReadBlobs { job: JobId, digests: BTreeSet<Digest> },
     /// Store a client's upload.
     PutBlob { job: JobId, bytes: Bytes, media_type: String },
     /// Make room for the parts of an upload that may take `lifetime`.

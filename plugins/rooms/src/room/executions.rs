@@ -158,7 +158,7 @@ impl RoomCore {
     pub(super) fn feed_kernel(&mut self) {
         let Some(up) = self.kernel.up() else { return };
         let launch = up.id;
-        if !self.publication.is_settled() {
+        if !self.publication.may_go_on() {
             return;
         }
         let Some(next) = self.queue.start_next().cloned() else { return };
@@ -167,6 +167,9 @@ impl RoomCore {
         self.publication.collectors.insert(next.id.clone(), Collector::new());
         self.publication.published = Some(self.now);
         self.hearing.begin(&next.id);
+        if let Some((_, batch)) = &mut self.publication.storing {
+            batch.mark.executing = self.hearing.shown().executing.clone();
+        }
         kept(self.documents.runtime.start_execution(&next.id));
         kept(self.documents.runtime.set_kernel_state(&KernelState::Running(Activity::Busy)));
         self.show_queue();

@@ -40,6 +40,11 @@ impl Hearing {
         &self.shown
     }
 
+    /// The last message that was handled.
+    pub(super) fn last(&self) -> Sequence {
+        self.last
+    }
+
     /// The documents show everything that was heard up to `mark`.
     pub(super) fn show(&mut self, mark: Heard) {
         self.shown = mark;
@@ -64,15 +69,16 @@ impl RoomCore {
             executing.clears = collector.is_some_and(|collector| collector.clears_next());
             executing
         });
-        Heard { sequence: self.hearing.last, executing }
+        Heard { sequence: self.hearing.last, executing, edited: Vec::new() }
     }
 
-    /// Takes note that nothing is waiting to be shown, if so.
+    /// Takes note that nothing is waiting to be shown, if so, and of what the kernel has not taken.
     pub(super) fn note_what_is_shown(&mut self) {
         if self.publication.is_settled() && !self.publication.is_collecting() {
             let mark = self.mark();
             self.hearing.show(mark);
         }
+        self.hearing.shown.edited = self.edited_since(self.hearing.shown.sequence);
     }
 
     /// The kernel that is up, as the next daemon has to know it.

@@ -8,10 +8,8 @@
 use std::time::Duration;
 
 use runtimed_plugin_api::{Channel, JupyterMessage, Sequence};
-use runtimed_protocol::broadcast::Broadcast;
 use runtimed_protocol::documents::Output;
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState};
-use runtimed_protocol::frame::FrameType;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -83,25 +81,18 @@ impl RoomCore {
         }
     }
 
-    /// The kernel is gone: nothing more can come from it.
-    pub(super) fn outputs_of_kernel_end(&mut self) {
+    /// The kernel is gone: nothing more can come from it, or go to it.
+    pub(super) fn nothing_more_comes(&mut self) {
         self.reply_overdue = None;
-    }
-
-    /// Widgets live in the kernel; a new one knows none of them.
-    pub(super) fn forget_widgets(&mut self) {
-        for comm in self.documents.runtime.comm_ids() {
-            kept(self.documents.runtime.remove_comm(&comm));
-        }
-        for comm in self.documents.comms.comm_ids() {
-            kept(self.documents.comms.close(&comm));
-        }
+        self.forget_widgets();
     }
 
     fn broadcast_came(&mut self, parent: &str, msg_type: &str, message: &JupyterMessage) {
         match msg_type {
             "status" => {
-                if is_idle(&message.content) {
+                let idle = is_idle(&message.content);
+                self.widgets_heard(parent, idle);
+                if idle {
                     let ended = self.queue.idle(parent);
                     self.settle(ended);
                     self.reply_overdue = self.queue.awaits_reply().then(|| self.now + REPLY_AFTER_IDLE);
@@ -114,7 +105,7 @@ impl RoomCore {
                     self.publication.next.update(update);
                 }
             }
-            "comm_msg" => self.widget_message(message),
+            "comm_open" | "comm_msg" | "comm_close" => self.widget_message(msg_type, message),
             _ => self.collect(parent, msg_type, &message.content),
         }
     }
@@ -157,7 +148,8 @@ impl RoomCore {
 
     /// Puts a batch into the documents.
     fn show(&mut self, batch: Batch) {
-        let Batch { updates, counts, outputs, ended, kernel, mark } = batch;
+        let Batch { updates, counts, outputs, ended, widgets, kernel, mark } = batch;
+        self.show_widgets(widgets);
         self.hearing.show(mark);
         let mut saved_content = !ended.is_empty() || !outputs.is_empty();
         for update in updates {
@@ -208,19 +200,6 @@ impl RoomCore {
             }
         }
         !places.is_empty()
-    }
-
-    /// Passes a widget's own message on to every client.
-    fn widget_message(&mut self, message: &JupyterMessage) {
-        let Ok(content) = serde_json::from_slice::<Json>(&message.content) else { return };
-        if content.pointer("/data/method").and_then(Json::as_str) != Some("custom") {
-            return;
-        }
-        let buffers = message.buffers.iter().map(|buffer| buffer.to_vec()).collect();
-        let broadcast = Broadcast::Comm { msg_type: "comm_msg".to_owned(), content, buffers };
-        let Ok(payload) = serde_json::to_vec(&broadcast).map(bytes::Bytes::from) else { return };
-        let peers: Vec<_> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|peer| self.send(peer, FrameType::BROADCAST, payload.clone()));
     }
 }
 

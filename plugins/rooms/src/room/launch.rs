@@ -104,7 +104,7 @@ impl RoomCore {
             }
             Stage::Announcing(up, _) | Stage::Up(up) => {
                 self.fail_questions();
-                self.outputs_of_kernel_end();
+                self.nothing_more_comes();
                 self.show_kernel(KernelState::Shutdown);
                 self.effects.push(Effect::Stop { launch: up.id });
                 let waiting = ticket.into_iter().collect();
@@ -229,7 +229,7 @@ impl RoomCore {
             }
         }
         self.fail_questions();
-        self.outputs_of_kernel_end();
+        self.nothing_more_comes();
         let ended = self.queue.kernel_lost();
         self.settle(ended);
         self.show_kernel(KernelState::Error { reason: String::new(), details: death_notice(report) });

@@ -13,6 +13,7 @@ use runtimed_protocol::documents::runtime_state::KernelState;
 
 use super::moment::Moment;
 use super::queue::Ended;
+use super::widgets::WidgetChanges;
 use crate::ids::{ExecutionId, JobId};
 use crate::journal::Heard;
 use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
@@ -42,6 +43,7 @@ pub(crate) struct Batch {
     pub(super) counts: Vec<(ExecutionId, i64)>,
     pub(super) outputs: Vec<(ExecutionId, OutputChange)>,
     pub(super) ended: Vec<Ended>,
+    pub(super) widgets: WidgetChanges,
     /// Where the kernel is after all this.
     pub(super) kernel: Option<KernelState>,
     /// How much of what the kernel said is shown with it.
@@ -52,6 +54,21 @@ impl Publication {
     /// Whether everything the kernel said is in the document.
     pub(super) fn is_settled(&self) -> bool {
         self.storing.is_none() && self.next.is_empty()
+    }
+
+    /// Whether everything is in the document that the kernel said of executions. Widgets that move all the time
+    /// hold none back.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.next.concerns_no_execution()
+            && self.storing.as_ref().is_none_or(|(_, batch)| batch.concerns_no_execution())
+    }
+
+    /// The widgets are gone, and with them what happened to them.
+    pub(super) fn forget_widgets(&mut self) {
+        self.next.widgets = WidgetChanges::default();
+        if let Some((_, batch)) = &mut self.storing {
+            batch.widgets = WidgetChanges::default();
+        }
     }
 
     /// Whether outputs have come that no batch holds yet.
@@ -87,6 +104,7 @@ impl Publication {
         let mut batch = std::mem::take(&mut self.next);
         let mut blobs: Vec<NewBlob> =
             batch.updates.iter_mut().flat_map(|update| std::mem::take(&mut update.blobs)).collect();
+        blobs.extend(batch.widgets.take_blobs());
         for (id, collector) in &mut self.collectors {
             if batch.ended.iter().any(|(ended, _)| ended == id) {
                 collector.finish(new_id);
@@ -111,7 +129,11 @@ impl Batch {
     }
 
     fn is_empty(&self) -> bool {
-        self.updates.is_empty() && self.counts.is_empty() && !self.is_urgent()
+        self.concerns_no_execution() && self.widgets.is_empty()
+    }
+
+    fn concerns_no_execution(&self) -> bool {
+        self.updates.is_empty() && self.counts.is_empty() && self.outputs.is_empty() && !self.is_urgent()
     }
 
     /// Whether somebody waits for it: an execution has ended.

@@ -5,9 +5,10 @@
 //! stopping overtakes; a request waits for the changes it was made after, and no longer than 10 s.
 //! Never: closes a connection over a request.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use runtimed_plugin_api::{PluginError, TrustVerdict};
+use runtimed_plugin_api::{Digest, PluginError, TrustVerdict};
 use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::documents::runtime_state::{KernelState, Trust};
@@ -27,10 +28,16 @@ use super::launch::words;
 use super::moment::Moment;
 use super::parts::Upload;
 use super::peers::Scope;
+use super::widgets::{Blobs, Outgoing};
 use crate::ids::{JobId, PeerId};
 
 /// How long a request waits for the changes it requires. Source: protocol v4.
 const REQUIRED_HEADS: Duration = Duration::from_secs(10);
+
+/// Buffers of a widget's message from a client. Source: protocol v4.
+const MOST_BUFFERS: usize = 1024;
+/// Bytes in the buffers of a widget's message from a client. Source: protocol v4.
+const LARGEST_BUFFERS: u64 = 256 * 1024 * 1024;
 
 /// Whom to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,7 +280,7 @@ impl RoomCore {
                     None => return self.trust(Some(ticket), true),
                 }
             }
-            Request::SendComm { message } => self.send_comm(*message),
+            Request::SendComm { message } => return self.send_comm(ticket, *message),
             Request::GetDocBytes => Response::DocBytes { bytes: self.documents.notebook.save() },
             Request::AcknowledgeNotebookSync => Response::NotebookSyncAcknowledged { heads: required_heads },
             Request::ReconcileNotebookSource { operation } => Response::NotebookSourceReconciliationBlocked {
@@ -342,12 +349,26 @@ impl RoomCore {
     }
 
     /// Sends a widget's message to the kernel.
-    fn send_comm(&mut self, message: CommMessage) -> Response {
-        let Some(launch) = self.kernel.live() else {
-            return if self.kernel.existed { Response::Ok } else { Response::NoKernel };
-        };
-        if !message.buffer_refs.is_empty() {
-            return Response::error("This daemon cannot send buffers from the blob store to a kernel yet");
+    fn send_comm(&mut self, ticket: Ticket, message: CommMessage) {
+        if self.kernel.live().is_none() {
+            let response = if self.kernel.existed { Response::Ok } else { Response::NoKernel };
+            return self.answer(Some(ticket), response);
+        }
+        let mut blobs = BTreeMap::new();
+        for buffer in &message.buffer_refs {
+            let (Ok(place), Ok(digest)) = (usize::try_from(buffer.index), buffer.blob.parse::<Digest>())
+            else {
+                let error = format!("`{}` is not a blob hash (64 lower-case hex digits)", buffer.blob);
+                return self.answer(Some(ticket), Response::error(error));
+            };
+            blobs.insert(place, digest);
+        }
+        let sizes = message.buffers.iter().map(|buffer| buffer.len() as u64);
+        let sizes = sizes.chain(message.buffer_refs.iter().map(|buffer| buffer.size));
+        let count = message.buffers.len() + message.buffer_refs.len();
+        if count > MOST_BUFFERS || sizes.fold(0, u64::saturating_add) > LARGEST_BUFFERS {
+            let error = "A widget's message has at most 1024 buffers and 256 MiB in them. Nothing was sent.";
+            return self.answer(Some(ticket), Response::error(error));
         }
         let text = |key: &str| message.header.get(key).and_then(Json::as_str).map(str::to_owned);
         let mut request = KernelRequest::shell(
@@ -357,8 +378,7 @@ impl RoomCore {
         );
         request.metadata = Json::Object(message.metadata);
         request.buffers = message.buffers.into_iter().map(Into::into).collect();
-        self.effects.push(Effect::Say { launch, request });
-        Response::Ok
+        self.send_to_widget(Outgoing { request, blobs: Blobs::Buffers(blobs), ticket: Some(ticket) });
     }
 }
 

@@ -28,6 +28,7 @@ use super::queue::{Queue, Queued};
 use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
+use super::widgets::Widgets;
 use crate::ids::{ExecutionId, LaunchId};
 use crate::journal::{Executing, FileState, Heard, KeptKernel, Meta};
 
@@ -162,7 +163,9 @@ impl RoomCore {
                 self.effects.push(Effect::Interrupt { launch });
             }
         }
+        self.widgets = Widgets::resume(&self.documents.runtime, heard.edited.clone());
         self.hearing = Hearing::resume(heard);
+        self.resume_edits();
         self.keep_alive = Some((self.now + keep_alive, keep_alive));
         self.show_queue();
         let activity = if self.queue.executing().is_some() { Activity::Busy } else { Activity::Idle };

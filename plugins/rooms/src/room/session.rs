@@ -248,6 +248,7 @@ impl RoomCore {
             Ok(received) if received.stripped > 0 => {
                 tracing::warn!(peer = %id, ?stream, changes = received.stripped, "dropped changes of a client that may not write this document");
             }
+            Ok(received) if stream == Stream::Comms => self.widgets_edited(&received.changes),
             Ok(_) => {}
             // Comments that make no sense must never end a session.
             Err(error @ SyncError::Undecodable(_)) if stream == Stream::Comments => {

@@ -645,6 +645,11 @@ impl RoomTask {
                     Event::BlobsStored { job }
                 });
             }
+            Effect::ReadBlobs { job, digests } => {
+                self.job(async move {
+                    Event::BlobsRead { job, blobs: disk::read_blobs(blobs.as_deref(), digests).await }
+                });
+            }
             Effect::PutBlob { job, bytes, media_type } => {
                 self.job(async move {
                     let result = match blobs {

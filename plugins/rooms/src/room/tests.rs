@@ -31,6 +31,7 @@ mod outside;
 mod requests;
 mod sim;
 mod uploads;
+mod widgets;
 mod world;
 mod writers;
 

@@ -20,7 +20,7 @@ use serde_json::{Value as Json, json};
 pub(super) struct Client {
     pub(super) notebook: NotebookDoc,
     pub(super) runtime: RuntimeStateDoc,
-    comms: CommsDoc,
+    pub(super) comms: CommsDoc,
     states: BTreeMap<u8, State>,
     /// What the daemon said last that it has, by frame type.
     pub(super) told: BTreeMap<u8, Vec<ChangeHash>>,
@@ -32,6 +32,8 @@ pub(super) struct Client {
     /// Every presence message that came.
     pub(super) presence: Vec<Presence>,
     pub(super) answers: BTreeMap<String, NotebookResponse>,
+    /// Every broadcast that came.
+    pub(super) broadcasts: Vec<Json>,
     /// Answers without an id.
     pub(super) anonymous: Vec<NotebookResponse>,
     requests: u64,
@@ -50,6 +52,7 @@ impl Client {
             frame_types: Vec::new(),
             presence: Vec::new(),
             answers: BTreeMap::new(),
+            broadcasts: Vec::new(),
             anonymous: Vec::new(),
             requests: 0,
         }
@@ -98,6 +101,10 @@ impl Client {
                 }
                 self.sync_frame(frame_type)
             }
+            FrameType::BROADCAST => {
+                self.broadcasts.push(serde_json::from_slice(payload).unwrap());
+                None
+            }
             FrameType::PRESENCE => {
                 self.presence.push(Presence::decode(payload).unwrap());
                 None
@@ -134,6 +141,13 @@ impl Client {
         self.notebook.set_source(id, source).unwrap();
         self.notebook.commit();
         self.sync_frame(FrameType::NOTEBOOK_SYNC)
+    }
+
+    /// Changes the state of a widget and returns the frame that says so.
+    pub(super) fn edit_widget(&mut self, comm: &str, state: Json) -> Option<(u8, Bytes)> {
+        self.comms.update(comm, state.as_object().unwrap()).unwrap();
+        self.comms.commit();
+        self.sync_frame(FrameType::COMMS_SYNC)
     }
 
     /// A request frame, and the id its answer will have.

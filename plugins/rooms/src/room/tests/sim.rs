@@ -7,7 +7,8 @@
 //! What holds in every life: what a window was told the room has is there after the daemon died, unless the journal
 //! was out of order and said so; in the end all windows and the room have the same; a line is there once, in the cell
 //! it was typed into, unless somebody deleted the cell; every request has its answer and every execution its end; what
-//! a cell printed that ran to its end is there, once and in order, whatever daemons it outlived.
+//! a cell printed that ran to its end is there, once and in order, whatever daemons it outlived; widgets show what the
+//! kernel has, whoever moved them last.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +98,12 @@ enum Deed {
         who: usize,
         cell: usize,
     },
+    /// Moves a widget; the kernel may do so as well.
+    Drag {
+        who: usize,
+        widget: usize,
+        kernel: bool,
+    },
     RunAll {
         who: usize,
     },
@@ -166,6 +173,7 @@ fn deeds(seed: u64) -> Vec<Deed> {
             49 => Deed::HoldJobs(random() % 2 == 0),
             50..=52 => Deed::Pass((random() % 20_000) as u64),
             53..=55 => Deed::Crash { after: random() % 40, outlives: random() % 4 > 0 },
+            56..=58 => Deed::Drag { who, widget: random(), kernel: random() % 2 == 0 },
             _ => Deed::Steps(random() % 60),
         });
     }
@@ -306,6 +314,7 @@ impl Life {
                 let heads = self.world.client(peer).heads();
                 self.ask(peer, json!({"action": "execute_cell", "cell_id": cell, "required_heads": heads}));
             }
+            Deed::Drag { who, widget, kernel } => self.drags(who, widget, kernel),
             Deed::RunAll { who } => self.asks(who, json!({"action": "run_all_cells"})),
             Deed::Launch { who } => {
                 self.asks(who, json!({"action": "launch_kernel", "kernel_type": "", "env_source": ""}));
@@ -360,7 +369,10 @@ impl Life {
 
     /// Puts a line of its own between the others.
     fn types(&mut self, who: usize, cell: usize, line: usize, word: usize) {
-        const WORDS: [&str; 8] = ["print", "print", "value", "late", "picture", "fail", "loop", "print"];
+        const WORDS: [&str; 11] = [
+            "print", "print", "value", "late", "picture", "fail", "loop", "print", "widget", "widget",
+            "close",
+        ];
         let Some((peer, cell)) = self.cell(who, cell) else { return };
         self.made += 1;
         let typed = format!("{} {}", WORDS[word % WORDS.len()], self.made);
@@ -373,6 +385,20 @@ impl Life {
             lines.insert(line % (lines.len() + 1), &typed);
             client.notebook.set_source(&cell, &lines.concat()).unwrap();
         });
+    }
+
+    /// Gives a widget a new value, from a window and perhaps from a thread of the kernel.
+    fn drags(&mut self, who: usize, widget: usize, kernel: bool) {
+        self.made += 1;
+        let Some(peer) = self.who(who) else { return };
+        let comms = self.world.client(peer).comms.comm_ids();
+        let Some(comm) = comms.get(widget % comms.len().max(1)).cloned() else { return };
+        let frame = self.world.client(peer).edit_widget(&comm, json!({"value": 1_000_000 + self.made}));
+        self.world.send(peer, frame);
+        if kernel && self.world.kernel.is_some() {
+            let launch = self.world.launch();
+            self.world.widget(launch, "", ["move", "frame"][self.made % 2], widget as u64);
+        }
     }
 
     fn asks(&mut self, who: usize, request: serde_json::Value) {
@@ -500,10 +526,23 @@ impl Life {
         let documents = &mut self.world.core.documents;
         assert_eq!(journaled, documents.heads(), "the journal lacks something in the end");
         let (notebook, runtime) = (documents.notebook.heads(), documents.runtime.heads());
+        let comms = documents.comms.heads();
+        if !self.world.forgetful {
+            let value = |comm: String| Some((comm.clone(), documents.comms.state(&comm)?["value"].clone()));
+            let shown: BTreeMap<String, _> =
+                documents.comms.comm_ids().into_iter().filter_map(value).collect();
+            let widgets = self.world.kernel.as_ref().map(|kernel| kernel.widgets.clone());
+            assert_eq!(shown, widgets.unwrap_or_default(), "widgets are not what the kernel has");
+            assert!(
+                documents.runtime.comm_ids().iter().eq(shown.keys()),
+                "other widgets are there than have a state"
+            );
+        }
         for (peer, client) in &mut self.world.clients {
             assert!(!self.world.closed.contains(peer), "a connection was closed");
             assert_eq!(client.notebook.heads(), notebook, "a window has another notebook");
             assert_eq!(client.runtime.heads(), runtime, "a window has another runtime state");
+            assert_eq!(client.comms.heads(), comms, "a window has other widgets");
             assert!(client.is_ready(), "a window is never ready: {:?}", client.status);
             for id in self.asked.get(peer).into_iter().flatten() {
                 assert!(client.answers.contains_key(id), "{id} has no answer");

@@ -79,7 +79,7 @@ pub(super) struct World {
     /// While set, nothing can be appended there.
     pub(super) no_journal: bool,
     /// Something was not appended there: another daemon may not know what the kernel is doing.
-    forgetful: bool,
+    pub(super) forgetful: bool,
     /// Clients that take nothing at the moment: what is sent to them congests.
     pub(super) slow: BTreeSet<PeerId>,
     /// Clients that take only what is urgent: it overtakes the rest, which congests.
@@ -101,7 +101,9 @@ pub(super) struct World {
 }
 
 /// A kernel that reads its lines from the source: `print x`, `value x`, `fail`, `loop`, `picture`,
-/// `display id x`, `update id x`, and `late x`, which a thread prints when the cell is done; one a line.
+/// `display id x`, `update id x`, and `late x`, which a thread prints when the cell is done; `widget n`, which opens the
+/// widget `wN`, and `move n`, `frame n`, `close n` and `call n`, which give one of those that are open the value n, or n as
+/// bytes, close it and send it n; one a line.
 pub(super) struct Kernel {
     launch: LaunchId,
     count: i64,
@@ -116,10 +118,18 @@ pub(super) struct Kernel {
     looping: Option<String>,
     /// The code it was sent, in order.
     pub(super) ran: Vec<String>,
+    /// The values of its widgets.
+    pub(super) widgets: BTreeMap<String, Json>,
+    /// All it ever opened: no two have the same id.
+    opened: BTreeSet<u64>,
+    /// What clients told them, in order.
+    pub(super) told: Vec<(Json, Vec<Bytes>)>,
+    /// Whether it echoes that.
+    echoes: bool,
 }
 
 impl Kernel {
-    fn new(launch: LaunchId) -> Self {
+    fn new(launch: LaunchId, echoes: bool) -> Self {
         Self {
             launch,
             count: 0,
@@ -129,6 +139,10 @@ impl Kernel {
             backlog: VecDeque::new(),
             looping: None,
             ran: Vec::new(),
+            widgets: BTreeMap::new(),
+            opened: BTreeSet::new(),
+            told: Vec::new(),
+            echoes,
         }
     }
 }
@@ -546,7 +560,7 @@ impl World {
                 }
                 Effect::Launch { launch, .. } => {
                     self.kernels_started += 1;
-                    self.kernel = Some(Kernel::new(launch));
+                    self.kernel = Some(Kernel::new(launch, launch.0.as_u128() % 2 == 0));
                     self.jobs.push_back(Event::KernelStarted { launch, result: Ok(()) });
                 }
                 Effect::CancelLaunch { .. } => {}
@@ -569,6 +583,11 @@ impl World {
                 Effect::StoreBlobs { job, blobs } => {
                     self.blobs.extend(blobs);
                     self.jobs.push_back(Event::BlobsStored { job });
+                }
+                Effect::ReadBlobs { job, digests } => {
+                    let named = self.blobs.iter().filter(|blob| digests.contains(&blob.digest));
+                    let blobs = named.map(|blob| (blob.digest, blob.bytes.clone())).collect();
+                    self.jobs.push_back(Event::BlobsRead { job, blobs });
                 }
                 Effect::PutBlob { job, bytes, .. } => {
                     let digest = crate::outputs::mime::digest(&bytes);
@@ -673,6 +692,12 @@ impl World {
             return;
         }
         let parent = request.msg_id.clone();
+        if request.msg_type == "comm_msg" {
+            if kernel.looping.is_some() {
+                return kernel.backlog.push_back(request.clone());
+            }
+            return self.take_comm(launch, request);
+        }
         let code = request.content["code"].as_str().unwrap().to_owned();
         if kernel.looping.is_some() {
             assert!(self.forgetful, "a request was sent to a busy kernel");
@@ -709,6 +734,9 @@ impl World {
                     let msg_type = if word == "display" { "display_data" } else { "update_display_data" };
                     self.say(launch, Channel::Iopub, &parent, msg_type, &display);
                 }
+                "widget" | "move" | "frame" | "close" | "call" => {
+                    self.widget(launch, &parent, word, rest.parse().unwrap());
+                }
                 "fail" => {
                     let error = json!({"ename": "ValueError", "evalue": rest, "traceback": ["oh"]});
                     self.say(launch, Channel::Iopub, &parent, "error", &error);
@@ -727,6 +755,64 @@ impl World {
             let text = json!({"name": "stdout", "text": format!("{text}\n")});
             self.say(launch, Channel::Iopub, &parent, "stream", &text);
         }
+    }
+
+    /// A cell does something to a widget.
+    pub(super) fn widget(&mut self, launch: LaunchId, parent: &str, word: &str, number: u64) {
+        let Kernel { widgets, opened, .. } = self.kernel.as_mut().unwrap();
+        let comm = match word {
+            "widget" if opened.insert(number) => Some(format!("w{number}")),
+            "widget" => None,
+            _ => widgets.keys().nth(number as usize % widgets.len().max(1)).cloned(),
+        };
+        let Some(comm) = comm else { return };
+        let bytes = Bytes::from(number.to_string());
+        let (msg_type, data, buffers) = match word {
+            "widget" => {
+                widgets.insert(comm.clone(), json!(0));
+                let state = json!({"_model_name": "SliderModel", "value": 0, "max": 10});
+                ("comm_open", json!({"state": state, "buffer_paths": []}), vec![])
+            }
+            "move" => {
+                widgets.insert(comm.clone(), json!(number));
+                (
+                    "comm_msg",
+                    json!({"method": "update", "state": {"value": number}, "buffer_paths": []}),
+                    vec![],
+                )
+            }
+            "frame" => {
+                let update = json!({"method": "update", "state": {}, "buffer_paths": [["frame"]]});
+                ("comm_msg", update, vec![bytes])
+            }
+            "call" => ("comm_msg", json!({"method": "custom", "content": number}), vec![bytes]),
+            _ => {
+                widgets.remove(&comm);
+                ("comm_close", json!({}), vec![])
+            }
+        };
+        let target = if msg_type == "comm_open" { "jupyter.widget" } else { "" };
+        let content = json!({"comm_id": comm, "target_name": target, "data": data});
+        self.say_with(launch, Channel::Iopub, parent, msg_type, &content, buffers);
+    }
+
+    /// A widget hears from a client.
+    fn take_comm(&mut self, launch: LaunchId, request: &KernelRequest) {
+        let parent = &request.msg_id;
+        self.say(launch, Channel::Iopub, parent, "status", &json!({"execution_state": "busy"}));
+        let kernel = self.kernel.as_mut().unwrap();
+        kernel.told.push((request.content.clone(), request.buffers.clone()));
+        let comm = request.content["comm_id"].as_str().unwrap().to_owned();
+        let state = &request.content["data"]["state"];
+        let there = kernel.widgets.contains_key(&comm);
+        if there && let Some(value) = state.get("value") {
+            kernel.widgets.insert(comm.clone(), value.clone());
+        }
+        if there && kernel.echoes && state.is_object() {
+            let echo = json!({"comm_id": comm, "data": {"method": "echo_update", "state": state}});
+            self.say(launch, Channel::Iopub, parent, "comm_msg", &echo);
+        }
+        self.say(launch, Channel::Iopub, parent, "status", &json!({"execution_state": "idle"}));
     }
 
     fn end(&mut self, launch: LaunchId, parent: &str, ok: bool) {
@@ -750,12 +836,24 @@ impl World {
         msg_type: &str,
         content: &Json,
     ) {
+        self.say_with(launch, channel, parent, msg_type, content, Vec::new());
+    }
+
+    fn say_with(
+        &mut self,
+        launch: LaunchId,
+        channel: Channel,
+        parent: &str,
+        msg_type: &str,
+        content: &Json,
+        buffers: Vec<Bytes>,
+    ) {
         let message = JupyterMessage {
             header: json!({"msg_id": "k", "msg_type": msg_type}).to_string().into(),
             parent_header: json!({"msg_id": parent, "msg_type": "execute_request"}).to_string().into(),
             metadata: Bytes::from_static(b"{}"),
             content: content.to_string().into(),
-            buffers: Vec::new(),
+            buffers,
         };
         let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) else { return };
         kernel.said += 1;
