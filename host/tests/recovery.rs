@@ -57,9 +57,9 @@ fn start_with(prepare: impl FnOnce(&mut Command)) -> Option<Daemon> {
     Some(scripts::start(SETTINGS, prepare))
 }
 
-/// Kills the daemon and starts another in its place.
+/// Kills the daemon and its kernels, and starts another in its place.
 fn kill(daemon: Daemon) -> Daemon {
-    kill_and(daemon, |_| {})
+    kill_and(daemon, Daemon::end_kernels)
 }
 
 /// The same, with something done in between.
@@ -215,6 +215,47 @@ async fn every_edit_output_and_count_outlives_the_daemon() {
     stop(daemon);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_goes_on_while_there_is_no_daemon() {
+    let Some(daemon) = start() else { return };
+    let file = daemon.home.path().canonicalize().unwrap().join("work/file.ipynb");
+    let session = open(&Client::new(&daemon.socket), &file).await;
+    let code = "import os, time\nx = os.getpid()\nfor i in range(200):\n    print(i, flush=True)\n    time.sleep(0.02)";
+    add(&session, "counts", code);
+    add(&session, "waits", "x == os.getpid()");
+    let (counts, waits) = (run(&session, "counts").await, run(&session, "waits").await);
+    let text = |session: &NotebookSession| {
+        let first = outputs(session, &counts).into_iter().next();
+        first.and_then(|output| Some(output["text"]["inline"].as_str()?.to_owned())).unwrap_or_default()
+    };
+    let mut changes = session.changes();
+    while text(&session).lines().count() < 20 {
+        changes.next().await.unwrap();
+    }
+    let id = see(&session).notebook_id;
+    // Two daemons die over it.
+    let daemon = kill_and(daemon, |_| {});
+    let session = join(&Client::new(&daemon.socket), &id).await;
+    let status = |id: &str| session.read(|it| it.runtime_state.execution(id).unwrap().status);
+    assert_eq!([status(&counts), status(&waits)], [Status::Running, Status::Queued]);
+    let before = text(&session).lines().count();
+    let mut changes = session.changes();
+    while text(&session).lines().count() <= before {
+        changes.next().await.unwrap();
+    }
+    let daemon = kill_and(daemon, |_| {});
+    let session = open(&Client::new(&daemon.socket), &file).await;
+    let done = until(&session, &counts, |it| it.status.is_terminal()).await;
+    assert_eq!((done.status, done.execution_count), (Status::Done, Some(1)));
+    let all: Vec<_> = (0..200).map(|number| number.to_string()).collect();
+    assert_eq!(text(&session).lines().collect::<Vec<_>>(), all, "every number once, in order");
+    assert_eq!(outputs(&session, &counts).len(), 1);
+    let done = until(&session, &waits, |it| it.status.is_terminal()).await;
+    assert_eq!((done.status, done.execution_count), (Status::Done, Some(2)));
+    assert_eq!(outputs(&session, &waits)[0]["data"]["text/plain"]["inline"], "True");
+    stop(daemon);
+}
+
 /// The journal holds edits that the file lacks, and by the next start another program has changed the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_changed_while_no_daemon_ran_is_merged() {
@@ -282,6 +323,7 @@ async fn a_notebook_saved_under_another_name_is_found_by_that_name() {
 
     // Killed before the journal had its new name: whoever comes first by the id mends that.
     let daemon = kill_and(daemon, |daemon| {
+        daemon.end_kernels();
         let is_its = |path: &PathBuf| path.to_string_lossy().contains(&before.notebook_id);
         let named = journals(daemon).into_iter().find(is_its).unwrap();
         fs::rename(named, journal_of(daemon, &before.notebook_id)).unwrap();
@@ -312,6 +354,7 @@ async fn damage_is_cut_off_or_set_aside_and_told() {
     let mut daemon = daemon;
     daemon.signal("KILL");
     daemon.ended();
+    daemon.end_kernels();
     let journal = |id: &str| journal_of(&daemon, id);
     let damage = |id: &str, damage: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = fs::read(journal(id)).unwrap();
@@ -389,6 +432,7 @@ async fn what_is_kept_can_be_checked_mended_and_taken_out_by_hand() {
     let mut daemon = daemon;
     daemon.signal("KILL");
     daemon.ended();
+    daemon.end_kernels();
     let journal = journal_of(&daemon, &id);
     let whole = fs::read(&journal).unwrap();
     fs::write(&journal, [&whole[..], b"torn"].concat()).unwrap();

@@ -59,7 +59,9 @@ pub trait KernelBackend: Send + Sync + 'static {
     }
 }
 
-/// A running kernel. Dropping it detaches: backends whose kernels outlive the daemon leave it running.
+/// A running kernel. Dropping it detaches: backends whose kernels outlive the daemon leave it running. Until something
+/// was sent or acknowledged, if only message 0, a backend may take it that the launch never arrived, and end the kernel
+/// when it is dropped: whoever can find it again says so when it can.
 #[async_trait]
 pub trait Kernel: Send + Sync + 'static {
     /// Who it is. Constant.

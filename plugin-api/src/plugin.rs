@@ -11,6 +11,11 @@ use async_trait::async_trait;
 
 use crate::{BlobStore, EnvProvider, Host, KernelBackend, Result, Rooms};
 
+/// The variable that marks everything started by a plugin that has a process of its own: it ends with that process.
+/// What is to outlive it is started without this variable, in a session of its own, and is the plugin's to find again
+/// and to end.
+pub const CHILD_MARK: &str = "RUNTIMED_PLUGIN_CHILD";
+
 /// A plugin: a bundle of capabilities with one life.
 ///
 /// ```

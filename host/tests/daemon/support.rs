@@ -92,6 +92,24 @@ impl Daemon {
         assert!(status.unwrap().success());
     }
 
+    /// Ends the kernels that outlived it, as the end of the machine would.
+    pub(crate) fn end_kernels(&self) {
+        let below = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let bases = below(self.home.path().join("run/runt"));
+        for kernel in bases.flat_map(|base| below(base.path().join("kernels"))) {
+            let record = std::fs::read(kernel.path().join("record.json")).unwrap_or_default();
+            let Ok(record) = serde_json::from_slice::<Value>(&record) else { continue };
+            for pid in ["shim", "process"].map(|name| record[name]["pid"].to_string()) {
+                Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status().unwrap();
+                let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                // A zombie waits for whoever adopted it.
+                while stat().rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         self.draining.take().unwrap().join().unwrap();
@@ -105,6 +123,7 @@ impl Drop for Daemon {
             self.child.kill().ok();
             self.child.wait().ok();
         }
+        self.end_kernels();
     }
 }
 

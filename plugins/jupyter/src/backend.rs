@@ -1,54 +1,98 @@
-//! The capability: starts kernels and keeps count of them.
+//! The capability: starts kernels, finds them again and keeps count of them.
 //!
-//! Promises: [`JupyterBackend::stop`] returns when no kernel of ours is left.
+//! Promises: [`JupyterBackend::stop`] returns when no kernel is left that somebody holds; those whose handle was
+//! dropped stay for whoever attaches next.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtimed_kernel_shim::protocol::{Attached, Launch};
 use runtimed_plugin_api::{
-    ErrorCode, Kernel, KernelBackend, KernelEvents, KernelKind, LaunchSpec, PluginError, Result, async_trait,
+    Directories, ErrorCode, Host, Kernel, KernelBackend, KernelEvents, KernelKind, KernelRecord, LaunchSpec,
+    PluginError, Result, Sequence, async_trait,
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::kernel::supervise;
+use crate::kernel::{JupyterKernel, supervise};
 use crate::kind::{Kind, PYTHON};
-use crate::launch::launch;
+use crate::launch::{Shims, Started};
+use crate::link::Link;
+use crate::{folder, found};
 
-/// Runs Jupyter kernels as children of this process.
+/// Name of the program that keeps a kernel, in the plugin's folder.
+const PROGRAM: &str = "runtimed-kernel";
+
+/// Runs Jupyter kernels, each in the keeping of a shim.
 pub(crate) struct JupyterBackend {
-    /// The host's directory for sockets.
-    runtime: PathBuf,
-    /// One task per kernel.
+    host: Host,
+    /// One task per kernel that somebody holds, and one per shim that was started here.
     kernels: TaskTracker,
     /// Fires once; ends every kernel.
     end: CancellationToken,
 }
 
 impl JupyterBackend {
-    /// A backend that keeps sockets below `runtime`.
-    pub(crate) fn new(runtime: PathBuf) -> Self {
-        Self { runtime, kernels: TaskTracker::new(), end: CancellationToken::new() }
+    pub(crate) fn new(host: Host) -> Self {
+        Self { host, kernels: TaskTracker::new(), end: CancellationToken::new() }
     }
 
-    /// Where sockets are kept.
-    pub(crate) fn runtime(&self) -> &std::path::Path {
-        &self.runtime
+    fn runtime(&self) -> PathBuf {
+        self.host.directories().runtime
     }
 
-    /// Ends every kernel by force and waits until they are gone.
+    fn shims(&self) -> Shims {
+        let Directories { base, runtime, plugin, .. } = self.host.directories();
+        let mut defaults = Launch { spill: base, ..Launch::default() };
+        let settings = self.host.settings().values;
+        let number = |name: &str| settings.pointer(&format!("/kernels/{name}")).and_then(|it| it.as_u64());
+        let set = |value: &mut u64, name| *value = number(name).unwrap_or(*value);
+        set(&mut defaults.keep_alive_secs, "keep_without_daemon_secs");
+        set(&mut defaults.memory_bytes, "keep_memory_bytes");
+        set(&mut defaults.disk_bytes, "keep_disk_bytes");
+        Shims { program: plugin.join(PROGRAM), runtime, defaults }
+    }
+
+    /// Cleans up after kernels whose shim is gone. To be called before the first launch, when there is no folder of a
+    /// kernel on its way; the result is the work.
+    ///
+    /// Kernels that are alive are not touched: whose they are, rooms know.
+    pub(crate) fn clean_up(&self) -> impl Future<Output = ()> + use<> {
+        found::clean(folder::all(&self.runtime()))
+    }
+
+    /// Ends every kernel that somebody holds, by force, and waits until they are gone.
     ///
     /// # Errors
     /// `Timeout` when one is still there after `grace`.
     pub(crate) async fn stop(&self, grace: Duration) -> Result<()> {
         self.end.cancel();
         self.kernels.close();
-        timeout(grace, self.kernels.wait()).await.map_err(|_| {
+        let ended = async { self.kernels.wait().await };
+        timeout(grace, ended).await.map_err(|_| {
             let left = self.kernels.len();
             PluginError::new(ErrorCode::Timeout, format!("{left} kernel(s) did not end in time"))
         })
+    }
+
+    fn supervise(
+        &self,
+        kernel: Attached,
+        link: Link,
+        folder: PathBuf,
+        events: Arc<dyn KernelEvents>,
+        accepted: CancellationToken,
+        let_go: CancellationToken,
+    ) -> JupyterKernel {
+        let (kernel, life) = supervise(kernel, link, folder, events, accepted, self.end.clone());
+        self.kernels.spawn(async move {
+            if life.await {
+                let_go.cancel();
+            }
+        });
+        kernel
     }
 }
 
@@ -62,10 +106,38 @@ impl KernelBackend for JupyterBackend {
         let kind = Kind::find(&spec.kind)?;
         let stopping =
             || PluginError::new(ErrorCode::Cancelled, "the daemon is stopping; no kernel was started");
-        let started = self.end.run_until_cancelled(launch(&self.runtime, &spec, kind)).await;
-        let started = started.ok_or_else(stopping)??;
-        let (kernel, life) = supervise(started, kind.interrupt, events, self.end.child_token());
-        self.kernels.spawn(life);
-        Ok(Box::new(kernel))
+        if self.end.is_cancelled() {
+            return Err(stopping());
+        }
+        let (starting, mut process) = self.shims().start(&spec, kind)?;
+        let (folder, let_go, end) = (starting.folder.clone(), CancellationToken::new(), self.end.clone());
+        let is_let_go = let_go.clone();
+        self.kernels.spawn(async move {
+            // A stop waits for every shim but those that go on.
+            let left = async { tokio::join!(is_let_go.cancelled(), end.cancelled()) };
+            tokio::select! {
+                _ = process.wait() => found::bury(folder).await,
+                _ = left => {}
+            }
+        });
+        let started = self.end.run_until_cancelled(starting.up()).await;
+        let Started { link, kernel, folder } = started.ok_or_else(stopping)??;
+        Ok(Box::new(self.supervise(kernel, link, folder, events, CancellationToken::new(), let_go)))
+    }
+
+    async fn running(&self) -> Result<Vec<KernelRecord>> {
+        Ok(found::running(&self.runtime()).await)
+    }
+
+    async fn attach(
+        &self,
+        kernel: &str,
+        after: Sequence,
+        events: Arc<dyn KernelEvents>,
+    ) -> Result<Box<dyn Kernel>> {
+        let (kernel, link, folder) = found::attach(&self.runtime(), kernel, after).await?;
+        let accepted = CancellationToken::new();
+        accepted.cancel();
+        Ok(Box::new(self.supervise(kernel, link, folder, events, accepted, CancellationToken::new())))
     }
 }

@@ -3,19 +3,8 @@
 //! For: how a kind is started and interrupted.
 //! Never: claims a kind that is not wired up. Installed kernelspecs are not read yet.
 
-use std::path::Path;
-
+use runtimed_kernel_shim::protocol::{CONNECTION_FILE, InterruptMode};
 use runtimed_plugin_api::{KernelKind, PluginError, Result};
-
-/// How a kernel is told to stop what it is doing (`interrupt_mode` of a kernelspec).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InterruptMode {
-    /// SIGINT to its process group.
-    Signal,
-    /// `interrupt_request` on the control channel.
-    #[cfg_attr(not(test), expect(dead_code, reason = "installed kernelspecs will bring the first"))]
-    Message,
-}
 
 /// One kind.
 #[derive(Debug, Clone, Copy)]
@@ -59,12 +48,11 @@ impl Kind {
     }
 
     /// What follows the interpreter's own arguments.
-    pub(crate) fn arguments(&self, connection_file: &Path) -> Vec<std::ffi::OsString> {
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = String> {
         // Frozen modules have no source, so debuggers cannot stop in them; ipykernel warns about it.
-        let mut arguments: Vec<_> =
-            ["-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f"].map(Into::into).into();
-        arguments.push(connection_file.into());
-        arguments
+        ["-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", CONNECTION_FILE]
+            .into_iter()
+            .map(Into::into)
     }
 
     /// As the host sees it.

@@ -1,140 +1,172 @@
-//! Starting a kernel, up to the moment it can be used.
+//! Starting a kernel, in the keeping of a shim, up to the moment it can be used.
 //!
 //! For: [`crate::backend`].
 //! Promises: what is returned answers on shell and is heard on IOPub, so no output of the first execution
-//! can be lost; a process that ends is noticed at once; dropping the future kills the process and deletes
-//! its folder.
+//! can be lost; a process that ends is noticed at once; dropping the future ends shim and kernel and deletes
+//! their folder.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::Duration;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
-use runtimed_plugin_api::{
-    Channel, ErrorCode, ExitReport, JupyterMessage, KernelInfo, LaunchSpec, PluginError, Result,
+use runtimed_kernel_shim::protocol::{
+    Attached, Exit, Failed, Hello, Launch, Reason, document, from_shim, to_shim,
 };
+use runtimed_plugin_api::{ErrorCode, ExitReport, LaunchSpec, PluginError, Result};
 use serde_json::json;
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
 
-use crate::channels::{Channels, Incoming};
-use crate::connection::Connection;
+use crate::environment;
+use crate::folder;
 use crate::kind::Kind;
-use crate::leftovers;
-use crate::process::KernelProcess;
-use crate::requests::{Header, Status, request};
+use crate::link::Link;
 
-/// Longest wait for a kernel to answer (the limit clients of the reference know).
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// Where shims come from and what they are told.
+pub(crate) struct Shims {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// The host's directory for sockets.
+    pub(crate) runtime: PathBuf,
+    /// What every kernel is launched with.
+    pub(crate) defaults: Launch,
+}
 
-/// How long after the reply on shell its echo on IOPub may take before we ask again: the subscription may
-/// have arrived after the kernel published. The echo of a heard request takes about a millisecond.
-const ECHO_LIMIT: Duration = Duration::from_millis(200);
+/// A shim on its way to a kernel. Dropping it ends both.
+pub(crate) struct Starting {
+    link: Link,
+    launch: Launch,
+    /// The kernel's, and the shim's from now on.
+    pub(crate) folder: PathBuf,
+}
 
-/// A kernel that is up. Dropping it kills the process, closes the sockets and deletes the folder.
+/// A kernel that is up. Dropping it before it was accepted ends it.
 pub(crate) struct Started {
-    pub(crate) info: KernelInfo,
-    pub(crate) process: KernelProcess,
-    pub(crate) channels: Channels,
-    /// Session id of our own requests.
-    pub(crate) session: String,
-    /// Held for its folder, which goes last.
-    _connection: Connection,
+    pub(crate) link: Link,
+    pub(crate) kernel: Attached,
+    pub(crate) folder: PathBuf,
 }
 
-/// Starts the kernel `spec` describes; its folder is made below `runtime`.
-///
-/// # Errors
-/// As [`Connection::create`], [`KernelProcess::spawn`] and [`Channels::connect`]; `Unavailable` with the last
-/// lines of stderr when the process ends early, `Timeout` with them when it does not answer in time.
-pub(crate) async fn launch(runtime: &Path, spec: &LaunchSpec, kind: Kind) -> Result<Started> {
-    let connection = Connection::create(runtime, kind.kernel_name)?;
-    let mut process = KernelProcess::spawn(spec, kind, &connection)?;
-    if let Err(error) = leftovers::record(&connection, process.id()) {
-        tracing::warn!(%error, "could not note the kernel's process id; after a crash it is not cleaned up");
+impl Shims {
+    /// Starts a shim for the kernel that `spec` describes. Its process has to be waited for.
+    ///
+    /// # Errors
+    /// `Invalid` when the command is empty; `NotFound` when the working directory does not exist; as
+    /// [`folder::create`]; `Unavailable` when the shim itself cannot be started.
+    pub(crate) fn start(&self, spec: &LaunchSpec, kind: Kind) -> Result<(Starting, Child)> {
+        let launch = self.launch(spec, kind)?;
+        let folder = folder::create(&self.runtime)?;
+        let (process, stream) = spawn(&self.program, folder.path(), spec).map_err(|error| {
+            PluginError::unavailable(format!(
+                "could not start `{}`, which keeps kernels: {error}",
+                self.program.display()
+            ))
+            .help("Nothing was started. Reinstall runtimed and start the kernel again.")
+        })?;
+        Ok((Starting { link: Link::new(stream), launch, folder: folder.keep() }, process))
     }
-    let session = Uuid::new_v4().to_string();
-    let ready = async {
-        let mut channels = Channels::connect(&connection, &session).await?;
-        let reply = shake_hands(&mut channels, &session).await?;
-        prepare(&mut channels, &session, kind).await?;
-        Ok::<_, PluginError>((channels, reply))
-    };
-    let (channels, reply) = tokio::select! {
-        biased;
-        report = process.exited() => return Err(died(&report)),
-        ready = ready => ready?,
-        () = sleep(START_LIMIT) => return Err(silent(&process.stderr_tail())),
-    };
-    let info = KernelInfo { kernel: spec.kernel.clone(), pid: Some(process.id()), reply };
-    Ok(Started { info, process, channels, session, _connection: connection })
+
+    fn launch(&self, spec: &LaunchSpec, kind: Kind) -> Result<Launch> {
+        if spec.command.argv.is_empty() {
+            return Err(PluginError::invalid("the environment names no interpreter to start a kernel with"));
+        }
+        let cwd = spec.command.cwd.as_ref().unwrap_or(&spec.cwd);
+        if !cwd.is_dir() {
+            return Err(PluginError::not_found(format!(
+                "the kernel's working directory `{}` does not exist",
+                cwd.display()
+            ))
+            .help("Nothing was started. Make the directory, or save the notebook in another one."));
+        }
+        Ok(Launch {
+            kernel: spec.kernel.clone(),
+            argv: spec.command.argv.iter().cloned().chain(kind.arguments()).collect(),
+            // PATH is the shim's own.
+            env: spec.command.env.clone().into_iter().filter(|(name, _)| name != environment::PATH).collect(),
+            cwd: cwd.clone(),
+            kernel_name: kind.kernel_name.to_owned(),
+            interrupt: kind.interrupt,
+            preparation: kind.preparation.to_owned(),
+            label: json!({ "spec": spec }),
+            ..self.defaults.clone()
+        })
+    }
 }
 
-/// Asks for `kernel_info` until the kernel has answered and the answer's last echo was heard on IOPub.
-/// Returns the content of the reply. Everything said meanwhile belongs to the start and is dropped.
-async fn shake_hands(channels: &mut Channels, session: &str) -> Result<serde_json::Value> {
-    let mut asked = BTreeSet::new();
-    let mut reply = None;
-    let mut heard = false;
-    loop {
-        let (id, message) = request(session, "kernel_info_request", json!({}));
-        asked.insert(id);
-        channels.outgoing.send(Channel::Shell, message)?;
-        loop {
-            let incoming = channels.incoming.recv();
-            let incoming = match reply {
-                None => incoming.await,
-                Some(_) => match timeout(ECHO_LIMIT, incoming).await {
-                    Ok(incoming) => incoming,
-                    Err(_) => break,
-                },
-            };
-            let Some(Incoming { channel, message }) = incoming else {
-                return Err(closed());
-            };
-            if !asked.contains(&Header::parse(&message.parent_header).msg_id) {
-                continue;
-            }
-            match channel {
-                Channel::Shell => reply = Some(serde_json::from_slice(&message.content)?),
-                Channel::Iopub => heard |= is_idle(&message),
-                Channel::Stdin | Channel::Control => {}
-            }
-            if let (Some(reply), true) = (&reply, heard) {
-                return Ok(serde_json::Value::clone(reply));
+fn spawn(program: &Path, folder: &Path, spec: &LaunchSpec) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let log = std::fs::File::create(folder.join("log"))?;
+    let inherited: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let process = Command::new(program)
+        .arg(folder)
+        .env_clear()
+        .envs(environment::variables(&spec.command, inherited.into_iter()))
+        .stdin(OwnedFd::from(theirs))
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    Ok((process, UnixStream::from_std(ours)?))
+}
+
+impl Starting {
+    /// Waits until the kernel can be used.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such program; `Unavailable` with the last lines of stderr when it ends early,
+    /// `Timeout` with them when it does not answer in time.
+    pub(crate) async fn up(self) -> Result<Started> {
+        let Self { mut link, launch, folder } = self;
+        link.writer.send(&document(to_shim::HELLO, &Hello::default())).await.map_err(lost)?;
+        link.writer.send(&document(to_shim::LAUNCH, &launch)).await.map_err(lost)?;
+        while let Some(frame) = link.reader.next().await.map_err(lost)? {
+            match frame.kind {
+                from_shim::LAUNCHED => {
+                    let kernel = frame.document().map_err(lost)?;
+                    return Ok(Started { link, kernel, folder });
+                }
+                from_shim::FAILED => {
+                    let program = launch.argv.first().map_or("", String::as_str);
+                    return Err(explain(frame.document().map_err(lost)?, program));
+                }
+                _ => {}
             }
         }
+        Err(lost(io::ErrorKind::UnexpectedEof.into()))
     }
 }
 
-/// Runs the kind's preparation to its end, unseen by the user and whether or not it succeeds.
-async fn prepare(channels: &mut Channels, session: &str, kind: Kind) -> Result<()> {
-    let content = json!({
-        "code": kind.preparation, "silent": true, "store_history": false,
-        "user_expressions": {}, "allow_stdin": false, "stop_on_error": false,
-    });
-    let (id, message) = request(session, "execute_request", content);
-    channels.outgoing.send(Channel::Shell, message)?;
-    let (mut replied, mut idle) = (false, false);
-    while !(replied && idle) {
-        let Some(Incoming { channel, message }) = channels.incoming.recv().await else {
-            return Err(closed());
-        };
-        if Header::parse(&message.parent_header).msg_id == id {
-            replied |= channel == Channel::Shell;
-            idle |= channel == Channel::Iopub && is_idle(&message);
+/// A kernel's end as the contract has it.
+pub(crate) fn report(exit: Exit) -> ExitReport {
+    let Exit { code, signal, out_of_memory, requested, stderr_tail } = exit;
+    ExitReport { code, signal, out_of_memory, requested, stderr_tail }
+}
+
+/// The shim is gone, or is none.
+pub(crate) fn lost(error: io::Error) -> PluginError {
+    PluginError::unavailable(format!("the process that keeps the kernel was lost: {error}"))
+}
+
+fn explain(failed: Failed, program: &str) -> PluginError {
+    let Failed { reason, message, exit } = failed;
+    let exit = report(exit);
+    let tail = exit.stderr_tail.clone();
+    match reason {
+        Reason::NotFound => {
+            PluginError::new(ErrorCode::NotFound, format!("could not start `{program}`: {message}"))
+                .help("Nothing was started. The environment may have been deleted; start the kernel again.")
+        }
+        Reason::NotStarted => PluginError::unavailable(format!("could not start `{program}`: {message}")),
+        Reason::Exited => died(&exit),
+        Reason::Silent => {
+            with_tail(ErrorCode::Timeout, "the kernel did not answer in time; it was ended".to_owned(), &tail)
+                .retryable()
+        }
+        Reason::Confused | Reason::Other => {
+            with_tail(ErrorCode::Unavailable, format!("the kernel could not be used: {message}"), &tail)
         }
     }
-    Ok(())
-}
-
-fn is_idle(message: &JupyterMessage) -> bool {
-    Header::parse(&message.header).msg_type == "status"
-        && serde_json::from_slice::<Status>(&message.content)
-            .is_ok_and(|status| status.execution_state == "idle")
-}
-
-fn closed() -> PluginError {
-    PluginError::unavailable("the kernel closed its sockets while it was starting")
 }
 
 fn died(report: &ExitReport) -> PluginError {
@@ -147,65 +179,8 @@ fn died(report: &ExitReport) -> PluginError {
         .detail(json!({ "exit": report }))
 }
 
-fn silent(tail: &str) -> PluginError {
-    let message = format!("the kernel did not answer within {} s; it was ended", START_LIMIT.as_secs());
-    with_tail(ErrorCode::Timeout, message, tail).retryable()
-}
-
 /// The error texts clients show: one line, then what the kernel wrote last.
 fn with_tail(code: ErrorCode, message: String, tail: &str) -> PluginError {
     let message = if tail.is_empty() { message } else { format!("{message}\nstderr tail:\n{tail}") };
     PluginError::new(code, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::Signer;
-    use crate::zmtp::{self, Role};
-    use bytes::Bytes;
-    use runtimed_plugin_api::JupyterMessage;
-    use tokio::net::UnixListener;
-
-    /// A message of `kind` that answers `request`.
-    fn answer(request_: &JupyterMessage, kind: &str, content: serde_json::Value) -> JupyterMessage {
-        let (_, message) = request("kernel", kind, content);
-        JupyterMessage { parent_header: request_.header.clone(), ..message }
-    }
-
-    #[tokio::test]
-    async fn a_lost_echo_is_asked_for_again_and_forgeries_do_not_count() {
-        let runtime = tempfile::tempdir().unwrap();
-        let connection = Connection::create(runtime.path(), "python3").unwrap();
-        let signer = Signer::new(&connection.key).unwrap();
-        let listen = |channel| UnixListener::bind(connection.socket(channel)).unwrap();
-        let listeners = [Channel::Shell, Channel::Iopub, Channel::Stdin, Channel::Control].map(listen);
-        let kernel = async {
-            let mut sockets = Vec::new();
-            for listener in &listeners {
-                let (stream, _) = listener.accept().await.unwrap();
-                // Two dealers understand each other as well.
-                sockets.push(zmtp::handshake(stream, Role::Dealer { identity: "kernel" }).await.unwrap());
-            }
-            let [(mut shell, mut reply), (mut subscription, mut iopub), ..] =
-                <[_; 4]>::try_from(sockets).ok().unwrap();
-            assert_eq!(subscription.receive().await.unwrap().unwrap(), [Bytes::from_static(&[1])]);
-            let idle = json!({ "execution_state": "idle" });
-            for attempt in 0..2 {
-                let asked = signer.message(shell.receive().await.unwrap().unwrap()).unwrap();
-                let info = answer(&asked, "kernel_info_reply", json!({ "attempt": attempt }));
-                reply.send(&signer.frames(info)).await.unwrap();
-                let echo = answer(&asked, "status", idle.clone());
-                let signer = if attempt == 0 { Signer::new("forged").unwrap() } else { signer.clone() };
-                iopub.send(&signer.frames(echo)).await.unwrap();
-            }
-            (shell, reply, subscription, iopub)
-        };
-        let client = async {
-            let mut channels = Channels::connect(&connection, "session").await.unwrap();
-            shake_hands(&mut channels, "session").await.unwrap()
-        };
-        let (_open, reply) = tokio::join!(kernel, client);
-        assert!(reply["attempt"].is_number());
-    }
 }

@@ -1,38 +1,24 @@
-//! Runs Jupyter kernels for runtimed: ipykernel over ZeroMQ on Unix sockets.
+//! Runs Jupyter kernels for runtimed: ipykernel, in the keeping of a process that outlives the daemon.
 //!
-//! Map, from the outside in: `plugin` and `backend` are what the host sees; `launch` brings a kernel up;
-//! `kernel` is the handle of a running one and the task behind it; `process` is its process and
-//! `channels` its sockets, over `zmtp` (ZeroMQ's framing) and `wire` (Jupyter's signing).
+//! Map, from the outside in: `plugin` and `backend` are what the host sees; `launch` starts a shim and has it bring a
+//! kernel up; `kernel` is the handle of a running one and the task behind it, over `link`; `found` finds kernels again.
+//! What happens between shim and kernel is in the crate `runtimed-kernel-shim`.
 //!
-//! When the daemon is killed, kernels end within a second: ipykernel watches its parent (`JPY_PARENT_PID`).
-//! One that cannot (stuck in native code) is ended at the next start from its record (`leftovers`).
+//! When the daemon is killed, and when it lets go of kernels before it stops, shims and kernels go on. Whose they are
+//! and whether they go on at all, rooms decide at the next start.
 
 mod backend;
-mod channels;
-mod connection;
 mod environment;
+mod folder;
+mod found;
+mod gap;
 mod kernel;
 mod kind;
 mod launch;
-mod leftovers;
-mod out_of_memory;
+mod link;
 mod plugin;
-mod process;
-mod recent;
-mod requests;
-mod stderr_tail;
-mod wire;
-mod zmtp;
 
 pub use plugin::JupyterPlugin;
 
 // Two workers: a room that takes its time with one message does not keep others from being read.
 runtimed_plugin_api::export_plugin!(JupyterPlugin, id = "jupyter", workers = 2);
-
-#[cfg(test)]
-#[path = "../tests/support/python.rs"]
-mod python;
-#[cfg(test)]
-#[allow(dead_code, reason = "shared with tests/, which use all of it")]
-#[path = "../tests/support/recorder.rs"]
-mod recorder;

@@ -7,27 +7,26 @@ use runtimed_plugin_api::{Host, KernelBackend, Plugin, Result, async_trait};
 use tokio::task::JoinSet;
 
 use crate::backend::JupyterBackend;
-use crate::leftovers;
 
 /// Runs Jupyter kernels for the host.
 pub struct JupyterPlugin {
     backend: Arc<JupyterBackend>,
-    /// The start's clean-up of what a killed daemon left behind.
+    /// The start's clean-up after kernels that lost their shim.
     background: Mutex<JoinSet<()>>,
 }
 
 #[async_trait]
 impl Plugin for JupyterPlugin {
     fn create(host: Host) -> Result<Self> {
-        let backend = Arc::new(JupyterBackend::new(host.directories().runtime));
+        let backend = Arc::new(JupyterBackend::new(host));
         Ok(Self { backend, background: Mutex::default() })
     }
 
     async fn start(&self) -> Result<()> {
         // Listed now, before the first launch can add a folder of ours; ended without holding up the start.
-        let leftovers = leftovers::find(self.backend.runtime());
+        let cleaning = self.backend.clean_up();
         let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
-        background.spawn_blocking(move || leftovers::clean(leftovers));
+        background.spawn(cleaning);
         Ok(())
     }
 

@@ -7,35 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use runtimed_plugin_api::{Bytes, Channel, ErrorCode, ExitReport, KernelEvents, LaunchCommand, Plugin};
-use runtimed_plugin_jupyter::JupyterPlugin;
-use runtimed_plugin_testkit::TestHost;
+use runtimed_plugin_api::{Bytes, Channel, ErrorCode, ExitReport, KernelEvents, LaunchCommand};
 use serde_json::json;
-use support::{Message, Recorder, World, execute, kernel_python, request};
-
-/// All stream text of one name, in order.
-fn stream(messages: &[Message], name: &str) -> String {
-    let streams = messages.iter().filter(|m| m.kind == "stream" && m.content["name"] == name);
-    streams.map(|message| message.content["text"].as_str().unwrap()).collect()
-}
-
-fn result(messages: &[Message]) -> Option<&str> {
-    let result = messages.iter().find(|message| message.kind == "execute_result")?;
-    result.content["data"]["text/plain"].as_str()
-}
-
-/// Whether the process `pid` is there and no zombie.
-fn is_running(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-/// Waits until `gone`. The system tells nobody but the parent when a process ends, so this looks again.
-async fn until_gone(still_there: impl Fn() -> bool) {
-    while still_there() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
+use support::{Recorder, World, execute, is_running, kernel_python, request, result, stream, until_gone};
 
 #[tokio::test]
 async fn a_kernel_runs_code_and_ends_when_asked() {
@@ -222,18 +196,6 @@ async fn a_kernel_that_will_not_stop_is_ended_with_its_children() {
 }
 
 #[tokio::test]
-async fn dropping_the_handle_ends_the_kernel_and_its_folder() {
-    let world = World::new().await;
-    let Some((kernel, mut recorder)) = world.launch().await else { return };
-    let pid = kernel.info().pid.unwrap();
-    assert_eq!(world.folders(), 1);
-    drop(kernel);
-    assert!(recorder.exit().await.requested);
-    assert!(!is_running(pid));
-    world.end().await;
-}
-
-#[tokio::test]
 async fn a_launch_that_is_dropped_leaves_nothing() {
     let world = World::new().await;
     let Some(python) = kernel_python() else { return };
@@ -249,8 +211,7 @@ async fn a_launch_that_is_dropped_leaves_nothing() {
         () = until_gone(|| !file.exists()) => {}
     }
     let pid = std::fs::read_to_string(file).unwrap().parse().unwrap();
-    until_gone(|| is_running(pid)).await;
-    assert_eq!(world.folders(), 0);
+    until_gone(|| is_running(pid) || world.folders() > 0).await;
     world.end().await;
 }
 
@@ -288,47 +249,18 @@ async fn a_launch_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn stopping_the_plugin_ends_every_kernel() {
+async fn stopping_the_plugin_ends_kernels_that_somebody_holds_and_lets_go_of_others() {
     let world = World::new().await;
-    let Some((first, _)) = world.launch().await else { return };
-    let Some((second, _)) = world.launch().await else { return };
-    let pids = [first.info().pid.unwrap(), second.info().pid.unwrap()];
+    let Some((held, mut recorder)) = world.launch().await else { return };
+    let Some((let_go, _)) = world.launch().await else { return };
+    let pids = [held.info().pid.unwrap(), let_go.info().pid.unwrap()];
     assert_eq!(world.folders(), 2);
-    world.end().await;
+    let_go.acknowledge(0);
+    drop(let_go);
+    world.plugin.stop(Duration::from_secs(10)).await.unwrap();
+    assert!(recorder.exit().await.requested);
+    assert_eq!(pids.map(is_running), [false, true]);
+    // The next one of the same base.
+    World::at(world.base).await.end().await;
     assert_eq!(pids.map(is_running), [false, false]);
-}
-
-/// The daemon's part is played by this test in a process of its own, which is killed.
-#[tokio::test]
-async fn a_kernel_does_not_outlive_a_killed_daemon() {
-    const BASE: &str = "RUNTIMED_TEST_DAEMON_BASE";
-    let Some(python) = kernel_python() else { return };
-    if let Some(base) = std::env::var_os(BASE) {
-        let world = World::at(tempfile::Builder::new().disable_cleanup(true).tempdir_in(base).unwrap()).await;
-        let (kernel, _recorder) = world.launch().await.unwrap();
-        println!("base {}", world.base.path().display());
-        println!("kernel {}", kernel.info().pid.unwrap());
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
-    }
-    let base = tempfile::tempdir().unwrap();
-    let daemon = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_kernel_does_not_outlive_a_killed_daemon", "--nocapture"])
-        .env(BASE, base.path())
-        .env("RUNTIMED_TEST_KERNEL_PYTHON", python)
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&daemon.stdout);
-    let field = |name: &str| {
-        said.lines().find_map(|line| line.strip_prefix(name)).expect("the daemon started").to_owned()
-    };
-    let (folder, pid) = (field("base "), field("kernel ").parse().unwrap());
-    until_gone(|| is_running(pid)).await;
-    assert_eq!(std::fs::read_dir(format!("{folder}/run/kernels")).unwrap().count(), 1);
-
-    // The next daemon with the same base clears up.
-    let next = JupyterPlugin::create(Arc::new(TestHost::new(folder.as_ref()))).unwrap();
-    next.start().await.unwrap();
-    next.stop(Duration::from_secs(10)).await.unwrap();
-    assert_eq!(std::fs::read_dir(format!("{folder}/run/kernels")).unwrap().count(), 0);
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use runtimed_plugin_api::ErrorCode;
 use runtimed_plugin_api::adapter::Library;
-use runtimed_plugin_testkit::TestHost;
 use support::{Recorder, World, execute};
 use tokio::runtime::Handle;
 
@@ -21,7 +20,7 @@ async fn a_loaded_plugin_runs_a_kernel() {
     assert_eq!(library.facts().id, "jupyter");
     let base = tempfile::tempdir().unwrap();
     let panics = |panicked| panic!("the plugin panicked: {panicked:?}");
-    let host = Arc::new(TestHost::new(base.path()));
+    let host = Arc::new(support::host(base.path()));
     let plugin = library.create(host, Handle::current(), panics).unwrap();
     let world = World::with(plugin, base).await;
     assert_eq!(world.backend.kinds().await.unwrap().len(), 1);
@@ -42,9 +41,16 @@ async fn a_loaded_plugin_runs_a_kernel() {
     spec.kernel = "another".into();
     let error = world.backend.launch(spec, Recorder::new().1).await.err().unwrap();
     assert_eq!(error.code, ErrorCode::NotFound);
-    // Dropped across the boundary: the kernel ends all the same.
+    // Dropped across the boundary, the kernel is still there.
     let Some((kernel, mut recorder)) = world.launch().await else { return };
+    recorder.run(&*kernel, "x = 6").await;
+    let last = recorder.last();
     drop(kernel);
-    assert!(recorder.exit().await.requested);
+    let found = world.backend.running().await.unwrap();
+    assert_eq!(found.len(), 1);
+    let (mut recorder, events) = Recorder::after(last);
+    let kernel = world.backend.attach(&found[0].spec.kernel, last, events).await.unwrap();
+    let (messages, _) = recorder.run(&*kernel, "x * 7").await;
+    assert_eq!(support::result(&messages), Some("42"));
     world.end().await;
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use super::locked;
 
 /// The variable that marks everything a child starts.
-pub(super) const MARK: &str = "RUNTIMED_PLUGIN_CHILD";
+pub(super) const MARK: &str = crate::CHILD_MARK;
 
 /// A child's mark that no other process has.
 pub(super) fn new_mark() -> String {

@@ -270,7 +270,8 @@ async fn garbage(bench: &Bench) -> Verdict {
         }
     }
     bench.at_once("Kernel::acknowledge, given garbage", || kernel.acknowledge(u64::MAX))?;
-    it.require_runs(&*kernel, &mut recorder).await
+    it.require_runs(&*kernel, &mut recorder).await?;
+    it.shut_down(&*kernel, &mut recorder).await
 }
 
 async fn interrupt(bench: &Bench) -> Verdict {
@@ -289,7 +290,8 @@ async fn interrupt(bench: &Bench) -> Verdict {
         )
         .detail(said.reply.to_string())
     })?;
-    it.require_runs(&*kernel, &mut recorder).await
+    it.require_runs(&*kernel, &mut recorder).await?;
+    it.shut_down(&*kernel, &mut recorder).await
 }
 
 async fn shutdown(bench: &Bench) -> Verdict {
@@ -322,6 +324,8 @@ async fn killed(bench: &Bench) -> Verdict {
         )
         .detail(format!("{report:?}"))
     })?;
+    // As a room does that has taken note: until then a backend may keep what the kernel said.
+    bench.at_once("Kernel::acknowledge", || kernel.acknowledge(u64::MAX))?;
     it.gone(&*kernel).await
 }
 

@@ -42,8 +42,18 @@ impl KernelEvents for Sink {
 
 impl Recorder {
     pub(crate) fn new() -> (Self, Arc<dyn KernelEvents>) {
+        Self::after(0)
+    }
+
+    /// One that has heard everything up to message `last`.
+    pub(crate) fn after(last: Sequence) -> (Self, Arc<dyn KernelEvents>) {
         let (sender, events) = mpsc::unbounded_channel();
-        (Self { events, last: 0 }, Arc::new(Sink(sender)))
+        (Self { events, last }, Arc::new(Sink(sender)))
+    }
+
+    /// Number of the last message heard.
+    pub(crate) fn last(&self) -> Sequence {
+        self.last
     }
 
     /// The next message; none once the kernel has ended.
@@ -67,6 +77,16 @@ impl Recorder {
                 })
             }
         }
+    }
+
+    /// Whether nothing more will come, after what is still unread.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        while let Some(event) = self.events.recv().await {
+            if matches!(event, Event::Exited(_)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Everything until the kernel is idle again after request `id`, and its reply.
@@ -118,7 +138,8 @@ impl Recorder {
 /// Sends an execute request and returns its id.
 pub(crate) fn execute(kernel: &dyn Kernel, code: &str) -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let id = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    // A kernel may outlive the process that asked it first, and knows its ids.
+    let id = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let content = json!({
         "code": code, "silent": false, "store_history": true,
         "user_expressions": {}, "allow_stdin": true, "stop_on_error": true,

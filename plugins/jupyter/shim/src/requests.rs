@@ -1,20 +1,17 @@
-//! The few Jupyter messages this backend itself sends and understands.
+//! The few Jupyter messages the shim itself sends and understands.
 //!
 //! For: the start handshake, interrupt by message and shutdown.
-//! Never: anything about executions; those are the room's.
+//! Never: anything about executions; those are the daemon's.
 
 use bytes::Bytes;
-use runtimed_plugin_api::JupyterMessage;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::message::Message;
+
 /// A request with a fresh `msg_id`, and that id.
-pub(crate) fn request(
-    session: &str,
-    message_type: &str,
-    content: serde_json::Value,
-) -> (String, JupyterMessage) {
+pub(crate) fn request(session: &str, message_type: &str, content: serde_json::Value) -> (String, Message) {
     let id = Uuid::new_v4().to_string();
     let header = json!({
         "msg_id": id,
@@ -25,7 +22,7 @@ pub(crate) fn request(
         "date": jiff::Timestamp::now().to_string(),
     });
     let empty = Bytes::from_static(b"{}");
-    let message = JupyterMessage {
+    let message = Message {
         header: header.to_string().into(),
         parent_header: empty.clone(),
         metadata: empty,

@@ -1,13 +1,16 @@
 //! Jupyter messages as they look on a ZeroMQ socket.
 //!
 //! For: signing what we send and checking what we receive.
-//! Promises: only a message whose HMAC-SHA256 fits becomes a [`JupyterMessage`]; parts are shared, not copied.
+//! Promises: only a message whose HMAC-SHA256 fits becomes a [`Message`]; parts are shared, not copied.
 //! Never: parses JSON, knows message types.
+
+use std::io;
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use runtimed_plugin_api::{JupyterMessage, PluginError};
 use sha2::Sha256;
+
+use crate::message::Message;
 
 /// Separates routing identities from the message (Jupyter messaging protocol, "The Wire Protocol").
 const DELIMITER: &[u8] = b"<IDS|MSG>";
@@ -32,14 +35,12 @@ impl Signer {
     ///
     /// # Errors
     /// None in practice: HMAC takes keys of any length.
-    pub(crate) fn new(key: &str) -> Result<Self, PluginError> {
-        Hmac::new_from_slice(key.as_bytes())
-            .map(Self)
-            .map_err(|error| PluginError::internal(format!("the kernel's signing key is unusable: {error}")))
+    pub(crate) fn new(key: &str) -> io::Result<Self> {
+        Hmac::new_from_slice(key.as_bytes()).map(Self).map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// The frames of `message`: delimiter, signature, four JSON parts, buffers.
-    pub(crate) fn frames(&self, message: JupyterMessage) -> Vec<Bytes> {
+    pub(crate) fn frames(&self, message: Message) -> Vec<Bytes> {
         let json = [message.header, message.parent_header, message.metadata, message.content];
         let signature = hex::encode(self.digest(&json).finalize().into_bytes());
         let head = [Bytes::from_static(DELIMITER), signature.into()];
@@ -50,7 +51,7 @@ impl Signer {
     ///
     /// # Errors
     /// [`Unverifiable`], and the message must be ignored.
-    pub(crate) fn message(&self, frames: Vec<Bytes>) -> Result<JupyterMessage, Unverifiable> {
+    pub(crate) fn message(&self, frames: Vec<Bytes>) -> Result<Message, Unverifiable> {
         let mut frames = frames.into_iter().skip_while(|frame| frame != DELIMITER).skip(1);
         let signature = frames.next().ok_or(Unverifiable::Shape)?;
         let mut part = || frames.next().ok_or(Unverifiable::Shape);
@@ -59,7 +60,7 @@ impl Signer {
         // Compares in constant time.
         self.digest(&json).verify_slice(&signature).map_err(|_| Unverifiable::Signature)?;
         let [header, parent_header, metadata, content] = json;
-        Ok(JupyterMessage { header, parent_header, metadata, content, buffers: frames.collect() })
+        Ok(Message { header, parent_header, metadata, content, buffers: frames.collect() })
     }
 
     fn digest(&self, json: &[Bytes]) -> Hmac<Sha256> {
@@ -73,8 +74,8 @@ impl Signer {
 mod tests {
     use super::*;
 
-    fn message() -> JupyterMessage {
-        JupyterMessage {
+    fn message() -> Message {
+        Message {
             header: Bytes::from_static(b"{\"msg_id\":\"1\"}"),
             parent_header: Bytes::from_static(b"{}"),
             metadata: Bytes::from_static(b"{}"),

@@ -1,0 +1,33 @@
+//! Keeps one Jupyter kernel: its process, its sockets, its key, and every message until somebody has made use of it.
+//!
+//! For: kernels that outlive the daemon. The program `runtimed-kernel` is [`run()`]; the jupyter plugin uses the rest.
+//! Promises: one thread watches everything and waits for nothing but `poll`; what may wait (the disk, the end of the
+//! process, signals) has threads of its own. docs/KERNEL_SHIM.md is the contract with daemons of other versions.
+//! Never: knows cells, documents, environments.
+//!
+//! Map. Pure: [`protocol`], `journal`, `start`, `ending`, `zmtp`, `signer`, `message`. The rest touches the system:
+//! `run` leaves the daemon, `shim` is the loop, `kernel_side` and `daemon_side` are its two ends, `spill` is the disk.
+
+mod channel;
+mod client;
+mod daemon_side;
+mod ending;
+mod journal;
+mod kernel_side;
+mod message;
+mod out_of_memory;
+mod outbox;
+mod process;
+pub mod protocol;
+mod recent;
+pub mod record;
+mod requests;
+mod run;
+mod shim;
+mod signer;
+mod spill;
+mod start;
+mod stderr_tail;
+mod zmtp;
+
+pub use run::run;

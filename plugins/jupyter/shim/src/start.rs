@@ -1,0 +1,174 @@
+//! Bringing a kernel up: from its sockets being there to its being of use.
+//!
+//! For: a kernel that answers on shell and is heard on IOPub, so that no output of its first execution can be lost.
+//! Promises: pure. Everything said meanwhile belongs to the start and is dropped.
+//! Never: looks at the process or at the time limit of the start; its owner does.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::channel::Name;
+use crate::message::Message;
+use crate::requests::{Header, Status, request};
+
+/// How long after the reply on shell its echo on IOPub may take before we ask again: the subscription may
+/// have arrived after the kernel published. The echo of a heard request takes about a millisecond.
+const ECHO_LIMIT: Duration = Duration::from_millis(200);
+
+/// The conversation that opens a kernel's life.
+#[derive(Debug)]
+pub(crate) struct Start {
+    session: String,
+    preparation: String,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// `kernel_info` was asked for, more than once if need be.
+    Asking { asked: BTreeSet<String>, reply: Option<Value>, heard: bool, again: Option<Instant> },
+    /// The preparation runs.
+    Preparing { id: String, reply: Value, replied: bool, idle: bool },
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Wait.
+    Wait,
+    /// Send this on shell.
+    Ask(Message),
+    /// The kernel is up; the content of its `kernel_info_reply`.
+    Up(Value),
+    /// The kernel answers with something that is no answer.
+    Confused,
+}
+
+impl Start {
+    /// The start of a kernel, with the first request to send on shell. `preparation` is code, or empty.
+    pub(crate) fn new(session: &str, preparation: &str) -> (Self, Message) {
+        let (id, message) = request(session, "kernel_info_request", json!({}));
+        let stage = Stage::Asking { asked: [id].into(), reply: None, heard: false, again: None };
+        (Self { session: session.to_owned(), preparation: preparation.to_owned(), stage }, message)
+    }
+
+    /// When [`Start::ask_again`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Asking { again, .. } => *again,
+            Stage::Preparing { .. } => None,
+        }
+    }
+
+    /// Another request, because the echo of the last one did not come.
+    pub(crate) fn ask_again(&mut self) -> Step {
+        let Stage::Asking { asked, again, .. } = &mut self.stage else { return Step::Wait };
+        *again = None;
+        let (id, message) = request(&self.session, "kernel_info_request", json!({}));
+        asked.insert(id);
+        Step::Ask(message)
+    }
+
+    /// Takes what the kernel said at `now`.
+    pub(crate) fn take(&mut self, channel: Name, message: &Message, now: Instant) -> Step {
+        let parent = Header::parse(&message.parent_header).msg_id;
+        match &mut self.stage {
+            Stage::Asking { asked, reply, heard, again } => {
+                if !asked.contains(&parent) {
+                    return Step::Wait;
+                }
+                match channel {
+                    Name::Shell => match serde_json::from_slice(&message.content) {
+                        Ok(content) => {
+                            *reply = Some(content);
+                            *again = Some(now + ECHO_LIMIT);
+                        }
+                        Err(_) => return Step::Confused,
+                    },
+                    Name::Iopub => *heard |= is_idle(message),
+                    Name::Stdin | Name::Control => {}
+                }
+                match reply.take_if(|_| *heard) {
+                    Some(reply) => self.prepare(reply),
+                    None => Step::Wait,
+                }
+            }
+            Stage::Preparing { id, reply, replied, idle } => {
+                if parent == *id {
+                    *replied |= channel == Name::Shell;
+                    *idle |= channel == Name::Iopub && is_idle(message);
+                }
+                if *replied && *idle { Step::Up(reply.take()) } else { Step::Wait }
+            }
+        }
+    }
+
+    /// Runs the preparation to its end, unseen by the user and whether or not it succeeds.
+    fn prepare(&mut self, reply: Value) -> Step {
+        if self.preparation.is_empty() {
+            return Step::Up(reply);
+        }
+        let content = json!({
+            "code": self.preparation, "silent": true, "store_history": false,
+            "user_expressions": {}, "allow_stdin": false, "stop_on_error": false,
+        });
+        let (id, message) = request(&self.session, "execute_request", content);
+        self.stage = Stage::Preparing { id, reply, replied: false, idle: false };
+        Step::Ask(message)
+    }
+}
+
+fn is_idle(message: &Message) -> bool {
+    Header::parse(&message.header).msg_type == "status"
+        && serde_json::from_slice::<Status>(&message.content)
+            .is_ok_and(|status| status.execution_state == "idle")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of `kind` that answers `asked`.
+    fn answer(asked: &Message, kind: &str, content: Value) -> Message {
+        let (_, message) = request("kernel", kind, content);
+        Message { parent_header: asked.header.clone(), ..message }
+    }
+
+    fn idle(asked: &Message) -> Message {
+        answer(asked, "status", json!({ "execution_state": "idle" }))
+    }
+
+    fn asked(step: Step) -> Message {
+        let Step::Ask(message) = step else { panic!("{step:?}") };
+        message
+    }
+
+    #[test]
+    fn a_lost_echo_is_asked_for_again_and_then_the_preparation_runs() {
+        let now = Instant::now();
+        let (mut start, first) = Start::new("session", "code");
+        assert_eq!(start.deadline(), None, "a kernel may take its time to answer");
+        let reply = answer(&first, "kernel_info_reply", json!({ "banner": 1 }));
+        assert!(matches!(start.take(Name::Shell, &reply, now), Step::Wait));
+        assert_eq!(start.deadline(), Some(now + ECHO_LIMIT));
+        let second = asked(start.ask_again());
+        // Another client's request is nothing to us.
+        let (_, stranger) = request("other", "kernel_info_request", json!({}));
+        assert!(matches!(start.take(Name::Iopub, &idle(&stranger), now), Step::Wait));
+        let preparation = asked(start.take(Name::Iopub, &idle(&second), now));
+        assert!(matches!(start.take(Name::Iopub, &idle(&second), now), Step::Wait));
+        assert!(matches!(start.take(Name::Iopub, &idle(&preparation), now), Step::Wait));
+        let done = answer(&preparation, "execute_reply", json!({}));
+        let Step::Up(reply) = start.take(Name::Shell, &done, now) else { panic!("not up") };
+        assert_eq!(reply["banner"], 1);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_json_is_no_kernel() {
+        let (mut start, first) = Start::new("session", "");
+        let reply = Message { content: "?".into(), ..answer(&first, "kernel_info_reply", json!({})) };
+        assert!(matches!(start.take(Name::Shell, &reply, Instant::now()), Step::Confused));
+    }
+}
