@@ -23,6 +23,7 @@ mod peer;
 mod requests;
 mod slow;
 mod uploads;
+mod widgets;
 mod writers;
 
 use support::Daemon;

@@ -154,11 +154,15 @@ impl RoomCore {
         self.publication.next.ended.extend(ended);
     }
 
-    /// Gives the kernel the next execution, once it is idle and everything before is published.
+    /// Gives the kernel the next execution, once it is idle, everything before is published, and it was told what
+    /// clients wrote into widgets.
     pub(super) fn feed_kernel(&mut self) {
         let Some(up) = self.kernel.up() else { return };
         let launch = up.id;
         if !self.publication.may_go_on() {
+            return;
+        }
+        if !self.queue.has_next() || !self.widgets_are_told() {
             return;
         }
         let Some(next) = self.queue.start_next().cloned() else { return };

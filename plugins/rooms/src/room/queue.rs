@@ -113,6 +113,11 @@ impl Queue {
         self.in_kernel.as_ref().is_some_and(|it| it.idle && !it.replied)
     }
 
+    /// Whether an execution waits that an idle kernel can have.
+    pub(crate) fn has_next(&self) -> bool {
+        self.in_kernel.is_none() && !self.waiting.is_empty()
+    }
+
     /// The next execution to send to an idle kernel. It counts as running from now on.
     pub(crate) fn start_next(&mut self) -> Option<&Queued> {
         if self.in_kernel.is_some() {

@@ -130,13 +130,19 @@ fn buffers_and_large_values_go_back_as_they_came() {
     let (mut world, ana) = with_window(4);
     world.run(ana, "widget 1\nframe 7");
     let frame = world.client(ana).comms.state("w1").unwrap()["frame"].clone();
-    let edit = world.client(ana).edit_widget("w1", json!({"thumbnail": [1, frame]}));
+    let edit = world.client(ana).edit_widget("w1", json!({"thumbnail": [1, frame.clone()]}));
     world.send(ana, edit);
     world.settle();
     let (content, buffers) = world.kernel.as_ref().unwrap().told[0].clone();
     assert_eq!(content["data"]["state"], json!({"thumbnail": [1, null]}));
     assert_eq!(content["data"]["buffer_paths"], json!([["thumbnail", 1]]));
     assert_eq!(buffers, ["7"]);
+    // A cell that is run after an edit finds it done, though its bytes have to be read.
+    let edit = world.client(ana).edit_widget("w1", json!({"thumbnail": frame}));
+    world.send(ana, edit);
+    world.run(ana, "print 1");
+    let kernel = world.kernel.as_ref().unwrap();
+    assert_eq!((kernel.told.len(), kernel.told_at.last()), (2, Some(&1)));
     // One that is not there is not sent, and holds nothing up.
     let lost = json!({"blob": "0".repeat(64), "size": 1, "media_type": "application/octet-stream"});
     for state in [json!({"thumbnail": lost}), json!({"value": 3})] {

@@ -124,6 +124,8 @@ pub(super) struct Kernel {
     opened: BTreeSet<u64>,
     /// What clients told them, in order.
     pub(super) told: Vec<(Json, Vec<Bytes>)>,
+    /// How many cells had run then.
+    pub(super) told_at: Vec<usize>,
     /// Whether it echoes that.
     echoes: bool,
 }
@@ -142,6 +144,7 @@ impl Kernel {
             widgets: BTreeMap::new(),
             opened: BTreeSet::new(),
             told: Vec::new(),
+            told_at: Vec::new(),
             echoes,
         }
     }
@@ -801,6 +804,7 @@ impl World {
         let parent = &request.msg_id;
         self.say(launch, Channel::Iopub, parent, "status", &json!({"execution_state": "busy"}));
         let kernel = self.kernel.as_mut().unwrap();
+        kernel.told_at.push(kernel.ran.len());
         kernel.told.push((request.content.clone(), request.buffers.clone()));
         let comm = request.content["comm_id"].as_str().unwrap().to_owned();
         let state = &request.content["data"]["state"];

@@ -1,8 +1,8 @@
 //! What clients wrote into the state of widgets, on its way to the kernel.
 //!
 //! For: a slider that one client moves, while the kernel and other clients move it too.
-//! Promises: the kernel gets every trait's last value; a widget has at most one message in the kernel and one that
-//! waits for it, however fast a client writes; from the write until the kernel begins to take it, what the kernel
+//! Promises: the kernel gets every trait's last value, and before the cell that is run next; a widget has at most one
+//! message in the kernel and one that waits for it, however fast a client writes; from the write until the kernel begins to take it, what the kernel
 //! says about that trait is older, and is not shown.
 //! Never: relies on echoes, which not every kernel sends. That a kernel is busy with a request tells as much.
 
@@ -59,8 +59,7 @@ impl Edits {
         }
     }
 
-    /// Takes those that may be sent: one of each widget, once the kernel is done with the last; all of them when
-    /// it is not known which it has.
+    /// Takes those that may be sent: one of each widget, once the kernel is done with the last; or `all` of them.
     fn take_due(&mut self, all: bool) -> Vec<Edited> {
         let mut busy: BTreeSet<String> = BTreeSet::new();
         let mut due = Vec::new();
@@ -119,6 +118,12 @@ impl RoomCore {
     /// Sends again what the kernel may not have got. It takes nothing twice.
     pub(in crate::room) fn resume_edits(&mut self) {
         self.send_edits(true);
+    }
+
+    /// Tells the kernel everything that waits. Whether that is done: blobs have to be read first.
+    pub(in crate::room) fn widgets_are_told(&mut self) -> bool {
+        self.send_edits(true);
+        self.widgets.outbox.is_empty()
     }
 
     /// What clients wrote that a kernel may not have begun to take when it had said no more than `shown`.

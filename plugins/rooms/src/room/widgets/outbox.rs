@@ -25,6 +25,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Whether everything is with the kernel.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Who waits for an answer.
     pub(super) fn into_tickets(self) -> impl Iterator<Item = Ticket> {
         self.waiting.into_iter().filter_map(|outgoing| outgoing.ticket)
