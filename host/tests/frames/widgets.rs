@@ -112,10 +112,24 @@ class Picture(anywidget.AnyWidget):
     _esm = "export default { render() {} } //" + "x" * 2000
     pixels = traitlets.Bytes(bytes(range(256))).tag(sync=True)
     layers = traitlets.List([b"one", {"two": b"two"}]).tag(sync=True)
-    thumbnail = traitlets.Bytes(b"").tag(sync=True)
+    thumbnail = traitlets.Any(b"").tag(sync=True)  # `Bytes` refuses what ipywidgets makes of a buffer.
 
 picture = Picture()
 picture.on_msg(lambda it, content, buffers: it.send({"back": content}, [bytes(b)[::-1] for b in buffers]))
+"#;
+
+const OUTPUT: &str = r#"
+output = ipywidgets.Output()
+with output:
+    print("inside")
+    display(ipywidgets.HTML("x"))
+
+@output.capture(clear_output=True)
+def moved(change):
+    print("moved to", change["new"])
+
+slider.observe(moved, "value")
+print("outside")
 "#;
 
 #[test]
@@ -178,6 +192,25 @@ fn widgets_are_moved_by_two_windows_and_the_kernel() {
         assert_eq!(broadcast["content"]["data"]["content"], json!({"back": "hello"}));
         assert_eq!(broadcast["buffers"], json!([[3, 2, 1], b"eno"]));
     }
+
+    // What is printed while an output widget listens is there, and not under the cell.
+    let printed = ana.run(OUTPUT);
+    assert_eq!(printed, "outside\n");
+    ana.until(|window| window.widget("OutputModel").is_some());
+    let output = ana.widget("OutputModel").unwrap();
+    let captured = |window: &Window| {
+        let outputs = window.state(&output, "outputs");
+        let outputs = outputs.as_array().cloned().unwrap_or_default();
+        outputs
+            .iter()
+            .map(|it| it["text"]["inline"].as_str().unwrap_or("a display").to_owned())
+            .collect::<Vec<_>>()
+    };
+    bob.until(|window| captured(window) == ["inside\n", "a display"]);
+    bob.edit(&slider, &json!({"value": 7}));
+    ana.until(|window| captured(window) == ["moved to 7\n"]);
+    ana.run("output.append_stdout('more')");
+    bob.until(|window| captured(window).concat().ends_with("more"));
 
     // What is closed is gone, and what a kernel had ends with it.
     ana.run("slider.close()");

@@ -25,6 +25,9 @@ use crate::outputs::{DisplayUpdate, OutputChange};
 /// reply will come.
 const REPLY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
+/// Messages that a widget may show in place of the cell.
+const OUTPUTS: [&str; 5] = ["stream", "display_data", "execute_result", "error", "clear_output"];
+
 impl RoomCore {
     /// A kernel said something.
     pub(super) fn kernel_said(
@@ -102,6 +105,7 @@ impl RoomCore {
                 if let Some(update) = DisplayUpdate::parse(&message.content) {
                     let collectors = self.publication.collectors.values_mut();
                     collectors.for_each(|collector| collector.update_display(&update));
+                    self.publication.captures.update_display(&update);
                     self.publication.next.update(update);
                 }
             }
@@ -126,6 +130,11 @@ impl RoomCore {
     fn collect(&mut self, parent: &str, msg_type: &str, content: &[u8]) {
         let ids = &mut self.ids;
         let mut new_id = || ids.uuid().to_string();
+        if OUTPUTS.contains(&msg_type)
+            && let Some(collector) = self.publication.captures.of(parent)
+        {
+            return collector.take(msg_type, content, &mut new_id);
+        }
         if !self.publication.collectors.contains_key(parent) {
             // A thread goes on printing after its cell is done, and even after the room forgot it.
             if self.documents.runtime.execution(parent).is_none() {
@@ -148,8 +157,9 @@ impl RoomCore {
 
     /// Puts a batch into the documents.
     fn show(&mut self, batch: Batch) {
-        let Batch { updates, counts, outputs, ended, widgets, kernel, mark } = batch;
+        let Batch { updates, counts, outputs, ended, widgets, captured, kernel, mark } = batch;
         self.show_widgets(widgets);
+        self.show_captured(captured);
         self.hearing.show(mark);
         let mut saved_content = !ended.is_empty() || !outputs.is_empty();
         for update in updates {
@@ -188,6 +198,7 @@ impl RoomCore {
 
     /// Shows an update in every output that is in the document. Says whether there was one.
     fn update_displays(&mut self, update: &DisplayUpdate) -> bool {
+        self.update_captured(update);
         let runtime = &mut self.documents.runtime;
         let places = runtime.displays(&update.display_id);
         for (execution, output_id) in &places {

@@ -13,7 +13,7 @@ use runtimed_protocol::documents::runtime_state::KernelState;
 
 use super::moment::Moment;
 use super::queue::Ended;
-use super::widgets::WidgetChanges;
+use super::widgets::{Captures, WidgetChanges};
 use crate::ids::{ExecutionId, JobId};
 use crate::journal::Heard;
 use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
@@ -28,6 +28,8 @@ pub(super) const COALESCE: Duration = Duration::from_millis(50);
 pub(crate) struct Publication {
     /// The outputs of executions the kernel speaks of, while they come in.
     pub(super) collectors: BTreeMap<ExecutionId, Collector>,
+    /// The outputs that widgets show, while they come in.
+    pub(super) captures: Captures,
     /// What the next batch will hold beside outputs.
     pub(super) next: Batch,
     /// The batch whose blobs are being stored.
@@ -44,6 +46,8 @@ pub(crate) struct Batch {
     pub(super) outputs: Vec<(ExecutionId, OutputChange)>,
     pub(super) ended: Vec<Ended>,
     pub(super) widgets: WidgetChanges,
+    /// Outputs of widgets.
+    pub(super) captured: Vec<(String, OutputChange)>,
     /// Where the kernel is after all this.
     pub(super) kernel: Option<KernelState>,
     /// How much of what the kernel said is shown with it.
@@ -65,6 +69,7 @@ impl Publication {
 
     /// The widgets are gone, and with them what happened to them.
     pub(super) fn forget_widgets(&mut self) {
+        self.captures = Captures::default();
         self.next.widgets = WidgetChanges::default();
         if let Some((_, batch)) = &mut self.storing {
             batch.widgets = WidgetChanges::default();
@@ -73,7 +78,7 @@ impl Publication {
 
     /// Whether outputs have come that no batch holds yet.
     pub(super) fn is_collecting(&self) -> bool {
-        self.collectors.values().any(Collector::is_dirty)
+        self.collectors.values().any(Collector::is_dirty) || self.captures.is_dirty()
     }
 
     /// Whether executions have ended whose end is not in the document yet.
@@ -105,6 +110,7 @@ impl Publication {
         let mut blobs: Vec<NewBlob> =
             batch.updates.iter_mut().flat_map(|update| std::mem::take(&mut update.blobs)).collect();
         blobs.extend(batch.widgets.take_blobs());
+        batch.captured = self.captures.drain(new_id, &mut blobs);
         for (id, collector) in &mut self.collectors {
             if batch.ended.iter().any(|(ended, _)| ended == id) {
                 collector.finish(new_id);

@@ -28,7 +28,7 @@ use super::queue::{Queue, Queued};
 use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
-use super::widgets::Widgets;
+use super::widgets::{Captures, Widgets};
 use crate::ids::{ExecutionId, LaunchId};
 use crate::journal::{Executing, FileState, Heard, KeptKernel, Meta};
 
@@ -163,6 +163,7 @@ impl RoomCore {
                 self.effects.push(Effect::Interrupt { launch });
             }
         }
+        self.publication.captures = Captures::resume(&self.documents.runtime);
         self.widgets = Widgets::resume(&self.documents.runtime, heard.edited.clone());
         self.hearing = Hearing::resume(heard);
         self.resume_edits();

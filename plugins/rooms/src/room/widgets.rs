@@ -6,9 +6,10 @@
 //! edit is on its way, what the kernel said before it got there does not undo it; an edit that the daemon died
 //! over reaches the kernel all the same, once.
 //! Shape: [`changes`] go from the kernel to the documents, [`edits`] the other way, through the [`outbox`];
-//! [`buffers`] are in the blob store on both ways.
+//! [`buffers`] are in the blob store on both ways; [`capture`] is for widgets that show outputs.
 
 pub(super) mod buffers;
+mod capture;
 mod changes;
 mod edits;
 mod outbox;
@@ -22,6 +23,7 @@ use runtimed_protocol::frame::FrameType;
 use serde::Deserialize;
 use serde_json::{Map as JsonMap, Value as Json};
 
+pub(super) use self::capture::Captures;
 use self::changes::WidgetChange;
 pub(super) use self::changes::WidgetChanges;
 use self::edits::Edits;
@@ -93,6 +95,7 @@ impl RoomCore {
                     self.broadcast_comm(msg_type, message);
                 }
                 self.widgets.edits.forget(&content.comm_id);
+                self.publication.captures.close(&content.comm_id);
                 self.publication.next.widgets.close(content.comm_id);
             }
             _ => {
@@ -100,7 +103,8 @@ impl RoomCore {
                 if !matches!(method, Some("update" | "echo_update")) {
                     return self.broadcast_comm(msg_type, message);
                 }
-                let Some((state, paths)) = content.state() else { return };
+                let Some((mut state, paths)) = content.state() else { return };
+                self.captures(&content.comm_id, &mut state);
                 let widgets = &mut self.publication.next.widgets;
                 let mut state = buffers::stored(state, &paths, &message.buffers, &mut widgets.blobs);
                 // An echo is no exception: it is of this edit, or of an older one.
@@ -116,9 +120,15 @@ impl RoomCore {
         for (comm, change) in changes.into_changes() {
             kept(match change {
                 WidgetChange::Open(entry, state) => {
+                    let entry = capture::with_parent(entry, &state);
                     runtime.put_comm(&comm, &entry).and_then(|()| comms.open(&comm, &state))
                 }
-                WidgetChange::Update(state) => comms.update(&comm, &state),
+                WidgetChange::Update(state) => {
+                    let entry = runtime.comm(&comm).filter(|_| state.contains_key("msg_id"));
+                    let shown =
+                        entry.map(|entry| runtime.put_comm(&comm, &capture::with_parent(entry, &state)));
+                    shown.unwrap_or(Ok(())).and_then(|()| comms.update(&comm, &state))
+                }
                 WidgetChange::Close => runtime.remove_comm(&comm).and_then(|()| comms.close(&comm)),
             });
         }
@@ -140,7 +150,7 @@ impl RoomCore {
     }
 
     fn widget_opened(&mut self, mut content: Content, buffers: &[Bytes]) {
-        let (state, paths) = content.state().unwrap_or_default();
+        let (mut state, paths) = content.state().unwrap_or_default();
         let text = |key: &str| state.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
         let entry = CommEntry {
             target_name: content.target_name,
@@ -150,9 +160,17 @@ impl RoomCore {
             ..CommEntry::default()
         };
         self.widgets.next_seq += 1;
+        self.publication.captures.open(&content.comm_id, &entry);
+        self.captures(&content.comm_id, &mut state);
         let widgets = &mut self.publication.next.widgets;
         let state = buffers::stored(state, &paths, buffers, &mut widgets.blobs);
         widgets.open(content.comm_id, entry, state);
+    }
+
+    /// Lets an output widget begin or cease to listen, if the new state says so.
+    fn captures(&mut self, comm: &str, state: &mut JsonMap<String, Json>) {
+        let ids = &mut self.ids;
+        self.publication.captures.update(comm, state, &mut || ids.uuid().to_string());
     }
 
     /// Passes a comm message on to every client: what it says is in no document.

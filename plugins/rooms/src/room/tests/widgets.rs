@@ -255,3 +255,62 @@ fn widget_messages_without_sense_are_dropped() {
     assert!(client.comms.state("other").unwrap().is_empty());
     world.event(Event::BlobsRead { job: crate::ids::JobId(9), blobs: Default::default() });
 }
+
+#[test]
+fn an_output_widget_shows_what_is_printed_while_it_listens() {
+    let (mut world, ana) = with_window(8);
+    let cell = world.run(ana, "print before\nloop");
+    let launch = world.launch();
+    let iopub = runtimed_plugin_api::Channel::Iopub;
+    let say = |world: &mut World, parent: &str, msg_type: &str, content: Json| {
+        world.say(launch, iopub, parent, msg_type, &content);
+    };
+    let update =
+        |comm: &str, state: Json| json!({"comm_id": comm, "data": {"method": "update", "state": state}});
+    let print = |text: &str| json!({"name": "stdout", "text": text});
+    for comm in ["o1", "o2"] {
+        let (module, name) = ("@jupyter-widgets/output", "OutputModel");
+        let state = json!({"_model_module": module, "_model_name": name, "msg_id": "", "outputs": []});
+        let open = json!({"comm_id": comm, "target_name": "jupyter.widget", "data": {"state": state}});
+        say(&mut world, &cell, "comm_open", open);
+        say(&mut world, &cell, "comm_msg", update(comm, json!({"msg_id": cell})));
+        say(&mut world, &cell, "stream", print(comm));
+    }
+    let display =
+        |text: &str| json!({"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": "d"}});
+    say(&mut world, &cell, "display_data", display("old"));
+    world.settle();
+    say(&mut world, &cell, "comm_msg", update("o2", json!({"msg_id": ""})));
+    say(&mut world, &cell, "stream", print(" more"));
+    say(&mut world, &cell, "update_display_data", display("new"));
+    world.settle();
+
+    let shown = |comms: &CommsDoc, comm: &str| {
+        let state = comms.state(comm).unwrap();
+        let text = |it: &Json| it.pointer("/text/inline").or(it.pointer("/data/text~1plain/inline")).cloned();
+        let outputs = state["outputs"].as_array().unwrap().iter().map(text);
+        outputs.map(|text| text.unwrap().as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let client = world.client(ana);
+    assert_eq!(shown(&client.comms, "o1"), ["o1 more"]);
+    assert_eq!(shown(&client.comms, "o2"), ["o2", "new"]);
+    assert_eq!(super::text(&client.outputs(&cell)[0]), "before\n");
+    assert_eq!(client.outputs(&cell).len(), 1);
+    let entry = client.runtime.comm("o1").unwrap();
+    assert_eq!((entry.capture_msg_id, entry.outputs.len()), (cell.clone(), 1));
+    assert_eq!(client.runtime.comm("o2").unwrap().capture_msg_id, "");
+
+    // It listens on when the daemon is another.
+    let mut world = world.outlived();
+    let bob = world.join("bob");
+    world.say(launch, iopub, &cell, "stream", &print(" and more"));
+    world.settle();
+    assert_eq!(shown(&world.client(bob).comms, "o1"), ["o1 more and more"]);
+    world.say(launch, iopub, &cell, "clear_output", &json!({"wait": false}));
+    let given = json!([{"output_type": "stream", "name": "stdout", "text": "given"}]);
+    world.say(launch, iopub, "", "comm_msg", &update("o2", json!({"outputs": given})));
+    world.settle();
+    assert!(shown(&world.client(bob).comms, "o1").is_empty());
+    assert_eq!(shown(&world.client(bob).comms, "o2"), ["given"]);
+    assert_eq!(world.client(bob).outputs(&cell).len(), 1);
+}
