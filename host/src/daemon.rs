@@ -297,7 +297,8 @@ impl Daemon {
 
     async fn stop(&self, connections: JoinSet<()>, background: JoinSet<()>) {
         if let Some(rooms) = self.registry.rooms() {
-            match timeout(CLOSE_LIMIT, rooms.ask(RoomRequest::Close)).await {
+            let end = if self.shutdown.ends_kernels() { RoomRequest::Close } else { RoomRequest::Detach };
+            match timeout(CLOSE_LIMIT, rooms.ask(end)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!("closing the notebooks failed: {error}"),
                 Err(_) => tracing::error!("the notebooks were not closed within {CLOSE_LIMIT:?}"),

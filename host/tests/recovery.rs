@@ -70,6 +70,13 @@ fn kill_and(mut daemon: Daemon, between: impl FnOnce(&Daemon)) -> Daemon {
     daemon.start_again_with(|_, command| scripts::pass_environment(command))
 }
 
+/// Stops the daemon the way a service manager does, and starts another in its place.
+fn restart(mut daemon: Daemon) -> Daemon {
+    daemon.signal("TERM");
+    assert!(daemon.ended().success());
+    daemon.start_again_with(|_, command| scripts::pass_environment(command))
+}
+
 fn stop(mut daemon: Daemon) {
     daemon.signal("TERM");
     assert!(daemon.ended().success());
@@ -233,7 +240,7 @@ async fn a_cell_goes_on_while_there_is_no_daemon() {
         changes.next().await.unwrap();
     }
     let id = see(&session).notebook_id;
-    // Two daemons die over it.
+    // One daemon dies over it, and one is restarted.
     let daemon = kill_and(daemon, |_| {});
     let session = join(&Client::new(&daemon.socket), &id).await;
     let status = |id: &str| session.read(|it| it.runtime_state.execution(id).unwrap().status);
@@ -243,7 +250,7 @@ async fn a_cell_goes_on_while_there_is_no_daemon() {
     while text(&session).lines().count() <= before {
         changes.next().await.unwrap();
     }
-    let daemon = kill_and(daemon, |_| {});
+    let daemon = restart(daemon);
     let session = open(&Client::new(&daemon.socket), &file).await;
     let done = until(&session, &counts, |it| it.status.is_terminal()).await;
     assert_eq!((done.status, done.execution_count), (Status::Done, Some(1)));
@@ -254,6 +261,23 @@ async fn a_cell_goes_on_while_there_is_no_daemon() {
     assert_eq!((done.status, done.execution_count), (Status::Done, Some(2)));
     assert_eq!(outputs(&session, &waits)[0]["data"]["text/plain"]["inline"], "True");
     stop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kernels_end_with_a_daemon_that_is_asked_to_stop() {
+    let Some(mut daemon) = start() else { return };
+    let file = daemon.home.path().canonicalize().unwrap().join("work/file.ipynb");
+    let client = Client::new(&daemon.socket);
+    let session = open(&client, &file).await;
+    add(&session, "pid", "import os; os.getpid()");
+    let pid = run(&session, "pid").await;
+    until(&session, &pid, |it| it.status.is_terminal()).await;
+    let pid = outputs(&session, &pid)[0]["data"]["text/plain"]["inline"].as_str().unwrap().to_owned();
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    client.shutdown().await.unwrap();
+    assert!(daemon.ended().success());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the kernel has ended before its daemon");
+    assert!(fs::read_to_string(&file).unwrap().contains("os.getpid()"));
 }
 
 /// The journal holds edits that the file lacks, and by the next start another program has changed the file.

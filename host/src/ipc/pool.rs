@@ -51,7 +51,7 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection) -> Result
         match (&reply, &written) {
             // The client never learned about it, so it is still ours.
             (PoolReply::Env { env }, Err(_)) => drop(daemon.pools.give_back(env).await),
-            (PoolReply::ShuttingDown, _) => daemon.shutdown.begin(),
+            (PoolReply::ShuttingDown, _) => daemon.shutdown.begin_with_kernels(),
             _ => {}
         }
         written?;

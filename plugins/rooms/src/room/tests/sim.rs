@@ -451,7 +451,7 @@ impl Life {
     fn crashes(&mut self, after: usize, outlives: bool) {
         self.world.effects_left = Some(after);
         while !self.world.is_dead() && self.world.step() {}
-        self.kernels_lost |= !outlives || self.world.no_journal || self.world.kernel.is_none();
+        self.kernels_lost |= !outlives || !self.world.knows_kernel();
         self.revives(outlives);
     }
 
@@ -461,6 +461,8 @@ impl Life {
         let mut clients = std::mem::take(&mut world.clients);
         let degraded = world.no_journal
             || world.core.documents.runtime.file_checkpoint().source_issue_kind == "degraded";
+        // What the kernel was asked last, or that there is another, may not be in the journal.
+        self.kernels_lost |= degraded;
         let (full, held, saves) = (world.no_journal, world.hold_jobs, std::mem::take(&mut world.no_saves));
         let seed = std::mem::replace(world, World::create(0));
         self.world = if outlives { seed.outlived() } else { seed.reopen() };

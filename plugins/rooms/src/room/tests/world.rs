@@ -291,6 +291,12 @@ impl World {
         &self.files[Path::new(path)]
     }
 
+    /// Whether the kernel is there that the journal names.
+    pub(super) fn knows_kernel(&self) -> bool {
+        let named = Folded::read(&self.journal).unwrap().kernel.map(|kernel| kernel.kernel);
+        named.is_some() && named == self.kernel.as_ref().map(|kernel| kernel.launch.0)
+    }
+
     /// The heads of every document, as the journal has them.
     pub(super) fn journaled(&self) -> [Vec<ChangeHash>; 4] {
         let folded = Folded::read(&self.journal).unwrap();
