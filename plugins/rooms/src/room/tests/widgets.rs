@@ -231,6 +231,27 @@ fn widgets_outlive_the_daemon_with_their_kernel() {
 }
 
 #[test]
+fn an_edit_that_the_daemon_died_over_reaches_the_kernel() {
+    let (mut world, ana) = with_window(9);
+    world.run(ana, "widget 1");
+    let edit = world.client(ana).edit_widget("w1", json!({"value": 70}));
+    world.send(ana, edit);
+    // The daemon dies between the record and the message.
+    while value(&world.core.documents.comms, "w1") != 70 {
+        world.effects_left = Some(1);
+        assert!(world.step());
+    }
+    assert!(world.kernel.as_ref().unwrap().told.is_empty());
+    let mut world = world.outlived();
+    world.settle();
+    assert_eq!(world.kernel.as_ref().unwrap().widgets["w1"], 70);
+    // Once is enough.
+    let mut world = world.outlived();
+    world.settle();
+    assert_eq!(world.kernel.as_ref().unwrap().told.len(), 1);
+}
+
+#[test]
 fn widget_messages_without_sense_are_dropped() {
     let (mut world, ana) = with_window(7);
     world.run(ana, "widget 1");
