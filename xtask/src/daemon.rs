@@ -100,8 +100,8 @@ impl Daemon {
         if self.child.try_wait()?.is_some() {
             return Ok(());
         }
-        // SIGTERM without `unsafe`: the shell's kill.
-        Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
+        // A signal would leave kernels for the next daemon, and there is none.
+        self.runt().args(["daemon", "stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         let start = Instant::now();
         while start.elapsed() < STOP_LIMIT {
             if let Some(status) = self.child.try_wait()? {

@@ -239,7 +239,7 @@ impl World {
         self.pool_until(BAD, |pool| pool.warming == 0).await;
         let log = self.daemon.base().join("runtimed.log");
         let orphans = processes::listed(&self.plugin().join("orphans"));
-        self.daemon.signal("TERM");
+        self.daemon.ask(json!({"type": "shutdown"}));
         assert!(self.daemon.ended().success(), "{}", fs::read_to_string(&log).unwrap());
         let home = self.daemon.home.path();
         assert_eq!(processes::of_home(home), Vec::<String>::new(), "left behind");
