@@ -86,7 +86,13 @@ mod tests {
         let script = "sleep 600 > /dev/null 2>&1 & echo $!";
         let output = tokio::process::Command::new("sh").args(["-c", script]).env(VARIABLE, &mark).output();
         let pid: u32 = String::from_utf8(output.await.unwrap().stdout).unwrap().trim().parse().unwrap();
-        let found = find(&mark);
+        // A process has no variables for the instant in which it becomes another program.
+        let found = loop {
+            match find(&mark) {
+                none if none.is_empty() => tokio::time::sleep(LOOK).await,
+                found => break found,
+            }
+        };
         assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [pid]);
         found.iter().for_each(end);
         assert_eq!(until_gone(&mark, &[], Duration::from_secs(20)).await, []);

@@ -146,6 +146,7 @@ pub(crate) fn report(exit: Exit) -> ExitReport {
 /// The shim is gone, or is none.
 pub(crate) fn lost(error: io::Error) -> PluginError {
     PluginError::unavailable(format!("the process that keeps the kernel was lost: {error}"))
+        .help("Nothing of the notebook is lost. Start the kernel again.")
 }
 
 fn explain(failed: Failed, program: &str) -> PluginError {
@@ -157,7 +158,8 @@ fn explain(failed: Failed, program: &str) -> PluginError {
             PluginError::new(ErrorCode::NotFound, format!("could not start `{program}`: {message}"))
                 .help("Nothing was started. The environment may have been deleted; start the kernel again.")
         }
-        Reason::NotStarted => PluginError::unavailable(format!("could not start `{program}`: {message}")),
+        Reason::NotStarted => PluginError::unavailable(format!("could not start `{program}`: {message}"))
+            .help("Nothing was started. Mend what the system says, and start the kernel again."),
         Reason::Exited => died(&exit),
         Reason::Silent => {
             with_tail(ErrorCode::Timeout, "the kernel did not answer in time; it was ended".to_owned(), &tail)

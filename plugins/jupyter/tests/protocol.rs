@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use runtimed_plugin_api::{Bytes, Channel, JupyterMessage};
@@ -151,6 +151,17 @@ async fn todays_daemon_drives_the_first_shim() {
     world.end().await;
 }
 
+/// A shim for `folder`, and the connection that it is born with.
+fn born(folder: &Path) -> (Child, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let shim = Command::new(env!("CARGO_BIN_EXE_runtimed-kernel"))
+        .arg(folder)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .unwrap();
+    (shim, ours)
+}
+
 /// The other way round, with a real kernel. Frames of the shim are told apart by their type only.
 #[test]
 fn todays_shim_serves_the_first_daemon() {
@@ -158,12 +169,7 @@ fn todays_shim_serves_the_first_daemon() {
     let base = tempfile::tempdir().unwrap();
     let folder = base.path().join("kernel");
     std::fs::create_dir(&folder).unwrap();
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let mut shim = Command::new(env!("CARGO_BIN_EXE_runtimed-kernel"))
-        .arg(&folder)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .spawn()
-        .unwrap();
+    let (mut shim, mut ours) = born(&folder);
     let text = include_str!("fixtures/daemon-protocol-1.jsonl");
     let text = text.replace("@PYTHON@", python.to_str().unwrap());
     let text = text.replace("@FOLDER@", base.path().to_str().unwrap());
@@ -198,12 +204,7 @@ fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
     let base = tempfile::tempdir().unwrap();
     let folder = base.path().join("kernel");
     std::fs::create_dir(&folder).unwrap();
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let mut shim = Command::new(env!("CARGO_BIN_EXE_runtimed-kernel"))
-        .arg(&folder)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .spawn()
-        .unwrap();
+    let (mut shim, mut ours) = born(&folder);
     let until = |stream: &mut UnixStream, text: &str| {
         while !String::from_utf8_lossy(&read(stream).expect("the shim goes on").1).contains(text) {}
     };

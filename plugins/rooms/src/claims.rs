@@ -26,8 +26,11 @@ pub(crate) async fn claim(rooms: Arc<OpenNotebooks>) {
     };
     for record in records {
         let kernel = record.spec.kernel.clone();
+        let room: Option<Uuid> = record.spec.room.parse().ok();
         let done = match owner(&rooms.directory.journals, record).await {
             Ok(Some(room)) => rooms.existing(room).await.map(drop),
+            // Of a room that is open it may be the new kernel, which the journal does not name before it is up.
+            Ok(None) if room.is_some_and(|room| rooms.directory.is_open(room)) => Ok(()),
             Ok(None) => end(&*backend, &kernel).await,
             Err(error) => Err(PluginError::unavailable(error.to_string())),
         };

@@ -119,7 +119,7 @@ pub(super) fn runtime_state(actor: &str) -> Result<AutoCommit, AutomergeError> {
     })
 }
 
-/// Makes a genesis once; every further document is a copy, at a tenth of the cost.
+/// Makes a genesis once; every further document is a copy.
 fn build(
     made: &'static OnceLock<AutoCommit>,
     author: &str,

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use runtimed_plugin_api::{
-    Channel, Environments, ExitReport, Host, JupyterMessage, Kernel, KernelEvents, LaunchSpec, PeerLink,
-    PluginError, Progress, ProgressSink, Release, RoomInfo, RoomSummary, Sequence, Task,
+    Environments, Host, Kernel, PeerLink, PluginError, Progress, ProgressSink, Release, RoomInfo,
+    RoomSummary, Sequence, Task,
 };
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
@@ -42,12 +42,12 @@ use crate::reopen::{Reopened, reopen};
 use crate::staging::Staged;
 use crate::watch::{Stamp, Watched};
 
-mod attaching;
 mod following;
 mod journal;
+mod kernels;
 
-use self::attaching::attach;
 use self::following::Following;
+use self::kernels::{FromKernel, Line, attach, run_kernel};
 
 /// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
 const BURST: usize = 2048;
@@ -165,17 +165,6 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         self.link.close();
     }
-}
-
-/// What a kernel tells.
-struct FromKernel {
-    launch: LaunchId,
-    said: Said,
-}
-
-enum Said {
-    Message(Sequence, Channel, Bytes),
-    Exited(ExitReport),
 }
 
 /// How a piece of slow work ended.
@@ -415,39 +404,6 @@ impl RoomTask {
         self.outboxes.remove(&peer);
         let keep_alive = keep_alive(&self.host.settings().values);
         self.handle(Event::Left { peer, keep_alive });
-    }
-
-    fn kernels_said(&mut self, burst: &mut Vec<FromKernel>) {
-        let mut messages = Vec::with_capacity(burst.len());
-        let mut last: Option<(LaunchId, Sequence)> = None;
-        for FromKernel { launch, said } in burst.drain(..) {
-            match said {
-                Said::Message(sequence, channel, bytes) => {
-                    if last.is_some_and(|(before, _)| before != launch) {
-                        self.one_kernel_said(&mut last, &mut messages);
-                    }
-                    last = Some((launch, sequence));
-                    match JupyterMessage::decode(bytes) {
-                        Ok(message) => messages.push((channel, message)),
-                        Err(error) => tracing::warn!(%error, "a kernel's message is skipped"),
-                    }
-                }
-                Said::Exited(report) => {
-                    self.one_kernel_said(&mut last, &mut messages);
-                    self.handle(Event::KernelExited { launch, report });
-                }
-            }
-        }
-        self.one_kernel_said(&mut last, &mut messages);
-    }
-
-    fn one_kernel_said(
-        &mut self,
-        last: &mut Option<(LaunchId, Sequence)>,
-        messages: &mut Vec<(Channel, JupyterMessage)>,
-    ) {
-        let Some((launch, upto)) = last.take() else { return };
-        self.handle(Event::KernelSaid { launch, upto, messages: std::mem::take(messages) });
     }
 
     fn done(&mut self, done: Done) {
@@ -755,15 +711,6 @@ impl RoomTask {
         }
     }
 
-    /// Lets a kernel forget what it said so far.
-    fn acknowledge(&self, heard: Option<(LaunchId, Sequence)>) {
-        if let Some((launch, upto)) = heard
-            && let Some(kernel) = self.kernels.get(&launch)
-        {
-            kernel.acknowledge(upto);
-        }
-    }
-
     fn job(&mut self, work: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
         self.jobs.spawn(async move { Done::Event(work.await) })
     }
@@ -821,23 +768,6 @@ async fn refuse(inbox: &mut mpsc::UnboundedReceiver<Message>, error: &PluginErro
     }
 }
 
-/// Starts a kernel with whatever backend runs its kind.
-async fn run_kernel(
-    host: &Host,
-    spec: LaunchSpec,
-    events: Arc<dyn KernelEvents>,
-) -> Result<Box<dyn Kernel>, PluginError> {
-    match host.kernel_backend(&spec.kind) {
-        Some(backend) => backend.launch(spec, events).await,
-        None if host.kernel_backend("").is_some() => Err(PluginError::unsupported(format!(
-            "Unsupported kernel type: '{}'. Supported types: python, deno",
-            spec.kind
-        ))),
-        None => Err(PluginError::unavailable("No plugin that runs kernels is loaded")
-            .help("See what `runt plugins list` says about the jupyter plugin.")),
-    }
-}
-
 fn no_blob_store() -> PluginError {
     PluginError::unavailable("There is no blob store")
 }
@@ -868,22 +798,5 @@ impl ProgressSink for Reporter {
     fn progress(&self, progress: Progress) {
         // A room that is gone has nobody to show it to.
         let _ = self.inbox.send(Message::Progress { launch: self.launch, progress });
-    }
-}
-
-/// A kernel's line to its room.
-struct Line {
-    launch: LaunchId,
-    sender: mpsc::UnboundedSender<FromKernel>,
-}
-
-impl KernelEvents for Line {
-    fn message(&self, sequence: Sequence, channel: Channel, message: Bytes) {
-        let said = Said::Message(sequence, channel, message);
-        let _ = self.sender.send(FromKernel { launch: self.launch, said });
-    }
-
-    fn exited(&self, report: ExitReport) {
-        let _ = self.sender.send(FromKernel { launch: self.launch, said: Said::Exited(report) });
     }
 }

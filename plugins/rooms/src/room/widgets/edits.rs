@@ -2,8 +2,8 @@
 //!
 //! For: a slider that one client moves, while the kernel and other clients move it too.
 //! Promises: the kernel gets every trait's last value, and before the cell that is run next; a widget has at most one
-//! message in the kernel and one that waits for it, however fast a client writes; from the write until the kernel begins to take it, what the kernel
-//! says about that trait is older, and is not shown.
+//! message in the kernel and one that waits for it, however fast a client writes; from the write until the kernel begins
+//! to take it, what the kernel says about that trait is older, and is not shown.
 //! Never: relies on echoes, which not every kernel sends. That a kernel is busy with a request tells as much.
 
 use std::collections::BTreeSet;
