@@ -24,10 +24,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtimed-plugin-rooms", &["runtimed-plugin-api", "runtimed-protocol"]),
     ("runtimed-plugin-blobs", &["runtimed-plugin-api"]),
     ("runtimed-kernel-shim", &[]),
-    ("runtimed-plugin-jupyter", &["runtimed-kernel-shim", "runtimed-plugin-api"]),
+    ("runtimed-kernelspecs", &[]),
+    ("runtimed-plugin-jupyter", &["runtimed-kernel-shim", "runtimed-kernelspecs", "runtimed-plugin-api"]),
     ("runtimed-plugin-uv", &["runtimed-plugin-api"]),
     ("runtimed-client", &["runtimed-protocol"]),
-    ("runt", &["runtimed-client", "runtimed-plugin-api", "runtimed-protocol"]),
+    ("runt", &["runtimed-client", "runtimed-kernelspecs", "runtimed-plugin-api", "runtimed-protocol"]),
     ("xtask", &[]),
 ];
 
