@@ -9,8 +9,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::plugins_check::PluginsCheck;
 
-/// What `--version` and every handshake say.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What `--version` and every handshake say: the crate's version, or what `RUNTIMED_VERSION` said when it was built.
+pub const VERSION: &str = match option_env!("RUNTIMED_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// The notebook runtime daemon.
 #[derive(Debug, Parser)]

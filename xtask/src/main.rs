@@ -12,6 +12,7 @@ mod fixtures;
 mod frozen;
 mod kills;
 mod lint;
+mod outlive;
 mod quickstart;
 mod sim;
 mod stage;
@@ -61,6 +62,8 @@ enum Command {
     Sim(sim::Options),
     /// Kill a daemon again and again while two real clients edit, run and save, and look for what is lost
     Kills(kills::Options),
+    /// Kill, restart and upgrade daemons while cells print, and look for every number
+    Outlive(outlive::Options),
     /// Measure a release build: criterion inside, end to end through the real client
     Bench(bench::Options),
 }
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::FreezeAbi => frozen::freeze(),
         Command::Sim(options) => sim::run(&options),
         Command::Kills(options) => kills::run(&options),
+        Command::Outlive(options) => outlive::run(&options),
         Command::Bench(options) => bench::run(&options),
     }
 }

@@ -32,6 +32,8 @@ const VERIFY_LIMIT: Duration = Duration::from_secs(60 * 60);
 pub struct Client {
     /// Where it listens.
     socket: PathBuf,
+    /// How long sessions wait for the next daemon.
+    patience: Option<Duration>,
 }
 
 /// The answer to a ping.
@@ -46,7 +48,21 @@ pub struct Pong {
 impl Client {
     /// The daemon that listens on `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), patience: None }
+    }
+
+    /// Lets sessions that are made from now on outlive the daemon: when the connection is lost they wait for the next
+    /// one, each time at most for `patience`, and go on with what they have. Meanwhile they can be read and edited.
+    /// What was asked and not answered is asked again, or fails as `Disconnected` if it might be done twice.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// How long sessions wait for the next daemon, if they do.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.patience
     }
 
     /// The daemon that the environment names: `RUNTIMED_SOCKET_PATH`, or `runt/runtimed.sock` in the

@@ -3,9 +3,10 @@
 //! For: reading and editing a notebook live, and running it.
 //! Promises: reads look at our own replica and never wait; an edit is on its way when the call returns,
 //! and whatever is asked afterwards is answered with the edit taken into account.
-//! Never: reconnects. When the daemon is gone, open the notebook again.
+//! A lost connection ends it, unless the [`Client`] is patient: then it goes on with the next daemon.
 
 mod replicas;
+mod resume;
 mod shared;
 mod task;
 
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use runtimed_protocol::bootstrap::Bootstrap;
 use runtimed_protocol::documents::{self, Document, NotebookDoc};
-use runtimed_protocol::frame::{FRAME_MAX, FrameType};
-use runtimed_protocol::handshake::{CreateNotebook, Handshake, NotebookSync, OpenNotebook};
+use runtimed_protocol::frame::FrameType;
+use runtimed_protocol::handshake::{CreateNotebook, Handshake, OpenNotebook};
 use runtimed_protocol::identity::agent_operator;
 use runtimed_protocol::request::{NotebookRequest, RequestEnvelope};
 use runtimed_protocol::response::{NotebookResponse, QueuedCell};
@@ -24,15 +25,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::connection::{CONNECT_LIMIT, Connection};
+use crate::connection::CONNECT_LIMIT;
 use crate::{Client, ClientError, Result};
 
 pub use replicas::Documents;
 use replicas::Replicas;
-use shared::{Shared, State};
-
-/// Longest wait for the daemon to open a notebook. The content is not awaited: it follows.
-const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
+use resume::{Resume, introduce, is_repeatable};
+use shared::{Pending, Shared, State};
 
 /// An open notebook. Dropping it ends the connection at once; [`NotebookSession::close`] lets what is
 /// queued leave first.
@@ -72,31 +71,27 @@ impl NotebookSession {
     /// # Errors
     /// See [`NotebookSession::create`].
     pub async fn join(client: &Client, notebook_id: impl Into<String>) -> Result<Self> {
-        let sync = NotebookSync {
-            notebook_id: notebook_id.into(),
-            protocol: Some("v4".into()),
-            typed_bootstrap: true,
-            operator: Some(default_operator()),
-            ..NotebookSync::default()
-        };
-        Self::connect(client, &Handshake::NotebookSync(sync)).await
+        Self::connect(client, &resume::join(&notebook_id.into(), Some(default_operator()))).await
     }
 
     /// Connects as any of the above.
     async fn connect(client: &Client, handshake: &Handshake) -> Result<Self> {
-        let mut connection = Connection::open(client.socket(), handshake).await?;
-        let body = timeout(BOOTSTRAP_LIMIT, connection.receive(FRAME_MAX))
-            .await
-            .map_err(|_| ClientError::Timeout)??;
-        let bootstrap = Bootstrap::decode(&body).map_err(ClientError::protocol)?;
-        if let Some(refusal) = bootstrap.error() {
-            return Err(ClientError::Daemon(refusal.to_owned()));
-        }
+        let (connection, bootstrap) = introduce(client.socket(), handshake).await?;
         let Some(actor) = &bootstrap.capabilities().actor_label else {
             return Err(ClientError::Protocol("the daemon did not say as whom to write".into()));
         };
         let shared = Arc::new(Shared::new(Replicas::new(actor)?));
-        let task = tokio::spawn(task::run(Arc::clone(&shared), connection));
+        let resume = client.patience().map(|patience| Resume {
+            socket: client.socket().to_path_buf(),
+            operator: handshake.operator().map(ToOwned::to_owned),
+            actor: Some(actor.clone()),
+            patience,
+        });
+        let id = match &bootstrap {
+            Bootstrap::NotebookConnectionInfo(info) => Some(info.notebook_id.clone()),
+            Bootstrap::ProtocolCapabilities(_) => None,
+        };
+        let task = tokio::spawn(task::run(Arc::clone(&shared), connection, resume, id));
         Ok(Self { shared, bootstrap, task })
     }
 
@@ -111,6 +106,11 @@ impl NotebookSession {
             Bootstrap::NotebookConnectionInfo(info) => Some(info.notebook_id.clone()),
             Bootstrap::ProtocolCapabilities(_) => self.read(|documents| documents.notebook.notebook_id()),
         }
+    }
+
+    /// Whether the daemon is there. False while a patient session waits for the next one.
+    pub fn is_connected(&self) -> bool {
+        self.shared.lock().is_connected()
     }
 
     /// Waits until the notebook is here whole and may be worked with. There is no limit: a long file
@@ -169,7 +169,8 @@ impl NotebookSession {
     /// # Errors
     /// As [`NotebookSession::request`], and `Daemon` if there is no kernel to run it.
     pub async fn execute_cell(&self, cell_id: &str) -> Result<QueuedCell> {
-        let request = NotebookRequest::ExecuteCell { cell_id: cell_id.into(), execution_id: None };
+        let execution_id = Some(Uuid::new_v4().to_string());
+        let request = NotebookRequest::ExecuteCell { cell_id: cell_id.into(), execution_id };
         match self.request(request).await? {
             NotebookResponse::CellQueued(queued) => Ok(queued),
             other => Err(unexpected(other)),
@@ -221,11 +222,13 @@ impl NotebookSession {
         } else {
             Vec::new()
         };
+        let repeatable = is_repeatable(&request);
         let envelope = RequestEnvelope { id: Some(id.clone()), required_heads, request };
         let payload = serde_json::to_vec(&envelope).map_err(ClientError::protocol)?;
         state.queue(FrameType::REQUEST, &payload)?;
         let (answer, response) = oneshot::channel();
-        state.pending.insert(id.clone(), answer);
+        let again = repeatable.then_some(payload);
+        state.pending.push(Pending { id: id.clone(), answer, again });
         drop(state);
         self.shared.work.notify_one();
         Ok(Waiting { shared: &self.shared, id, response })
@@ -290,7 +293,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.shared.lock().pending.remove(&self.id);
+        self.shared.lock().take(&self.id);
     }
 }
 

@@ -62,6 +62,13 @@ impl Replicas {
         })
     }
 
+    /// Makes ready for another connection; the documents stay as they are.
+    pub(super) fn start_over(&mut self) {
+        for link in [&mut self.notebook, &mut self.runtime_state, &mut self.comms, &mut self.comments] {
+            *link = Link::default();
+        }
+    }
+
     /// Takes a frame. True if it changed a document; frames that carry none change nothing.
     ///
     /// # Errors

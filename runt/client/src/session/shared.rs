@@ -4,7 +4,6 @@
 //! Promises: the lock is held for memory work only, never across an await; every change of anything a
 //! waiter may look at moves `changes`.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -17,8 +16,14 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::replicas::Replicas;
 use crate::{ClientError, Result};
 
-/// Gets the response to a request.
-type Answer = oneshot::Sender<Result<NotebookResponse>>;
+/// A request without a response.
+pub(super) struct Pending {
+    pub(super) id: String,
+    /// Gets the response.
+    pub(super) answer: oneshot::Sender<Result<NotebookResponse>>,
+    /// The request itself, if the next daemon may be asked again.
+    pub(super) again: Option<Vec<u8>>,
+}
 
 /// What a session's owner and its task share.
 pub(super) struct Shared {
@@ -35,12 +40,14 @@ pub(super) struct State {
     pub(super) replicas: Replicas,
     /// The phases, once the daemon has named them.
     pub(super) status: Option<SyncStatus>,
-    /// Requests without a response, by id.
-    pub(super) pending: HashMap<String, Answer>,
+    /// Requests without a response, in order.
+    pub(super) pending: Vec<Pending>,
     /// Frames to send after the documents' messages, whole and in order.
     outbox: Vec<u8>,
     /// Whether the connection ends when all is sent.
     closing: bool,
+    /// Whether there is no connection, and another is being made.
+    interrupted: bool,
     /// Set once the connection is gone: what was wrong, or nothing if it just ended.
     ended: Option<Option<String>>,
 }
@@ -61,9 +68,10 @@ impl Shared {
         let state = State {
             replicas,
             status: None,
-            pending: HashMap::new(),
+            pending: Vec::new(),
             outbox: Vec::new(),
             closing: false,
+            interrupted: false,
             ended: None,
         };
         Self { state: Mutex::new(state), work: Notify::new(), changes: watch::Sender::new(0) }
@@ -126,6 +134,32 @@ impl Shared {
         self.work.notify_one();
     }
 
+    /// The connection is gone, and another will be made: fails what may not be asked twice, and makes ready to say
+    /// the rest again. False if the owner has ended the session.
+    pub(super) fn interrupted(&self) -> bool {
+        let state = &mut *self.lock();
+        if state.closing || state.check().is_err() {
+            return false;
+        }
+        state.interrupted = true;
+        state.status = None;
+        state.replicas.start_over();
+        state.outbox.clear();
+        state.pending.retain(|pending| pending.again.is_some());
+        for payload in state.pending.iter().filter_map(|pending| pending.again.as_deref()) {
+            // It fitted once.
+            let _ = push_frame(&mut state.outbox, FrameType::REQUEST, payload);
+        }
+        self.announce();
+        true
+    }
+
+    /// There is a connection again.
+    pub(super) fn resumed(&self) {
+        self.lock().interrupted = false;
+        self.announce();
+    }
+
     /// The connection is gone: fails what waits.
     pub(super) fn end(&self, how: Result<()>) {
         let mut state = self.lock();
@@ -147,6 +181,17 @@ impl State {
     /// `Protocol` if the payload is too long for its type; nothing is queued then.
     pub(super) fn queue(&mut self, frame_type: u8, payload: &[u8]) -> Result<()> {
         push_frame(&mut self.outbox, frame_type, payload)
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        !self.interrupted && self.ended.is_none()
+    }
+
+    /// Takes out a request that needs no response any more.
+    pub(super) fn take(&mut self, id: &str) -> Option<Pending> {
+        let place = self.pending.iter().position(|pending| pending.id == id)?;
+        Some(self.pending.remove(place))
     }
 
     /// Whether the connection can still be used.
@@ -179,9 +224,9 @@ impl State {
                 Err(_) => return,
             },
         };
-        if let Some(answer) = self.pending.remove(&id) {
+        if let Some(pending) = self.take(&id) {
             // Whoever gave up waiting does not want it any more.
-            let _ = answer.send(response);
+            let _ = pending.answer.send(response);
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::resume::Resume;
 use super::shared::{Outgoing, Shared};
 use crate::connection::Connection;
 use crate::{ClientError, Result};
@@ -26,20 +27,43 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Space made for each read in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Runs until the daemon ends the connection, which it does once it has read that we want to.
-pub(super) async fn run(shared: Arc<Shared>, connection: Connection) {
+/// Runs until the session is over: its owner or the daemon ended it, and no other daemon shall be waited for.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut connection: Connection,
+    resume: Option<Resume>,
+    notebook_id: Option<String>,
+) {
+    let how = loop {
+        let how = converse(&shared, connection).await;
+        let (Err(ClientError::Disconnected), Some(resume)) = (&how, &resume) else { break how };
+        let known = || shared.lock().replicas.documents.notebook.notebook_id();
+        let Some(id) = notebook_id.clone().or_else(known) else { break how };
+        if !shared.interrupted() {
+            break how;
+        }
+        connection = match resume.connect(&id).await {
+            Ok(connection) => connection,
+            Err(error) => break Err(error),
+        };
+        shared.resumed();
+    };
+    shared.end(how);
+}
+
+/// Keeps one connection until it ends.
+async fn converse(shared: &Shared, connection: Connection) -> Result<()> {
     let Connection { stream, buffer } = connection;
     let (reader, writer) = stream.into_split();
-    let mut reading = pin!(read(&shared, reader, buffer));
-    let how = tokio::select! {
+    let mut reading = pin!(read(shared, reader, buffer));
+    tokio::select! {
         how = &mut reading => how,
-        how = write(&shared, writer) => match how {
+        how = write(shared, writer) => match how {
             // Leaving with frames unread would look like a crash to the daemon.
             Ok(()) => reading.await,
             Err(error) => Err(error),
         },
-    };
-    shared.end(how);
+    }
 }
 
 /// Takes frames until the daemon ends the connection or breaks the protocol.

@@ -1,0 +1,108 @@
+//! A session that goes on with the next daemon.
+//!
+//! For: long work, which outlives the daemon and wants to be watched to its end.
+//! Promises: tries again until its patience ends; a refusal ends it at once. What was edited meanwhile is sent, and
+//! requests that may be repeated are.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use runtimed_protocol::bootstrap::Bootstrap;
+use runtimed_protocol::frame::FRAME_MAX;
+use runtimed_protocol::handshake::{Handshake, NotebookSync};
+use runtimed_protocol::request::NotebookRequest;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::connection::Connection;
+use crate::{ClientError, Result};
+
+/// Longest wait for the daemon to open a notebook. The content is not awaited: it follows.
+const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
+/// First pause between two attempts: a daemon that is restarted is back after some 10 ms.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause between two attempts: nobody notices it.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How a lost connection is made again.
+pub(super) struct Resume {
+    pub(super) socket: PathBuf,
+    /// As whom.
+    pub(super) operator: Option<String>,
+    /// The name under which the replicas write, which must stay what it was.
+    pub(super) actor: Option<String>,
+    /// How long to try.
+    pub(super) patience: Duration,
+}
+
+impl Resume {
+    /// Joins the notebook again.
+    ///
+    /// # Errors
+    /// The daemon's refusal, or what was wrong at last when there is no more patience.
+    pub(super) async fn connect(&self, notebook_id: &str) -> Result<Connection> {
+        let handshake = join(notebook_id, self.operator.clone());
+        let end = Instant::now() + self.patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match introduce(&self.socket, &handshake).await {
+                Ok((connection, bootstrap)) => {
+                    if bootstrap.capabilities().actor_label != self.actor {
+                        return Err(ClientError::Protocol("the next daemon knows us by another name".into()));
+                    }
+                    return Ok(connection);
+                }
+                Err(refusal @ (ClientError::Daemon(_) | ClientError::Protocol(_))) => return Err(refusal),
+                Err(_) if Instant::now() >= end => return Err(ClientError::Disconnected),
+                Err(_) => sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// The handshake that joins a notebook by its id or path.
+pub(super) fn join(notebook_id: &str, operator: Option<String>) -> Handshake {
+    Handshake::NotebookSync(NotebookSync {
+        notebook_id: notebook_id.to_owned(),
+        protocol: Some("v4".into()),
+        typed_bootstrap: true,
+        operator,
+        ..NotebookSync::default()
+    })
+}
+
+/// Connects, and hears the daemon's first words.
+pub(super) async fn introduce(
+    socket: &std::path::Path,
+    handshake: &Handshake,
+) -> Result<(Connection, Bootstrap)> {
+    let mut connection = Connection::open(socket, handshake).await?;
+    let body =
+        timeout(BOOTSTRAP_LIMIT, connection.receive(FRAME_MAX)).await.map_err(|_| ClientError::Timeout)??;
+    let bootstrap = Bootstrap::decode(&body).map_err(ClientError::protocol)?;
+    match bootstrap.error() {
+        Some(refusal) => Err(ClientError::Daemon(refusal.to_owned())),
+        None => Ok((connection, bootstrap)),
+    }
+}
+
+/// Whether a request that was perhaps carried out may be made again: it then does nothing, or the same.
+pub(super) fn is_repeatable(request: &NotebookRequest) -> bool {
+    match request {
+        // The daemon knows an execution that it has already.
+        NotebookRequest::ExecuteCell { execution_id, .. }
+        | NotebookRequest::ExecuteCellGuarded { execution_id, .. } => execution_id.is_some(),
+        NotebookRequest::RunAllCells { cell_execution_ids }
+        | NotebookRequest::RunAllCellsGuarded { cell_execution_ids, .. } => cell_execution_ids.is_some(),
+        other => matches!(
+            other,
+            NotebookRequest::AcknowledgeNotebookSync
+                | NotebookRequest::ApproveTrust { .. }
+                | NotebookRequest::Complete { .. }
+                | NotebookRequest::GetHistory { .. }
+                | NotebookRequest::LaunchKernel { .. }
+                | NotebookRequest::SaveNotebook { .. }
+                | NotebookRequest::SyncEnvironment { .. }
+        ),
+    }
+}
