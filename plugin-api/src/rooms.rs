@@ -285,6 +285,12 @@ pub struct RoomSummary {
     pub notebook_path: Option<PathBuf>,
     /// `active` (peers), `idle` (kernel only) or `inactive`.
     pub state: String,
+    /// Process id of its kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_pid: Option<u32>,
+    /// Why there is no kernel though there should be one, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_error: Option<String>,
 }
 
 /// What is kept of one notebook beside its file.

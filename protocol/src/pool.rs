@@ -33,6 +33,8 @@ pub enum PoolRequest {
     },
     /// End kernels and exit. Answer: `shutting_down`.
     Shutdown,
+    /// Exit and let kernels go on, for the next daemon. Answer: `shutting_down`. Ours; other daemons close.
+    Detach,
     /// End a notebook's kernel and close its room. Answer: `notebook_shutdown`.
     ShutdownNotebook {
         /// UUID.
@@ -399,6 +401,12 @@ pub struct RoomRow {
     pub notebook_path: Option<String>,
     /// What goes on in it.
     pub state: RoomState,
+    /// Process id of its kernel. Ours; other daemons never say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_pid: Option<u32>,
+    /// Why there is no kernel though there should be one, in a sentence. Ours; other daemons never say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_error: Option<String>,
 }
 
 /// What goes on in a room, most interesting first.
@@ -448,6 +456,12 @@ pub struct DaemonInfo {
     /// ABI of plugins it can load: `1.0`. Ours; other daemons never say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin_abi: Option<String>,
+    /// What it was started with, without the program; none if that is not UTF-8. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<String>>,
+    /// What paths among those are relative to. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
 }
 
 /// An environment handed out on the pool channel.
@@ -524,6 +538,8 @@ mod tests {
             ephemeral: false,
             notebook_path: Some(format!("/home/user/notebooks/{number}.ipynb")),
             state,
+            kernel_pid: None,
+            kernel_error: None,
         }
     }
 

@@ -109,6 +109,12 @@ pub(crate) enum DaemonCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Put another daemon in the place of this one, or start one; kernels go on
+    Restart {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask the daemon whether it is there
     Ping {
         /// Print JSON

@@ -51,6 +51,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             DaemonCommand::Status { json } => commands::daemon::status(json).await,
             DaemonCommand::Start { foreground } => commands::daemon::start(foreground),
             DaemonCommand::Stop { json } => commands::daemon::stop(json).await,
+            DaemonCommand::Restart { json } => commands::restart::restart(json).await,
             DaemonCommand::Ping { json } => commands::daemon::ping(json).await,
         },
         Command::Status { json } => commands::daemon::status(json).await,

@@ -33,7 +33,9 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection) -> Result
     let mut decoder = FrameDecoder::new(POOL_MAX);
     loop {
         let Some(frame) = connection.reader.next(&mut decoder).await? else { return Ok(()) };
-        let reply = match serde_json::from_slice::<PoolRequest>(&frame) {
+        let request = serde_json::from_slice::<PoolRequest>(&frame);
+        let detaches = matches!(request, Ok(PoolRequest::Detach));
+        let reply = match request {
             Ok(PoolRequest::Take { env_type }) => match take(daemon, &mut connection, &env_type).await? {
                 Some(reply) => reply,
                 None => return Ok(()),
@@ -51,6 +53,7 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection) -> Result
         match (&reply, &written) {
             // The client never learned about it, so it is still ours.
             (PoolReply::Env { env }, Err(_)) => drop(daemon.pools.give_back(env).await),
+            (PoolReply::ShuttingDown, _) if detaches => daemon.shutdown.begin(),
             (PoolReply::ShuttingDown, _) => daemon.shutdown.begin_with_kernels(),
             _ => {}
         }
@@ -87,7 +90,7 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
             daemon.pools.flush();
             PoolReply::Flushed
         }
-        PoolRequest::Shutdown => PoolReply::ShuttingDown,
+        PoolRequest::Shutdown | PoolRequest::Detach => PoolReply::ShuttingDown,
         PoolRequest::Return { env } => match daemon.pools.give_back(&env).await {
             true => PoolReply::Returned,
             false => PoolReply::error(format!(
@@ -253,6 +256,8 @@ fn row(room: RoomSummary) -> RoomRow {
             "idle" => RoomState::Idle,
             _ => RoomState::Inactive,
         },
+        kernel_pid: room.kernel_pid,
+        kernel_error: room.kernel_error,
     }
 }
 
@@ -303,6 +308,8 @@ fn daemon_info(daemon: &Daemon) -> DaemonInfo {
         host_telemetry: None,
         host_telemetry_enabled: None,
         plugin_abi: Some(format!("{ABI_MAJOR}.{ABI_MINOR}")),
+        arguments: std::env::args_os().skip(1).map(|argument| argument.into_string().ok()).collect(),
+        working_dir: std::env::current_dir().ok().as_deref().map(text),
     }
 }
 

@@ -7,6 +7,7 @@
 mod autosave;
 pub(crate) mod copies;
 pub(crate) mod core;
+mod death;
 mod durable;
 pub(crate) mod event;
 mod executions;

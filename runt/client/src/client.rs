@@ -167,6 +167,14 @@ impl Client {
         }
     }
 
+    /// Ends the daemon and lets kernels go on, for the next one. Returns when it has agreed, not when it is gone.
+    pub async fn detach(&self) -> Result<()> {
+        match self.ask(&PoolRequest::Detach).await? {
+            PoolReply::ShuttingDown => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Ends a notebook's kernel and closes its room. False if there is no such room.
     pub async fn shutdown_notebook(&self, notebook_id: &str) -> Result<bool> {
         match self.ask(&PoolRequest::ShutdownNotebook { notebook_id: notebook_id.into() }).await? {

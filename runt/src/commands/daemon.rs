@@ -215,7 +215,7 @@ pub(crate) async fn stop(json: bool) -> anyhow::Result<ExitCode> {
     };
     say("Attempting graceful shutdown via socket...");
     client.shutdown().await.map_err(|error| anyhow::anyhow!("Failed to stop daemon: {error}"))?;
-    if !gone(info.pid).await {
+    if !gone(info.pid, STOP_LIMIT).await {
         bail!(
             "Failed to stop daemon: it agreed to stop but process {} is still there after {} s.\n\
              It may be saving notebooks or ending kernels; nothing was killed. See its log, or wait and try again.",
@@ -227,14 +227,14 @@ pub(crate) async fn stop(json: bool) -> anyhow::Result<ExitCode> {
     done(true, Some(info.pid))
 }
 
-/// Waits until a process has ended.
-async fn gone(pid: u32) -> bool {
+/// Waits until a process has ended; false if it is there after `limit`.
+pub(crate) async fn gone(pid: u32, limit: Duration) -> bool {
     let wait = async {
         while is_alive(pid) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(STOP_LIMIT, wait).await.is_ok()
+    tokio::time::timeout(limit, wait).await.is_ok()
 }
 
 /// Whether a process runs. One that has ended and only waits for its parent to notice does not.

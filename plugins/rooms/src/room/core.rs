@@ -19,6 +19,7 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::copies::Copied;
+use super::death::in_a_sentence;
 use super::durable::Durable;
 use super::event::{Effect, Event};
 use super::hearing::Hearing;
@@ -34,7 +35,7 @@ use super::save::Saving;
 use super::superseded::Superseded;
 use super::sync::Documents;
 use super::widgets::Widgets;
-use crate::ids::{Ids, JobId, PeerId};
+use crate::ids::{Ids, JobId, LaunchId, PeerId};
 use crate::journal::Meta;
 
 /// Without a new visitor, a launch that failed is not tried again for this long. Source: the reference
@@ -375,7 +376,17 @@ impl RoomCore {
             ephemeral: self.ephemeral,
             notebook_path: self.saving.path().map(ToOwned::to_owned),
             state: state.to_owned(),
+            kernel_pid: None,
+            kernel_error: match lifecycle {
+                KernelState::Error { details, .. } => Some(in_a_sentence(&details)),
+                _ => None,
+            },
         }
+    }
+
+    /// The launch whose kernel is up, announced or not.
+    pub(crate) fn live_kernel(&self) -> Option<LaunchId> {
+        self.kernel.live()
     }
 
     /// The notebook's file, if it has one.

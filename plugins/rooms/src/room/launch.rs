@@ -16,6 +16,7 @@ use runtimed_protocol::response::{KernelFacts, NotebookResponse as Response};
 use serde_json::{Value as Json, json};
 
 use super::core::{RoomCore, kept};
+use super::death::death_notice;
 use super::event::Effect;
 use super::hearing::Hearing;
 use super::kernel::{Environment, Launch, Stage, Stopping, Up, Wanted};
@@ -404,18 +405,4 @@ pub(super) fn words(error: &PluginError) -> String {
 fn error_state(error: &PluginError, reason: &str) -> KernelState {
     let reason = error.detail.get("error_reason").and_then(Json::as_str).unwrap_or(reason);
     KernelState::Error { reason: reason.to_owned(), details: words(error) }
-}
-
-/// Why the kernel is gone, as a sentence with the last it said.
-fn death_notice(report: &ExitReport) -> String {
-    let how = match (report.out_of_memory, report.code, report.signal) {
-        (true, ..) => "it ran out of memory".to_owned(),
-        (_, Some(code), _) => format!("exit code {code}"),
-        (_, _, Some(signal)) => format!("signal {signal}"),
-        _ => "for an unknown reason".to_owned(),
-    };
-    match report.stderr_tail.is_empty() {
-        true => format!("Kernel process exited: {how}"),
-        false => format!("Kernel process exited: {how}\nstderr tail:\n{}", report.stderr_tail),
-    }
 }

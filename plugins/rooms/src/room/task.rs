@@ -367,7 +367,10 @@ impl RoomTask {
             Message::Progress { launch, progress } => self.handle(Event::Progress { launch, progress }),
             Message::Summary(reply) => {
                 let prefix = self.core.environment_prefix().map(ToOwned::to_owned);
-                let _ = reply.send((self.core.summary(), prefix));
+                let mut summary = self.core.summary();
+                let kernel = self.core.live_kernel().and_then(|launch| self.kernels.get(&launch));
+                summary.kernel_pid = kernel.and_then(|kernel| kernel.info().pid);
+                let _ = reply.send((summary, prefix));
             }
             Message::FileTouched => self.handle(Event::FileTouched),
             Message::Writing { job, digest, go } => {
