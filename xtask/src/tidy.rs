@@ -23,12 +23,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtimed", &["runtimed-plugin-api", "runtimed-plugin-testkit", "runtimed-protocol"]),
     ("runtimed-plugin-rooms", &["runtimed-plugin-api", "runtimed-protocol"]),
     ("runtimed-plugin-blobs", &["runtimed-plugin-api"]),
-    ("runtimed-kernel-shim", &[]),
+    ("runtimed-jupyter-wire", &[]),
+    ("runtimed-kernel-shim", &["runtimed-jupyter-wire"]),
     ("runtimed-kernelspecs", &[]),
     ("runtimed-plugin-jupyter", &["runtimed-kernel-shim", "runtimed-kernelspecs", "runtimed-plugin-api"]),
     ("runtimed-plugin-uv", &["runtimed-plugin-api"]),
     ("runtimed-client", &["runtimed-protocol"]),
-    ("runt", &["runtimed-client", "runtimed-kernelspecs", "runtimed-plugin-api", "runtimed-protocol"]),
+    (
+        "runt",
+        &[
+            "runtimed-client",
+            "runtimed-jupyter-wire",
+            "runtimed-kernelspecs",
+            "runtimed-plugin-api",
+            "runtimed-protocol",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -5,7 +5,7 @@
 //! process, signals) has threads of its own. docs/KERNEL_SHIM.md is the contract with daemons of other versions.
 //! Never: knows cells, documents, environments.
 //!
-//! Map. Pure: [`protocol`], `journal`, `start`, `ending`, `zmtp`, `signer`, `message`. The rest touches the system:
+//! Map. Pure: [`protocol`], `journal`, `start`, `ending`, and the crate `runtimed-jupyter-wire`. The rest touches the system:
 //! `run` leaves the daemon, `shim` is the loop, `kernel_side` and `daemon_side` are its two ends, `spill` is the disk.
 
 mod channel;
@@ -14,20 +14,16 @@ mod daemon_side;
 mod ending;
 mod journal;
 mod kernel_side;
-mod message;
 mod out_of_memory;
-mod outbox;
 mod process;
 pub mod protocol;
 mod recent;
 pub mod record;
-mod requests;
 mod run;
 mod shim;
-mod signer;
 mod spill;
 mod start;
 mod stderr_tail;
-mod zmtp;
 
 pub use run::run;
+use runtimed_jupyter_wire::{message, outbox, requests, signer, zmtp};

@@ -12,13 +12,14 @@ const PIECES: usize = 32;
 
 /// What is still to be written.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     queue: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl Outbox {
-    pub(crate) fn push(&mut self, bytes: Bytes) {
+    /// Puts bytes behind all others.
+    pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.bytes += bytes.len();
             self.queue.push_back(bytes);
@@ -26,11 +27,12 @@ impl Outbox {
     }
 
     /// Bytes not yet written.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
@@ -38,7 +40,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The target's, but for "would block".
-    pub(crate) fn write_to(&mut self, mut target: impl Write) -> io::Result<()> {
+    pub fn write_to(&mut self, mut target: impl Write) -> io::Result<()> {
         while !self.queue.is_empty() {
             let pieces: Vec<_> = self.queue.iter().take(PIECES).map(|piece| IoSlice::new(piece)).collect();
             match target.write_vectored(&pieces) {

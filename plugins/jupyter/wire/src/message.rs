@@ -8,12 +8,17 @@ use bytes::{Buf, BufMut, Bytes};
 
 /// The parts of a message, each as the kernel or the daemon wrote it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) header: Bytes,
-    pub(crate) parent_header: Bytes,
-    pub(crate) metadata: Bytes,
-    pub(crate) content: Bytes,
-    pub(crate) buffers: Vec<Bytes>,
+pub struct Message {
+    /// JSON: who says what.
+    pub header: Bytes,
+    /// JSON: the header of the request this belongs to.
+    pub parent_header: Bytes,
+    /// JSON.
+    pub metadata: Bytes,
+    /// JSON: what is said.
+    pub content: Bytes,
+    /// Binary parts, as those of widgets.
+    pub buffers: Vec<Bytes>,
 }
 
 impl Message {
@@ -22,12 +27,12 @@ impl Message {
     }
 
     /// Bytes that [`Message::encode`] writes.
-    pub(crate) fn encoded_len(&self) -> usize {
+    pub fn encoded_len(&self) -> usize {
         4 + self.parts().map(|part| 4 + part.len()).sum::<usize>()
     }
 
     /// Writes the message, which is smaller than 4 GiB.
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    pub fn encode(&self, out: &mut impl BufMut) {
         out.put_u32(4 + self.buffers.len() as u32);
         for part in self.parts() {
             out.put_u32(part.len() as u32);
@@ -36,7 +41,7 @@ impl Message {
     }
 
     /// The message in `bytes`; none when they are something else.
-    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
+    pub fn decode(mut bytes: Bytes) -> Option<Self> {
         let count = bytes.try_get_u32().ok()?;
         let mut part = || {
             let length = usize::try_from(bytes.try_get_u32().ok()?).ok()?;

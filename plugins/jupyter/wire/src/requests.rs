@@ -1,7 +1,6 @@
-//! The few Jupyter messages the shim itself sends and understands.
+//! Requests to kernels, and the parts of what they answer that everybody looks at.
 //!
-//! For: the start handshake, interrupt by message and shutdown.
-//! Never: anything about executions; those are the daemon's.
+//! Promises: pure but for the time and the id in a header.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use uuid::Uuid;
 use crate::message::Message;
 
 /// A request with a fresh `msg_id`, and that id.
-pub(crate) fn request(session: &str, message_type: &str, content: serde_json::Value) -> (String, Message) {
+pub fn request(session: &str, message_type: &str, content: serde_json::Value) -> (String, Message) {
     let id = Uuid::new_v4().to_string();
     let header = json!({
         "msg_id": id,
@@ -35,14 +34,16 @@ pub(crate) fn request(session: &str, message_type: &str, content: serde_json::Va
 /// The parts of a header we look at. Missing parts read as empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Header {
-    pub(crate) msg_id: String,
-    pub(crate) msg_type: String,
+pub struct Header {
+    /// Unique.
+    pub msg_id: String,
+    /// Such as `execute_request`.
+    pub msg_type: String,
 }
 
 impl Header {
     /// The header in `json`; what is no header reads as an empty one.
-    pub(crate) fn parse(json: &[u8]) -> Self {
+    pub fn parse(json: &[u8]) -> Self {
         serde_json::from_slice(json).unwrap_or_default()
     }
 }
@@ -50,6 +51,7 @@ impl Header {
 /// Content of a `status` message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Status {
-    pub(crate) execution_state: String,
+pub struct Status {
+    /// `busy`, `idle` or `starting`.
+    pub execution_state: String,
 }

@@ -17,11 +17,11 @@ const DELIMITER: &[u8] = b"<IDS|MSG>";
 
 /// Signs and checks the messages of one kernel.
 #[derive(Clone)]
-pub(crate) struct Signer(Hmac<Sha256>);
+pub struct Signer(Hmac<Sha256>);
 
 /// A message that is not one, or is not from our kernel.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unverifiable {
+pub enum Unverifiable {
     /// Delimiter, signature or a JSON part is missing.
     #[error("the frames are not a Jupyter message")]
     Shape,
@@ -35,12 +35,12 @@ impl Signer {
     ///
     /// # Errors
     /// None in practice: HMAC takes keys of any length.
-    pub(crate) fn new(key: &str) -> io::Result<Self> {
+    pub fn new(key: &str) -> io::Result<Self> {
         Hmac::new_from_slice(key.as_bytes()).map(Self).map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// The frames of `message`: delimiter, signature, four JSON parts, buffers.
-    pub(crate) fn frames(&self, message: Message) -> Vec<Bytes> {
+    pub fn frames(&self, message: Message) -> Vec<Bytes> {
         let json = [message.header, message.parent_header, message.metadata, message.content];
         let signature = hex::encode(self.digest(&json).finalize().into_bytes());
         let head = [Bytes::from_static(DELIMITER), signature.into()];
@@ -51,7 +51,7 @@ impl Signer {
     ///
     /// # Errors
     /// [`Unverifiable`], and the message must be ignored.
-    pub(crate) fn message(&self, frames: Vec<Bytes>) -> Result<Message, Unverifiable> {
+    pub fn message(&self, frames: Vec<Bytes>) -> Result<Message, Unverifiable> {
         let mut frames = frames.into_iter().skip_while(|frame| frame != DELIMITER).skip(1);
         let signature = frames.next().ok_or(Unverifiable::Shape)?;
         let mut part = || frames.next().ok_or(Unverifiable::Shape);

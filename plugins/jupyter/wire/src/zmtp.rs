@@ -1,6 +1,6 @@
 //! The part of ZMTP 3.0 that a Jupyter client needs: one connection to one kernel socket.
 //!
-//! For: shell, control and stdin (DEALER) and IOPub (SUB) over a Unix socket, NULL mechanism.
+//! For: shell, control, stdin and heartbeat (DEALER) and IOPub (SUB), NULL mechanism.
 //! Promises: pure: bytes in, messages out; message parts share the buffer and are not copied; what is sent early goes
 //! out when the peer is ready.
 //! Never: reads or writes a socket, drops or delays a message, trusts a length before the bytes are there.
@@ -24,7 +24,7 @@ const COMMAND: u8 = 4;
 
 /// Which ZeroMQ socket type we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role<'a> {
+pub enum Role<'a> {
     /// Sends requests and receives replies. The identity is how the kernel addresses us; connections with
     /// the same identity on shell and stdin are the same client to it.
     Dealer {
@@ -48,7 +48,7 @@ enum State {
 
 /// Our side of a connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     state: State,
     /// Bytes received and not yet taken.
     buffer: BytesMut,
@@ -60,7 +60,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// A connection that greets its peer through `out`.
-    pub(crate) fn new(role: Role<'_>, out: &mut Outbox) -> Self {
+    pub fn new(role: Role<'_>, out: &mut Outbox) -> Self {
         out.push(Bytes::copy_from_slice(&greeting()));
         out.push(ready(role).freeze());
         let mut connection =
@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// Takes bytes of the peer, cut anywhere.
-    pub(crate) fn received(&mut self, bytes: &[u8]) {
+    pub fn received(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -81,7 +81,7 @@ impl Connection {
     ///
     /// # Errors
     /// `InvalidData` when the peer does not speak ZMTP 3 with the NULL mechanism, or refuses.
-    pub(crate) fn next_message(&mut self, out: &mut Outbox) -> io::Result<Option<Vec<Bytes>>> {
+    pub fn next_message(&mut self, out: &mut Outbox) -> io::Result<Option<Vec<Bytes>>> {
         if self.state == State::Greeting {
             if self.buffer.len() < GREETING_BYTES {
                 return Ok(None);
@@ -119,7 +119,7 @@ impl Connection {
     }
 
     /// Sends one message.
-    pub(crate) fn send(&mut self, parts: &[Bytes], out: &mut Outbox) {
+    pub fn send(&mut self, parts: &[Bytes], out: &mut Outbox) {
         let size = parts.iter().map(|part| part.len() + 9).sum();
         let mut bytes = BytesMut::with_capacity(size);
         for (index, part) in parts.iter().enumerate() {
