@@ -93,8 +93,9 @@ impl Tools {
                 GOOD: { "python": self.python },
             });
             fs::write(config.join("settings.json"), settings.to_string()).unwrap();
-            // Far longer than any good build here, and short enough to wait for.
-            command.env("RUNTIMED_WARM_ENV_TIMEOUT_SECS", "5");
+            // Far longer than any good build here, and short enough to wait for. 100 MB of JSON take seconds.
+            let limit = if mode.starts_with("huge") { "60" } else { "5" };
+            command.env("RUNTIMED_WARM_ENV_TIMEOUT_SECS", limit);
             prepare(home, command);
         })
     }

@@ -6,6 +6,7 @@ of the package was used, or is listed in `surface.py` with the reason why it can
 """
 import asyncio
 import os
+import time
 
 import runtimed
 
@@ -166,12 +167,14 @@ async def presence(book, i, count):
         return {(label, line, column) for _, label, _, line, column in await book.presence.get_remote_cursors()}
 
     wanted = {(f"client {n}", 1, n) for n in range(count) if n != i}
+    end = time.monotonic() + LIMIT
     while not wanted <= await cursors():
+        assert time.monotonic() < end, f"client {i} sees {await cursors()} and {others(book)}, not {wanted}"
         await asyncio.sleep(0.005)
     assert others(book) == sorted(f"client {n}" for n in range(count) if n != i)
     # Until everybody has seen everybody.
     await book.cells.create(f"seen by {i}", "raw")
-    await until(lambda: len(book.cells.find("seen by ")) == count, "everybody has seen the others")
+    await until(lambda: len(book.cells.find("seen by ")) == count, f"client {i} sees that everybody has seen the others")
     await book.presence.clear_selection()
     await book.presence.clear_cursor()
     while await cursors():

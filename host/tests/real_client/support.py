@@ -14,7 +14,7 @@ import traceback
 import runtimed
 
 # Longest wait for anything, on a busy two-core machine that is building environments.
-LIMIT = 120
+LIMIT = 300
 
 
 async def until(predicate, what):

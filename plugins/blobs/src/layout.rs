@@ -2,7 +2,7 @@
 //!
 //! For: one place that knows file names; the Python client reads the same files.
 //! Shape: `<2 hex>/<62 hex>` holds the bytes, `<2 hex>/<62 hex>.meta` one line of JSON ([`Meta`]),
-//! `.tmp.<uuid>` something that is being written.
+//! `.tmp.<uuid>` something that is being written, `quarantine/<64 hex>` what turned out to be damaged.
 //! Never: I/O.
 
 use std::path::{Path, PathBuf};
@@ -48,6 +48,16 @@ impl Layout {
     /// The sidecar.
     pub(crate) fn meta(&self, digest: Digest) -> PathBuf {
         self.folder(digest).join(Self::name(digest) + META)
+    }
+
+    /// Where damaged blobs are moved.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// Where `digest` is moved when it is damaged.
+    pub(crate) fn quarantined(&self, digest: Digest) -> PathBuf {
+        self.quarantine().join(digest.to_string())
     }
 
     /// A name nobody else uses, on the same file system as the final one.

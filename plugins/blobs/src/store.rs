@@ -2,7 +2,7 @@
 //!
 //! For: [`crate::capability`], which runs these calls on threads that may block.
 //! Promises: a reader never sees half a blob, nor one without its type: both files are renamed into place,
-//! the sidecar first; what is damaged is reported and counts as missing, and storing it again repairs it.
+//! the sidecar first; what is damaged is reported, moved aside and counts as missing, and storing it again repairs it.
 //! Never: a cache (the system's page cache is one), a lock on another blob's way: only a sweep excludes puts.
 
 use std::collections::BTreeSet;
@@ -75,7 +75,7 @@ impl Store {
             return Ok(None);
         };
         if Digest(Sha256::digest(&bytes).into()) != digest {
-            tracing::error!(%digest, size = file.size, "a blob has other content than it should; it counts as missing");
+            self.set_aside(digest, "it has other content than it should");
             return Ok(None);
         }
         Ok(Some(Blob { bytes: bytes.into(), media_type: file.media_type }))
@@ -89,9 +89,12 @@ impl Store {
         let meta = self.meta(digest).map_err(|error| self.unreadable(&error))?;
         match meta {
             Some(meta) if meta.size == size => Ok(Some(BlobFile { path, size, media_type: meta.media_type })),
-            meta => {
-                let expected = meta.map(|meta| meta.size);
-                tracing::error!(%digest, size, ?expected, "a blob is damaged; it counts as missing");
+            Some(_) => {
+                self.set_aside(digest, "it has another length than it should");
+                Ok(None)
+            }
+            None => {
+                tracing::error!(%digest, size, "a blob has lost its type; it counts as missing");
                 Ok(None)
             }
         }
@@ -106,6 +109,25 @@ impl Store {
             self.unsynced().append(&mut digests);
         }
         result.map_err(|error| self.unwritable(&error))
+    }
+
+    /// Moves a damaged blob out of everybody's way, unless it was stored anew meanwhile.
+    fn set_aside(&self, digest: Digest, why: &str) {
+        let _alone = self.deleting.write().unwrap_or_else(PoisonError::into_inner);
+        let (from, to) = (self.layout.data(digest), self.layout.quarantined(digest));
+        let is_right = fs::read(&from).is_ok_and(|bytes| Digest(Sha256::digest(&bytes).into()) == digest);
+        if is_right {
+            return;
+        }
+        let moved = make_private_folder(&self.layout.quarantine()).and_then(|()| fs::rename(&from, &to));
+        match moved {
+            Ok(()) => {
+                tracing::error!(%digest, why, moved_to = %to.display(), "a blob is damaged; it counts as missing")
+            }
+            Err(error) => {
+                tracing::error!(%digest, why, %error, "a blob is damaged and cannot be moved; it counts as missing")
+            }
+        }
     }
 
     fn write(&self, digest: Digest, bytes: &[u8], media_type: &str) -> io::Result<()> {

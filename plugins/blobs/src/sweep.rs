@@ -1,10 +1,10 @@
 //! Deleting what nothing refers to any more, and what was never finished.
 //!
-//! Promises: what is in the live set, or younger than the grace time, or stored again meanwhile, stays;
+//! Promises: what is in the live set, or was within the grace time, or was stored in it, stays;
 //! the bytes go before their sidecar, so a blob never stands there without its type.
 //! Never: touches a file whose name is not one of ours.
 
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -36,7 +36,10 @@ impl Store {
                 };
                 let is_data = file.path() == self.layout().data(digest);
                 match (live.digests.contains(&digest), is_data) {
-                    (true, true) => swept.kept += 1,
+                    (true, true) => {
+                        swept.kept += 1;
+                        self.keep(digest, grace)?;
+                    }
                     (true, false) => {}
                     (false, true) => match self.delete(digest, grace)? {
                         Some(bytes) => {
@@ -50,6 +53,17 @@ impl Store {
             }
         }
         Ok(swept)
+    }
+
+    /// Makes a blob young that is referred to: what counts is when something last did.
+    fn keep(&self, digest: Digest, grace: Duration) -> io::Result<()> {
+        let path = self.layout().data(digest);
+        if is_older(&path, grace / 2)? {
+            found(
+                File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now())),
+            )?;
+        }
+        Ok(())
     }
 
     /// Deletes a blob that is older than `grace`; says how many bytes it had.

@@ -163,11 +163,18 @@ async fn damaged_blobs_are_missing_until_they_are_stored_again() {
     let world = World::new().await;
     let cut = world.put(b"will be cut", "text/plain").await;
     fs::write(path_of(&world.root(), cut), b"will").unwrap();
+    let flipped = world.put(b"will be flipped", "text/plain").await;
+    fs::write(path_of(&world.root(), flipped), b"will be FLIPPED").unwrap();
     let untyped = world.put(b"loses its sidecar", "text/plain").await;
     fs::write(format!("{}.meta", path_of(&world.root(), untyped).display()), b"").unwrap();
-    for digest in [cut, untyped] {
+    for digest in [cut, flipped, untyped] {
         assert_eq!(world.blobs.get(digest).await.unwrap(), None);
         assert_eq!(world.blobs.locate(digest).await.unwrap(), None);
+    }
+    for (digest, content) in [(cut, "will"), (flipped, "will be FLIPPED")] {
+        let aside = world.root().join("quarantine").join(digest.to_string());
+        assert_eq!(fs::read_to_string(aside).unwrap(), content, "moved out of everybody's way");
+        assert!(!path_of(&world.root(), digest).exists());
     }
     world.put(b"will be cut", "text/plain").await;
     world.put(b"loses its sidecar", "text/plain").await;
@@ -191,6 +198,9 @@ async fn a_sweep_spares_the_live_and_the_young() {
     }
     let swept = world.blobs.sweep(set(3600)).await.unwrap();
     assert_eq!((swept.deleted, swept.bytes, swept.kept), (1, 4, 1));
+    // What was needed a moment ago is young, however old it is.
+    let swept = world.blobs.sweep(LiveSet { grace_secs: 3600, ..LiveSet::default() }).await.unwrap();
+    assert_eq!((swept.deleted, swept.kept), (0, 1));
     assert!(world.blobs.get(live).await.unwrap().is_some());
     assert!(world.blobs.get(dead).await.unwrap().is_none());
     assert!(!PathBuf::from(format!("{}.meta", path_of(&world.root(), dead).display())).exists());

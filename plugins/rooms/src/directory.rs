@@ -132,6 +132,11 @@ impl Directory {
         self.index().rooms.get(&id).is_some_and(Entry::is_alive)
     }
 
+    /// Every room that is in memory.
+    pub(crate) fn open_rooms(&self) -> Vec<(Uuid, Inbox)> {
+        self.index().rooms.iter().map(|(room, entry)| (*room, entry.inbox.clone())).collect()
+    }
+
     /// Every room.
     pub(crate) fn all(&self) -> Vec<Inbox> {
         self.index().rooms.values().map(|entry| entry.inbox.clone()).collect()

@@ -7,6 +7,7 @@
 //! uploads; `claims` takes over kernels that outlived a daemon.
 
 mod claims;
+mod collect;
 mod directory;
 mod disk;
 mod ids;

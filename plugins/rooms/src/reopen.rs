@@ -77,9 +77,10 @@ pub(crate) fn reopen(
         tracing::info!(journal = %journal.display(), aside = %aside.display(), "a notebook's file is gone, and its journal holds nothing that was not in it");
         return Ok(Reopened::Anew);
     }
-    let Some((mut documents, whole)) = documents(&folded, room, actors) else {
+    let Some((mut documents, whole)) = documents(&folded, actors) else {
         return lost(folder, journal, path, "the notebook in it cannot be read");
     };
+    tracing::info!(%room, intact = folded.intact, whole, "a notebook is back from its journal");
     let (mut held, mut notice) = (None, None);
     let file = if whole && folded.stop != Stop::Corrupt {
         if folded.stop == Stop::Torn {
@@ -166,7 +167,7 @@ pub(crate) fn known(folded: &Folded, room: Uuid, path: Option<&Path>) -> Option<
 }
 
 /// The documents, and whether all of them could be read. None if the notebook could not.
-pub(crate) fn documents(folded: &Folded, room: Uuid, actors: &Actors) -> Option<(Documents, bool)> {
+pub(crate) fn documents(folded: &Folded, actors: &Actors) -> Option<(Documents, bool)> {
     let [notebook, runtime, comms, comments] = &folded.documents;
     let notebook = loaded(|| NotebookDoc::load(notebook, &actors.notebook))?;
     let runtime = loaded(|| RuntimeStateDoc::load(runtime, &actors.runtime));
@@ -180,7 +181,6 @@ pub(crate) fn documents(folded: &Folded, room: Uuid, actors: &Actors) -> Option<
         comms.or_else(|| loaded(|| CommsDoc::new(&actors.comms)))?,
         comments.or_else(|| loaded(|| CommentsDoc::new(id, subject, &actors.comments)))?,
     );
-    tracing::info!(%room, intact = folded.intact, whole, "a notebook is back from its journal");
     Some((documents, whole))
 }
 

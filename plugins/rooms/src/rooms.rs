@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::claims::claim;
+use crate::collect::collect;
 use crate::directory::{Directory, Found, Fresh, Wish, default_manager, default_runtime};
 use crate::ids::PeerId;
 use crate::paths::{self, Place};
@@ -42,6 +43,7 @@ impl OpenNotebooks {
     pub(crate) fn begin(self: &Arc<Self>) {
         self.directory.sweep();
         self.directory.spawn(claim(self.clone()));
+        self.directory.spawn(collect(self.directory.clone()));
     }
 
     /// Ends every kernel, writes every file and forgets every room.
@@ -259,7 +261,7 @@ impl Rooms for OpenNotebooks {
                 Ok(RoomReply::Shutdown { found })
             }
             RoomRequest::ExecutionResult { execution_id } => {
-                let store = RecordStore::new(self.directory.host.directories().executions);
+                let store = RecordStore::of(&self.directory.host);
                 let missing =
                     PluginError::not_found(format!("Execution not found in durable store: {execution_id}"));
                 let record = blocking(move || store.read(&execution_id)).await?;

@@ -34,8 +34,10 @@ pub(crate) async fn verify(directory: &Arc<Directory>, repair: bool) -> Result<V
     let found = blocking(move || {
         let all = journals.all().map_err(|error| unlisted(&error))?;
         let all = all.into_iter().map(|journal| (journal.path, Whose::Room(journal.room)));
-        let damaged = journals.quarantined().into_iter().map(|path| (path, Whose::Nobody("quarantined")));
-        let left = journals.left_behind().into_iter().map(|path| (path, Whose::Nobody("aside")));
+        let quarantined = journals.quarantined().map_err(|error| unlisted(&error))?;
+        let left_behind = journals.left_behind().map_err(|error| unlisted(&error))?;
+        let damaged = quarantined.into_iter().map(|path| (path, Whose::Nobody("quarantined")));
+        let left = left_behind.into_iter().map(|path| (path, Whose::Nobody("aside")));
         Ok::<_, PluginError>(all.chain(damaged).chain(left).collect())
     });
     let found: Vec<(PathBuf, Whose)> = found.await??;
@@ -135,7 +137,7 @@ fn examine(journal: &Path, whose: Whose) -> Option<Examined> {
     row.file = file_state(&folded).to_owned();
     row.notebook_path.clone_from(&folded.meta.path);
     let mut needed = Vec::new();
-    let read = documents(&folded, folded.room, &Actors::of("verify"));
+    let read = documents(&folded, &Actors::of("verify"));
     if let Some((documents, _)) = &read {
         let notebook = as_file(documents, &|_| None);
         row.cells = notebook.cells.len() as u64;
@@ -242,7 +244,7 @@ fn plan(folder: &JournalFolder, notebook: &str, output: PathBuf) -> Result<(Save
     let bytes = fs::read(&journal).map_err(|error| unreadable(&error))?;
     let folded = Folded::read(&bytes).map_err(|error| unreadable(&error))?;
     drop(bytes);
-    let (documents, _) = documents(&folded, folded.room, &Actors::of("recover"))
+    let (documents, _) = documents(&folded, &Actors::of("recover"))
         .ok_or_else(|| unreadable(&"the notebook in it is damaged"))?;
     let notebook: Notebook = as_file(&documents, &|_| None);
     let form = folded.template.as_deref().and_then(|template| unpack(template).ok());

@@ -60,27 +60,17 @@ impl JournalFolder {
 
     /// Every journal, in no particular order.
     pub(crate) fn all(&self) -> io::Result<Vec<Named>> {
-        let names = match fs::read_dir(&self.0) {
-            Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        Ok(names.flatten().filter_map(|entry| named(entry.path())).collect())
+        Ok(files_in(&self.0)?.into_iter().filter_map(named).collect())
     }
 
     /// Every journal that was moved out of the way because it is damaged.
-    pub(crate) fn quarantined(&self) -> Vec<PathBuf> {
-        self.moved_to("quarantine")
+    pub(crate) fn quarantined(&self) -> io::Result<Vec<PathBuf>> {
+        files_in(&self.0.join("quarantine"))
     }
 
     /// Every journal that was moved out of the way because its file is gone, or another notebook's by now.
-    pub(crate) fn left_behind(&self) -> Vec<PathBuf> {
-        self.moved_to("aside")
-    }
-
-    fn moved_to(&self, folder: &str) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
-        files.map(|entry| entry.path()).collect()
+    pub(crate) fn left_behind(&self) -> io::Result<Vec<PathBuf>> {
+        files_in(&self.0.join("aside"))
     }
 
     /// Whether a file lies here, so that its bytes are nobody else's.
@@ -145,6 +135,18 @@ impl JournalFolder {
     fn newest(&self, wanted: impl Fn(&Named) -> bool) -> io::Result<Option<Named>> {
         let modified = |journal: &Named| fs::metadata(&journal.path).and_then(|it| it.modified()).ok();
         Ok(self.all()?.into_iter().filter(wanted).max_by_key(modified))
+    }
+}
+
+/// Everything in a folder; nothing if there is no such folder.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

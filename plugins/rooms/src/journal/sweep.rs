@@ -17,7 +17,7 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Removes journals that are of no use. `remove` does it, unless the room is open. May block for long.
 pub(crate) fn sweep(folder: &JournalFolder, remove: impl Fn(uuid::Uuid, &Path)) {
-    let left_behind = folder.left_behind().into_iter().filter(|path| is_clean(path));
+    let left_behind = folder.left_behind().unwrap_or_default().into_iter().filter(|path| is_clean(path));
     for path in folder.beginnings().into_iter().chain(left_behind).filter(|path| is_older(path, UNUSED)) {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(%error, path = %path.display(), "an old journal was not removed");

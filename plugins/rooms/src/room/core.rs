@@ -87,7 +87,7 @@ pub(crate) struct RoomCore {
     /// What the event that is being handled wants done.
     pub(super) effects: Vec<Effect>,
 
-    pub(super) documents: Documents,
+    pub(crate) documents: Documents,
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) presence: Board,
     pub(super) load: InitialLoad,

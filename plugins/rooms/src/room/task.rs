@@ -5,7 +5,7 @@
 //! comes back as an event; when the task ends, by a panic too, its connections are closed and its work stops.
 //! Never: decides anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use runtimed_plugin_api::{
-    Environments, Host, Kernel, PeerLink, PluginError, Progress, ProgressSink, Release, RoomInfo,
+    Digest, Environments, Host, Kernel, PeerLink, PluginError, Progress, ProgressSink, Release, RoomInfo,
     RoomSummary, Sequence, Task,
 };
 use serde_json::Value as Json;
@@ -32,6 +32,7 @@ use super::moment::Moment;
 use super::peers::Identity;
 use super::projection::Projection;
 use super::revive::Actors;
+use crate::collect::in_documents;
 use crate::directory::Directory;
 use crate::disk::{self, Announce, Author};
 use crate::ids::{Ids, JobId, LaunchId, PeerId};
@@ -89,6 +90,8 @@ pub(crate) enum Message {
     Project(oneshot::Sender<Projection>),
     /// What goes into a copy of the notebook.
     Copy(oneshot::Sender<Result<Copied, PluginError>>),
+    /// Every blob that the documents name.
+    Blobs(oneshot::Sender<BTreeSet<Digest>>),
     /// End the kernel, write the file, and be forgotten; with `unless_joined`, stay if somebody is here.
     Close { unless_joined: bool, done: oneshot::Sender<()> },
     /// Write the file, and be forgotten; the kernel stays for the next daemon.
@@ -233,7 +236,7 @@ impl RoomTask {
             flush_at: None,
             unflushed: None,
             author: start.author,
-            records: RecordStore::new(start.host.directories().executions),
+            records: RecordStore::of(&start.host),
             host: start.host,
             directory: start.directory,
         };
@@ -389,6 +392,9 @@ impl RoomTask {
             Message::Project(viewer) => self.viewers.push(viewer),
             Message::Copy(reply) => {
                 let _ = reply.send(self.core.copied());
+            }
+            Message::Blobs(reply) => {
+                let _ = reply.send(in_documents(&self.core.documents));
             }
             Message::Close { unless_joined, done } => {
                 self.closing.push(done);

@@ -248,7 +248,7 @@ impl World {
         let life = life + 1;
         let folded = Folded::read(&journal).unwrap();
         let actors = Actors::of(&format!("{life:08x}"));
-        let (mut documents, whole) = reopen::documents(&folded, folded.room, &actors).unwrap();
+        let (mut documents, whole) = reopen::documents(&folded, &actors).unwrap();
         assert!(whole && folded.stop == Stop::End);
         let knows = |kernel: &Kernel| folded.kernel.as_ref().is_some_and(|it| it.kernel == kernel.launch.0);
         let kernel = kernel.filter(|kernel| outlives && knows(kernel));
@@ -300,7 +300,7 @@ impl World {
     /// The heads of every document, as the journal has them.
     pub(super) fn journaled(&self) -> [Vec<ChangeHash>; 4] {
         let folded = Folded::read(&self.journal).unwrap();
-        reopen::documents(&folded, folded.room, &Actors::of("reader")).unwrap().0.heads()
+        reopen::documents(&folded, &Actors::of("reader")).unwrap().0.heads()
     }
 
     /// A client joins.
