@@ -1,6 +1,7 @@
 //! The command line's shape: commands, options, help texts.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +33,20 @@ pub(crate) enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// List all kernels: those of the daemon and those with a connection file
+    Ps {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Also show where kernels listen
+        #[arg(long, short)]
+        verbose: bool,
+    },
+    /// Start, stop and use Jupyter kernels without a notebook
+    Jupyter {
+        #[command(subcommand)]
+        command: JupyterCommand,
     },
     /// Check whether everything that is kept of notebooks can be brought back
     Verify {
@@ -121,6 +136,82 @@ pub(crate) enum DaemonCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum JupyterCommand {
+    /// Start a kernel that goes on by itself
+    Start {
+        /// Name of its kernelspec, such as python3
+        kernel: String,
+        /// What to call it; otherwise two words
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Stop a kernel
+    Stop {
+        /// Its id, as in `runt ps`, or the beginning of it, or its connection file
+        #[arg(conflicts_with = "all")]
+        id: Option<String>,
+        /// Every kernel that was started with `runt jupyter start`
+        #[arg(long)]
+        all: bool,
+    },
+    /// Interrupt what a kernel runs
+    Interrupt {
+        /// Its id, as in `runt ps`, or the beginning of it, or its connection file
+        id: String,
+    },
+    /// Run code in a kernel
+    Exec {
+        /// Its id, as in `runt ps`, or the beginning of it, or its connection file
+        id: String,
+        /// The code; otherwise it is read from the standard input
+        code: Option<String>,
+    },
+    /// Talk to a kernel line by line
+    Console(ConsoleOptions),
+    /// Remove connection files of kernels that are gone
+    Clean {
+        /// How long a kernel may take to react, in seconds
+        #[arg(long, default_value = "2", value_parser = seconds)]
+        timeout: Duration,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Same as `runt ps`
+    #[command(visible_alias = "list")]
+    Ps {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Also show where kernels listen
+        #[arg(long, short)]
+        verbose: bool,
+    },
+}
+
+/// Options of `runt jupyter console`.
+#[derive(clap::Args)]
+pub(crate) struct ConsoleOptions {
+    /// Name of the kernelspec to start, such as python3; the kernel ends with the console
+    pub(crate) kernel: Option<String>,
+    /// Start this command instead; {connection_file} stands for that path
+    #[arg(long, conflicts_with = "kernel")]
+    pub(crate) cmd: Option<String>,
+    /// Use a kernel that is there: its id, connection file or pid, or the path or id of an open notebook
+    #[arg(long, value_name = "KERNEL", conflicts_with_all = ["kernel", "cmd"])]
+    pub(crate) existing: Option<String>,
+    /// Say on stderr what the kernel says
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+/// Seconds, whole or not.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[derive(Subcommand)]

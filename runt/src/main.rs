@@ -8,7 +8,10 @@
 mod cli;
 mod commands;
 mod interrupt;
+mod jupyter;
+mod lines;
 mod plugins;
+mod process;
 mod render;
 mod terminal;
 
@@ -56,6 +59,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         },
         Command::Status { json } => commands::daemon::status(json).await,
         Command::Notebooks { json } => commands::notebooks::list(json).await,
+        Command::Ps { json, verbose } => commands::ps::ps(json, verbose).await,
+        Command::Jupyter { command } => commands::jupyter::run(command).await,
         Command::Verify { repair, json } => commands::recovery::verify(repair, json).await,
         Command::Recover(options) => commands::recovery::recover(options).await,
         Command::Plugins { command } => commands::plugins::run(command).await,

@@ -1,8 +1,11 @@
 //! One file per command.
 
+pub(crate) mod console;
 pub(crate) mod daemon;
+pub(crate) mod jupyter;
 pub(crate) mod notebooks;
 pub(crate) mod plugins;
+pub(crate) mod ps;
 pub(crate) mod recovery;
 pub(crate) mod restart;
 pub(crate) mod run;

@@ -16,8 +16,8 @@ use runtimed_client::{Client, ClientError, Places};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::daemon::gone;
 use crate::plugins::check::daemon_binary;
+use crate::process::gone;
 use crate::terminal;
 
 /// How long the old daemon may take to be gone: what it gives its rooms (30 s), its tasks and its plugins (5 s each),

@@ -8,5 +8,8 @@
     reason = "a test fails by panicking, and one that is skipped says so"
 )]
 
+mod console;
+mod jupyter;
+mod ps;
 mod restart;
 mod world;

@@ -1,5 +1,6 @@
 //! A home with a daemon of its own.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::{env, fs};
@@ -40,6 +41,7 @@ impl World {
         fs::create_dir_all(&config).unwrap();
         fs::write(config.join("settings.json"), SETTINGS).unwrap();
         fs::create_dir(home.path().join("work")).unwrap();
+        fs::create_dir(home.path().join("tmp")).unwrap();
         Some(Self { home, bin: PathBuf::from(dist).join("bin") })
     }
 
@@ -62,6 +64,9 @@ impl World {
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home.path())
             .env("USER", "tester")
+            .env("JUPYTER_PATH", kernel_prefix().join("share/jupyter"))
+            .env("IPYTHONDIR", self.home.path().join("ipython"))
+            .env("TMPDIR", self.home.path().join("tmp"))
             .env("XDG_RUNTIME_DIR", self.home.path().join("run"))
             .current_dir(self.home.path().join("work"))
             .stdin(Stdio::null());
@@ -71,6 +76,31 @@ impl World {
     /// Runs `runt`.
     pub(crate) fn runt(&self, arguments: &[&str]) -> Said {
         Said::of(self.command("runt").args(arguments).output().unwrap())
+    }
+
+    /// Runs `runt` with something on its standard input.
+    pub(crate) fn runt_with_input(&self, arguments: &[&str], input: &str) -> Said {
+        let mut command = self.command("runt");
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A program that does not read to the end is no failure here.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        Said::of(child.wait_with_output().unwrap())
+    }
+
+    /// Rows of `runt ps`.
+    pub(crate) fn ps(&self) -> Vec<Value> {
+        self.runt(&["ps", "--json"]).json().as_array().unwrap().clone()
+    }
+
+    /// Python that has ipykernel and jupyter_client, in this home.
+    pub(crate) fn python(&self, script: &str) -> Command {
+        let mut command = self.command("runt");
+        let environment: Vec<_> =
+            command.get_envs().map(|(name, value)| (name.to_owned(), value.unwrap().to_owned())).collect();
+        command = Command::new(kernel_prefix().join("bin/python"));
+        command.env_clear().envs(environment).args(["-c", script]).current_dir(self.home.path().join("work"));
+        command
     }
 
     /// A client of this home's daemon.
@@ -90,6 +120,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        let kernels = self.runt(&["jupyter", "stop", "--all"]);
+        assert!(kernels.code == 0 || std::thread::panicking(), "{}", kernels.err);
         let stopped = self.runt(&["daemon", "stop"]);
         if stopped.code != 0 && !std::thread::panicking() {
             panic!("the daemon does not stop: {}", stopped.err);
@@ -113,6 +145,12 @@ impl Said {
     pub(crate) fn json(self) -> Value {
         serde_json::from_str(&self.good().out).unwrap()
     }
+}
+
+/// Where ipykernel and its kernelspec are installed.
+fn kernel_prefix() -> PathBuf {
+    let python = PathBuf::from(env::var_os("RUNTIMED_TEST_KERNEL_PYTHON").unwrap());
+    python.parent().unwrap().parent().unwrap().to_owned()
 }
 
 /// Runs code in a new cell to its end. Returns the execution and the plain text of its result.
