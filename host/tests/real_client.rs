@@ -38,6 +38,11 @@ fn cells_are_executed() {
 }
 
 #[test]
+fn recorded_cells_show_what_the_reference_shows() {
+    script("samples.py");
+}
+
+#[test]
 fn two_clients_share_a_notebook() {
     script("sharing.py");
 }
