@@ -21,7 +21,6 @@ use crate::jupyter::processes::Processes;
 use crate::jupyter::show::Screen;
 use crate::jupyter::start::{self, What};
 use crate::jupyter::stop::{Stopped, stop};
-use crate::lines::Lines;
 
 /// Runs a subcommand.
 pub(crate) async fn run(command: JupyterCommand) -> anyhow::Result<ExitCode> {
@@ -112,9 +111,8 @@ async fn exec(id: &str, code: Option<String>) -> anyhow::Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
     let (mut client, interrupter) = connect(&found).await?;
     interrupt.or(async { client.greet().await.context(GONE) }).await?;
-    let screen = Screen::new(false);
-    let mut front = Front { client, interrupter, screen, lines: Lines::default(), verbose: false };
-    let succeeded = front.execute(&code, &mut interrupt).await?;
+    let mut front = Front::new(client, interrupter, Screen::new(false), false);
+    let succeeded = front.execute(&code, &mut interrupt).await?.succeeded;
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -2,8 +2,9 @@
 //!
 //! For: `runt jupyter exec` and `console`.
 //! Promises: what the code prints is on the screen before the call returns; it is answered when it asks; Ctrl-C
-//! interrupts it, and the second one gives it up.
+//! interrupts it, and the third one gives it up.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -20,48 +21,78 @@ use crate::lines::Lines;
 /// What `input()` gets for the end of the input (ipykernel, `_input_request`).
 const END_OF_INPUT: &str = "\x04";
 
+/// Requests that are remembered: threads of more are rare.
+const REMEMBERED: usize = 100;
+
+/// How code ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ended {
+    pub(crate) succeeded: bool,
+    /// How the kernel counts it.
+    pub(crate) number: Option<u64>,
+}
+
 /// A kernel, and a person or a script in front of it.
 pub(crate) struct Front {
     pub(crate) client: KernelClient,
-    pub(crate) interrupter: Interrupter,
+    interrupter: Interrupter,
     pub(crate) screen: Screen,
     pub(crate) lines: Lines,
     /// Whether to say on stderr what the kernel says.
-    pub(crate) verbose: bool,
+    verbose: bool,
+    /// Ids of what was run here last: code may go on to print from a thread.
+    ran: VecDeque<String>,
 }
 
 impl Front {
-    /// Runs code to its end. Returns whether it succeeded.
+    /// In front of a kernel that has been greeted.
+    pub(crate) fn new(client: KernelClient, interrupter: Interrupter, screen: Screen, verbose: bool) -> Self {
+        Self { client, interrupter, screen, lines: Lines::default(), verbose, ran: VecDeque::new() }
+    }
+
+    /// Whether the request `id` was made here to run code, not long ago.
+    pub(crate) fn is_ours(&self, id: &str) -> bool {
+        self.ran.iter().any(|ran| ran == id)
+    }
+
+    /// Runs code to its end.
     ///
     /// # Errors
     /// When the kernel is gone, or nobody wants to wait for it any more.
-    pub(crate) async fn execute(&mut self, code: &str, interrupt: &mut Interrupt) -> anyhow::Result<bool> {
+    pub(crate) async fn execute(&mut self, code: &str, interrupt: &mut Interrupt) -> anyhow::Result<Ended> {
         let content = json!({
             "code": code, "silent": false, "store_history": true, "user_expressions": {},
             "allow_stdin": true, "stop_on_error": true,
         });
         let id = self.client.send(Channel::Shell, "execute_request", content).context(GONE)?;
-        let (mut succeeded, mut idle, mut asked, mut interrupted) = (None, false, None, false);
-        while succeeded.is_none() || !idle {
+        self.ran.push_front(id.clone());
+        self.ran.truncate(REMEMBERED);
+        let (mut ended, mut idle, mut asked, mut interrupted) = (None, false, None, 0);
+        while ended.is_none() || !idle {
             tokio::select! {
                 biased;
                 () = interrupt.asked() => {
                     asked = None;
-                    if std::mem::replace(&mut interrupted, true) {
-                        bail!("given up; the kernel may still run the code");
+                    interrupted += 1;
+                    match interrupted {
+                        1 => {}
+                        2 => anstream::eprintln!("interrupting once more; Ctrl-C again gives the code up"),
+                        _ => bail!("given up; the kernel may still run the code"),
                     }
                     self.interrupter.interrupt(&mut self.client)?;
                 }
                 said = self.client.next() => {
                     let said = said.context(GONE)?;
                     self.note(&said, &id);
+                    if said.channel == Channel::Iopub && self.is_ours(&said.parent) {
+                        self.screen.show(&said)?;
+                    }
                     if said.parent != id {
                         continue;
                     }
                     match (said.channel, said.kind.as_str()) {
-                        (Channel::Iopub, _) => self.screen.show(&said)?,
                         (Channel::Stdin, "input_request") => asked = Some(self.prompt(&said)?),
-                        (Channel::Shell, _) => succeeded = Some(self.conclude(&said)?),
+                        (Channel::Shell, _) => ended = Some(self.conclude(&said)?),
                         _ => {}
                     }
                     idle |= said.is_idle(&id);
@@ -74,7 +105,7 @@ impl Front {
             }
         }
         self.screen.end_line()?;
-        Ok(succeeded.unwrap_or_default())
+        Ok(ended.unwrap_or_default())
     }
 
     /// Asks the kernel something that runs no code; none if it does not answer within `limit`.
@@ -103,7 +134,7 @@ impl Front {
     }
 
     /// Shows what a reply brings beside its status.
-    fn conclude(&mut self, reply: &Said) -> io::Result<bool> {
+    fn conclude(&mut self, reply: &Said) -> io::Result<Ended> {
         for page in reply.content.get("payload").and_then(Value::as_array).into_iter().flatten() {
             let text = page.pointer("/data/text~1plain").and_then(Value::as_str);
             if let (Some("page"), Some(text)) = (page.get("source").and_then(Value::as_str), text) {
@@ -111,7 +142,10 @@ impl Front {
                 self.screen.out(text)?;
             }
         }
-        Ok(reply.text("status") == "ok")
+        Ok(Ended {
+            succeeded: reply.text("status") == "ok",
+            number: reply.content.get("execution_count").and_then(Value::as_u64),
+        })
     }
 
     /// Puts a question on the screen. What is typed is not seen until the result is dropped if it is a password.

@@ -6,8 +6,10 @@
 
 pub(crate) mod client;
 pub(crate) mod connection;
+pub(crate) mod editor;
 pub(crate) mod execute;
 pub(crate) mod find;
+pub(crate) mod highlight;
 pub(crate) mod interrupt;
 pub(crate) mod names;
 pub(crate) mod probe;

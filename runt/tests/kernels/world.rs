@@ -81,7 +81,13 @@ impl World {
     /// Runs `runt` with something on its standard input.
     pub(crate) fn runt_with_input(&self, arguments: &[&str], input: &str) -> Said {
         let mut command = self.command("runt");
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments);
+        self.said_with_input(command, input)
+    }
+
+    /// Runs a command with something on its standard input.
+    pub(crate) fn said_with_input(&self, mut command: Command, input: &str) -> Said {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // A program that does not read to the end is no failure here.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
