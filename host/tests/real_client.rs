@@ -132,8 +132,8 @@ fn a_notebook_runs_like_a_script() {
     fs::write(&failing_path, failing.to_string()).unwrap();
     let run = runt(&daemon, &["run", failing_path.to_str().unwrap(), "--output", output.to_str().unwrap()]);
     assert_eq!(run.status.code(), Some(1));
-    let shown = String::from_utf8_lossy(&run.stdout);
-    assert!(shown.contains("ZeroDivisionError"), "{shown}");
+    let (shown, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(errors.contains("ZeroDivisionError") && !shown.contains("ZeroDivisionError"), "{shown}{errors}");
     let folder = daemon.home.path().canonicalize().unwrap();
     assert!(shown.starts_with(folder.to_str().unwrap()), "a notebook runs in its own folder: {shown}");
 

@@ -2,7 +2,7 @@
 //!
 //! For: people and scripts. Results go to stdout, everything else to stderr.
 //! Promises: exit code 0 on success, 1 when the operation failed or the daemon cannot be reached, 2 for
-//! wrong usage; `--json` prints one JSON document and nothing else on stdout.
+//! wrong usage, 130 after Ctrl-C and 143 after SIGTERM; `--json` prints one JSON document and nothing else on stdout.
 //! Never: decides anything the daemon decides.
 
 mod cli;
@@ -42,7 +42,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             anstream::eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
+            let asked = error.downcast_ref::<interrupt::Asked>();
+            asked.map_or(ExitCode::FAILURE, |asked| ExitCode::from(asked.exit_code()))
         }
     }
 }

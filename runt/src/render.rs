@@ -2,7 +2,7 @@
 //!
 //! For: `runt run`.
 //! Promises: settled lines are printed once; an unfinished line (a progress bar) is rewritten in place on
-//! a terminal and printed once it is final elsewhere; what went to stderr goes to stderr.
+//! a terminal and printed once it is final elsewhere; what went to stderr goes to stderr, and so do errors.
 //! Never: fetches a blob twice for the same text, or prints binary data.
 
 use std::future::Future;
@@ -75,7 +75,7 @@ impl CellPrinter {
             }
             Stretch::Other(output) => {
                 let text = describe(output, blobs).await?;
-                print(false, &text)?;
+                print(is_error(output), &text)?;
                 self.printed.push(Printed::Whole(text));
                 Ok(())
             }
@@ -106,18 +106,18 @@ impl CellPrinter {
             (Some(Printed::Whole(old)), Stretch::Other(output)) => {
                 let text = describe(output, blobs).await?;
                 if text != *old {
-                    print(false, &text)?;
+                    print(is_error(output), &text)?;
                     *old = text;
                 }
                 Ok(())
             }
             // `clear_output` and what came after it.
             (Some(printed), stretch) => {
-                let text = match &stretch {
-                    Stretch::Stream { parts, .. } => text_from(0, parts, blobs).await?,
-                    Stretch::Other(output) => describe(output, blobs).await?,
+                let (stderr, text) = match &stretch {
+                    Stretch::Stream { name, parts } => (*name == "stderr", text_from(0, parts, blobs).await?),
+                    Stretch::Other(output) => (is_error(output), describe(output, blobs).await?),
                 };
-                print(false, &text)?;
+                print(stderr, &text)?;
                 *printed = match stretch {
                     Stretch::Stream { name, .. } => {
                         Printed::Stream { name: name.to_owned(), settled: text.len(), live: String::new() }
@@ -201,6 +201,11 @@ async fn content(content: &ContentRef, blobs: &impl Blobs) -> anyhow::Result<Str
         ContentRef::Inline { inline } => Ok(inline.clone()),
         ContentRef::Blob { hash, .. } => Ok(String::from_utf8_lossy(&blobs.fetch(hash).await?).into_owned()),
     }
+}
+
+/// Whether it goes to stderr: an error does, as from a script.
+fn is_error(output: &Output) -> bool {
+    matches!(output, Output::Error { .. })
 }
 
 /// A display, a result or an error as text that ends with a newline.

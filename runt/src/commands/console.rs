@@ -85,7 +85,7 @@ async fn start(options: &ConsoleOptions) -> anyhow::Result<Started> {
         (None, Some(kernel)) => What::Spec(start::spec(kernel)?.into()),
         (None, None) => bail!("Provide a kernel name or --cmd"),
     };
-    start::start(&what, None).await
+    start::start(&what, None, false).await
 }
 
 /// The connection file of a kernel by its name, or by its notebook's path or id.
@@ -208,7 +208,7 @@ impl Console {
             tokio::select! {
                 biased;
                 read = &mut reading => break read?,
-                () = self.interrupt.asked(), if !asked => {
+                _ = self.interrupt.asked(), if !asked => {
                     asked = true;
                     stop.now();
                 }

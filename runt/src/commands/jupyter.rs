@@ -42,7 +42,7 @@ pub(crate) async fn run(command: JupyterCommand) -> anyhow::Result<ExitCode> {
 async fn start_kernel(kernel: &str, name: Option<&str>) -> anyhow::Result<ExitCode> {
     let what = What::Spec(start::spec(kernel)?.into());
     let mut interrupt = Interrupt::listen()?;
-    let started = interrupt.or(start::start(&what, name)).await?;
+    let started = interrupt.or(start::start(&what, name, true)).await?;
     anstream::println!("Kernel started with ID: {}", started.id);
     anstream::println!("Connection file: {}", started.path.display());
     started.stay();

@@ -1,7 +1,7 @@
 //! `runt run`: a notebook as a script.
 //!
 //! Promises: outputs appear as they are made; the notebook is saved whether it succeeds or fails; the
-//! exit code is 1 exactly when a cell failed, was interrupted or ran too long, or nothing could run.
+//! exit code is 0 exactly when every cell succeeded, 130 after Ctrl-C, 143 after SIGTERM, else 1.
 //! Never: changes the given notebook when an output file is named.
 
 use std::path::{Path, PathBuf};
@@ -18,15 +18,22 @@ use runtimed_client::{BlobReader, Client, ClientError, NotebookSession};
 use serde_json::{Value, json};
 
 use crate::cli::RunOptions;
+use crate::interrupt::{Asked, Interrupt};
 use crate::render::{Blobs, CellPrinter};
 use crate::terminal;
 
 /// How long an interrupted cell may take to end.
 const INTERRUPT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long the traceback of an interrupted cell may be behind its end.
+const TRACEBACK_LIMIT: Duration = Duration::from_secs(1);
+/// A cell that took less is not worth a line about that.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
 /// Runs all cells of a notebook.
 pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
+    let mut interrupt = Interrupt::listen()?;
     let client = Client::discover();
     // Before a file is written: an older result is worth more than a copy that nobody can run.
     client.ping().await.map_err(explain)?;
@@ -36,10 +43,15 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
         working_dir: Some(target.working_dir.display().to_string()),
         ..OpenNotebook::default()
     };
-    let session = NotebookSession::open(&client, open).await.map_err(explain)?;
-    session.ready().await.map_err(explain)?;
-    let run = Run { session, blobs: client.blobs().await.map_err(explain)?, options: &options };
+    let opening = async {
+        let session = NotebookSession::open(&client, open).await.map_err(explain)?;
+        session.ready().await.map_err(explain)?;
+        Ok((session, client.blobs().await.map_err(explain)?))
+    };
+    let (session, blobs) = interrupt.or(opening).await?;
+    let mut run = Run { session, blobs, options: &options, interrupt, asked: None };
     let cells = run.all_cells().await;
+    let asked = run.asked;
     // Whatever happened, what there is now is worth keeping.
     let saved = run.save().await;
     let session = run.session;
@@ -50,7 +62,10 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
         "kernel": session.read(|documents| documents.runtime_state.kernel_info().env_source),
     });
     close(&client, session).await;
-    let cells = cells?;
+    let cells = match (cells, asked) {
+        (Err(error), Some(asked)) => return Err(error.context(asked)),
+        (cells, _) => cells?,
+    };
     let saved = saved?;
     let success = cells.iter().all(|cell| cell["success"] == Value::Bool(true));
     if options.json {
@@ -63,7 +78,11 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
         let how = if success { "ran in" } else { "stopped after" };
         anstream::eprintln!("{how} {seconds:.1} s, saved {}", terminal::tilde(Path::new(&saved)));
     }
-    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match asked {
+        Some(asked) => ExitCode::from(asked.exit_code()),
+        None if success => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
+    })
 }
 
 /// The file that is opened, run and saved.
@@ -99,24 +118,44 @@ struct Run<'a> {
     session: NotebookSession,
     blobs: BlobReader,
     options: &'a RunOptions,
+    interrupt: Interrupt,
+    /// What the user asked for while cells ran.
+    asked: Option<Asked>,
 }
 
 impl Run<'_> {
     /// Queues all cells and follows them to their end. One JSON object a cell.
-    async fn all_cells(&self) -> anyhow::Result<Vec<Value>> {
-        let queued = self.queue().await?;
+    async fn all_cells(&mut self) -> anyhow::Result<Vec<Value>> {
+        let queued = tokio::select! {
+            queued = queue(&self.session) => queued?,
+            asked = self.interrupt.asked() => {
+                self.asked = Some(asked);
+                anstream::eprintln!("interrupted before any cell ran");
+                return Ok(Vec::new());
+            }
+        };
         let mut cells = Vec::new();
         for (index, cell) in queued.iter().enumerate() {
             let start = Instant::now();
             self.announce(index, queued.len(), cell);
             let (execution, outputs) = self.follow(cell).await?;
+            let took = start.elapsed();
+            if !self.options.json && took >= WORTH_TELLING {
+                let dim = anstyle::Style::new().dimmed();
+                anstream::eprintln!(
+                    "{dim}[{}/{}] took {:.1} s{dim:#}",
+                    index + 1,
+                    queued.len(),
+                    took.as_secs_f32()
+                );
+            }
             cells.push(json!({
                 "cell_id": cell.cell_id,
                 "execution_id": cell.execution_id,
                 "execution_count": execution.execution_count,
                 "status": execution.status.as_str(),
                 "success": execution.status == Status::Done,
-                "seconds": start.elapsed().as_secs_f64(),
+                "seconds": took.as_secs_f64(),
                 "outputs": outputs.iter().map(Output::to_json).collect::<Vec<_>>(),
             }));
             if execution.status != Status::Done {
@@ -124,30 +163,6 @@ impl Run<'_> {
             }
         }
         Ok(cells)
-    }
-
-    /// Queues every code cell, starting a kernel if none is on its way.
-    async fn queue(&self) -> anyhow::Result<Vec<QueuedCell>> {
-        match self.session.request(NotebookRequest::RunAllCells { cell_execution_ids: None }).await {
-            Ok(NotebookResponse::AllCellsQueued { queued }) => return Ok(queued),
-            Ok(NotebookResponse::NoKernel) => {}
-            Ok(other) => bail!("unexpected answer to `run_all_cells`: {other:?}"),
-            Err(error) => return Err(explain(error)),
-        }
-        let launch = NotebookRequest::LaunchKernel {
-            kernel_type: String::new(),
-            env_source: "auto".to_owned(),
-            notebook_path: None,
-        };
-        match self.session.request(launch).await.map_err(explain)? {
-            NotebookResponse::KernelLaunched(_) | NotebookResponse::KernelAlreadyRunning(_) => {}
-            NotebookResponse::GuardRejected { reason } => bail!(
-                "this notebook asks for packages that are not allowed on this machine yet: {reason}\n\
-                 Nothing was installed. Open it in a notebook application and approve its packages."
-            ),
-            other => bail!("unexpected answer to `launch_kernel`: {other:?}"),
-        }
-        self.session.run_all_cells().await.map_err(explain)
     }
 
     fn announce(&self, index: usize, total: usize, cell: &QueuedCell) {
@@ -162,7 +177,7 @@ impl Run<'_> {
     }
 
     /// Prints a cell's outputs until it has ended.
-    async fn follow(&self, cell: &QueuedCell) -> anyhow::Result<(Execution, Vec<Output>)> {
+    async fn follow(&mut self, cell: &QueuedCell) -> anyhow::Result<(Execution, Vec<Output>)> {
         let mut changes = self.session.changes();
         let mut printer = CellPrinter::default();
         let mut phase = Phase::default();
@@ -171,11 +186,11 @@ impl Run<'_> {
             let (execution, outputs, kernel) = self.look(cell)?;
             if !self.options.json {
                 phase.show(&kernel);
-                printer.update(&outputs, self).await?;
+                printer.update(&outputs, &self.blobs).await?;
             }
             if execution.status.is_terminal() {
                 if !self.options.json {
-                    printer.settle(&outputs, self).await?;
+                    printer.settle(&outputs, &self.blobs).await?;
                     printer.finish()?;
                     explain_silence(&execution, &outputs, &kernel);
                 }
@@ -197,7 +212,8 @@ impl Run<'_> {
                     deadline = None;
                     self.interrupt(cell).await?;
                 }
-                _ = tokio::signal::ctrl_c() => {
+                asked = self.interrupt.asked() => {
+                    self.asked = Some(asked);
                     anstream::eprintln!("interrupting");
                     self.interrupt(cell).await?;
                 }
@@ -234,7 +250,19 @@ impl Run<'_> {
             execution.status.is_terminal().then_some(())
         });
         match tokio::time::timeout(INTERRUPT_LIMIT, ended).await {
-            Ok(ended) => ended.map_err(explain),
+            Ok(ended) => {
+                ended.map_err(explain)?;
+                // Where it was follows, if the kernel says it at all.
+                let told = self.session.wait_for(|documents| {
+                    let outputs = documents.runtime_state.outputs(&cell.execution_id);
+                    let kinds = outputs.iter().filter_map(|output| Output::from_json(&output.manifest));
+                    kinds.into_iter().any(|output| matches!(output, Output::Error { .. })).then_some(())
+                });
+                match tokio::time::timeout(TRACEBACK_LIMIT, told).await {
+                    Ok(told) => told.map_err(explain),
+                    Err(_) => Ok(()),
+                }
+            }
             Err(_) => bail!("the cell does not react to the interrupt; its kernel keeps running"),
         }
     }
@@ -260,13 +288,37 @@ impl Run<'_> {
     }
 }
 
-impl Blobs for Run<'_> {
+/// Queues every code cell, starting a kernel if none is on its way.
+async fn queue(session: &NotebookSession) -> anyhow::Result<Vec<QueuedCell>> {
+    match session.request(NotebookRequest::RunAllCells { cell_execution_ids: None }).await {
+        Ok(NotebookResponse::AllCellsQueued { queued }) => return Ok(queued),
+        Ok(NotebookResponse::NoKernel) => {}
+        Ok(other) => bail!("unexpected answer to `run_all_cells`: {other:?}"),
+        Err(error) => return Err(explain(error)),
+    }
+    let launch = NotebookRequest::LaunchKernel {
+        kernel_type: String::new(),
+        env_source: "auto".to_owned(),
+        notebook_path: None,
+    };
+    match session.request(launch).await.map_err(explain)? {
+        NotebookResponse::KernelLaunched(_) | NotebookResponse::KernelAlreadyRunning(_) => {}
+        NotebookResponse::GuardRejected { reason } => bail!(
+            "this notebook asks for packages that are not allowed on this machine yet: {reason}\n\
+             Nothing was installed. Open it in a notebook application and approve its packages."
+        ),
+        other => bail!("unexpected answer to `launch_kernel`: {other:?}"),
+    }
+    session.run_all_cells().await.map_err(explain)
+}
+
+impl Blobs for BlobReader {
     async fn fetch(&self, hash: &str) -> anyhow::Result<Vec<u8>> {
-        Ok(self.blobs.read(hash).await?)
+        Ok(self.read(hash).await?)
     }
 
     fn address(&self, hash: &str) -> String {
-        self.blobs.address(hash)
+        BlobReader::address(self, hash)
     }
 }
 

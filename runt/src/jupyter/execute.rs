@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::client::{Channel, KernelClient, Said};
 use super::interrupt::Interrupter;
 use super::show::Screen;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Asked, Interrupt};
 use crate::lines::Lines;
 
 /// What `input()` gets for the end of the input (ipykernel, `_input_request`).
@@ -71,8 +71,11 @@ impl Front {
         while ended.is_none() || !idle {
             tokio::select! {
                 biased;
-                () = interrupt.asked() => {
+                what = interrupt.asked() => {
                     asked = None;
+                    if what == Asked::End {
+                        return Err(what.into());
+                    }
                     interrupted += 1;
                     match interrupted {
                         1 => {}

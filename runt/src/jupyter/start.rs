@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Names tried before there must be something else wrong.
 const NAMES: usize = 100;
 
+/// ipykernel compares its parent's process id with this once a second and exits when it differs.
+const PARENT: &str = "JPY_PARENT_PID";
+
 /// What to start.
 pub(crate) enum What {
     /// An installed kernel.
@@ -67,18 +70,19 @@ pub(crate) fn spec(name: &str) -> anyhow::Result<KernelSpec> {
     }
 }
 
-/// Starts a kernel in the current folder and waits until its heart beats.
+/// Starts a kernel in the current folder and waits until its heart beats. One that is not to stay ends with us however we
+/// end, if it is ipykernel.
 ///
 /// # Errors
 /// When it does not come up, with why.
-pub(crate) async fn start(what: &What, name: Option<&str>) -> anyhow::Result<Started> {
+pub(crate) async fn start(what: &What, name: Option<&str>, stays: bool) -> anyhow::Result<Started> {
     let kernel_name = match what {
         What::Spec(spec) => Some(spec.name.as_str()),
         What::Command(_) => None,
     };
     let connection = Connection::new(kernel_name).context("there are no free ports")?;
     let (id, path) = write(&connection, name)?;
-    let spawned = spawn(what, &path);
+    let spawned = spawn(what, &path, stays);
     let (child, stderr) = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
@@ -118,7 +122,7 @@ fn write(connection: &Connection, name: Option<&str>) -> anyhow::Result<(String,
     bail!("no name for a kernel is free; 'runt jupyter clean' removes what is left of old ones")
 }
 
-fn spawn(what: &What, path: &Path) -> anyhow::Result<(Box<dyn ChildWrapper>, File)> {
+fn spawn(what: &What, path: &Path, stays: bool) -> anyhow::Result<(Box<dyn ChildWrapper>, File)> {
     let file = path.to_str().context("the connection file's path is not UTF-8")?;
     let argv = match what {
         What::Spec(spec) => spec.command(file),
@@ -132,6 +136,9 @@ fn spawn(what: &What, path: &Path) -> anyhow::Result<(Box<dyn ChildWrapper>, Fil
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder()?).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(stderr.try_clone()?);
+    if !stays {
+        command.env(PARENT, std::process::id().to_string());
+    }
     if let What::Spec(spec) = what {
         command.envs(spec.variables(|name| std::env::var(name).ok()));
     }

@@ -113,16 +113,16 @@ async fn ended<T>(
     interrupt: &mut Interrupt,
 ) -> anyhow::Result<T> {
     let mut end = pin!(end);
-    tokio::select! {
+    let asked = tokio::select! {
         end = &mut end => return end.context("the check could not be waited for"),
-        () = interrupt.asked() => {}
-    }
+        asked = interrupt.asked() => asked,
+    };
     if let Some(check) = check.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
         // Fails when it has ended already, as after Ctrl-C, which reaches both of us.
         let _ = rustix::process::kill_process(check, Signal::TERM);
     }
     let _ = timeout(GRACE, end).await;
-    bail!("interrupted")
+    Err(asked.into())
 }
 
 fn command(plugin: &Path) -> anyhow::Result<Command> {

@@ -12,4 +12,5 @@ mod console;
 mod jupyter;
 mod ps;
 mod restart;
+mod run;
 mod world;
