@@ -15,7 +15,8 @@
 //! | `plugins.limits.<id>.cpu_secs` | integer | seconds of processor time its process may use |
 //! | `plugins.limits.<id>.open_files` | integer | files its process may have open |
 //!
-//! Limits of `plugins.limits.default` hold for every plugin that names none of its own.
+//! Limits of `plugins.limits.default` hold for every plugin that names none of its own. The sections `kernels`
+//! (docs/KERNEL_SHIM.md) and `blobs` (docs/RELIABILITY.md) are for plugins, which know the defaults.
 
 use serde_json::{Map, Value, json};
 
@@ -70,6 +71,11 @@ const KEYS: &[Key] = &[
     key("disable_auto_format", Kind::Flag(false)),
     key("redact_env_values_in_outputs", Kind::Flag(true)),
     key("import_shell_environment", Kind::Flag(true)),
+    key("kernels.keep_without_daemon_secs", Kind::Optional),
+    key("kernels.keep_memory_bytes", Kind::Optional),
+    key("kernels.keep_disk_bytes", Kind::Optional),
+    key("blobs.collect_every_secs", Kind::Optional),
+    key("blobs.keep_unused_secs", Kind::Optional),
     key("plugins.disabled", Kind::Names),
     key("plugins.idle_secs", Kind::Optional),
     key("plugins.carrier", Kind::Map(|| json!({ "enum": ["child"] }))),
