@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtimed_kernel_shim::protocol::{Attached, Launch};
+use runtimed_kernel_shim::protocol::{Attached, Launch, Transport};
+use runtimed_kernelspecs::Surroundings;
 use runtimed_plugin_api::{
     Directories, ErrorCode, Host, Kernel, KernelBackend, KernelEvents, KernelKind, KernelRecord, LaunchSpec,
     PluginError, Result, Sequence, async_trait,
@@ -16,11 +17,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::installed::Installed;
 use crate::kernel::{JupyterKernel, supervise};
-use crate::kind::{Kind, PYTHON};
-use crate::launch::{Shims, Started};
+use crate::kind::Kind;
+use crate::launch::{Shims, Started, port_was_taken};
 use crate::link::Link;
 use crate::{folder, found};
+
+/// Pauses before a kernel is started once more that found one of its ports taken (those of the reference).
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(250), Duration::from_millis(500)];
 
 /// Name of the program that keeps a kernel, in the plugin's folder.
 const PROGRAM: &str = "runtimed-kernel";
@@ -77,6 +83,43 @@ impl JupyterBackend {
         })
     }
 
+    /// Starts a shim and has it bring a kernel up.
+    async fn bring_up(&self, spec: &LaunchSpec, kind: &Kind) -> Result<(Started, CancellationToken)> {
+        let (starting, mut process) = self.shims().start(spec, kind)?;
+        let (folder, let_go, end) = (starting.folder.clone(), CancellationToken::new(), self.end.clone());
+        let is_let_go = let_go.clone();
+        self.kernels.spawn(async move {
+            // A stop waits for every shim but those that go on.
+            let left = async { tokio::join!(is_let_go.cancelled(), end.cancelled()) };
+            tokio::select! {
+                _ = process.wait() => found::bury(folder).await,
+                _ = left => {}
+            }
+        });
+        Ok((starting.up(kind).await?, let_go))
+    }
+
+    /// The same, again with other ports when somebody else was faster to take one.
+    async fn bring_up_somewhere(
+        &self,
+        spec: &LaunchSpec,
+        kind: &Kind,
+    ) -> Result<(Started, CancellationToken)> {
+        for pause in PAUSES {
+            match self.bring_up(spec, kind).await {
+                Err(error) if kind.transport == Transport::Tcp && port_was_taken(&error) => {
+                    tracing::info!(
+                        kind = kind.described.name,
+                        "a kernel found a port taken and is started again"
+                    );
+                    tokio::time::sleep(pause).await;
+                }
+                result => return result,
+            }
+        }
+        self.bring_up(spec, kind).await
+    }
+
     fn supervise(
         &self,
         kernel: Attached,
@@ -96,32 +139,26 @@ impl JupyterBackend {
     }
 }
 
+/// What is installed, seen from this process.
+async fn look() -> Result<Installed> {
+    let look = || Installed::look(Surroundings::current());
+    tokio::task::spawn_blocking(look).await.map_err(|error| PluginError::internal(error.to_string()))
+}
+
 #[async_trait]
 impl KernelBackend for JupyterBackend {
     async fn kinds(&self) -> Result<Vec<KernelKind>> {
-        Ok(vec![PYTHON.describe()])
+        Ok(look().await?.kinds())
     }
 
     async fn launch(&self, spec: LaunchSpec, events: Arc<dyn KernelEvents>) -> Result<Box<dyn Kernel>> {
-        let kind = Kind::find(&spec.kind)?;
         let stopping =
             || PluginError::new(ErrorCode::Cancelled, "the daemon is stopping; no kernel was started");
-        if self.end.is_cancelled() {
-            return Err(stopping());
-        }
-        let (starting, mut process) = self.shims().start(&spec, kind)?;
-        let (folder, let_go, end) = (starting.folder.clone(), CancellationToken::new(), self.end.clone());
-        let is_let_go = let_go.clone();
-        self.kernels.spawn(async move {
-            // A stop waits for every shim but those that go on.
-            let left = async { tokio::join!(is_let_go.cancelled(), end.cancelled()) };
-            tokio::select! {
-                _ = process.wait() => found::bury(folder).await,
-                _ = left => {}
-            }
+        let started = self.end.run_until_cancelled(async {
+            let kind = look().await?.find(&spec.kind)?;
+            self.bring_up_somewhere(&spec, &kind).await
         });
-        let started = self.end.run_until_cancelled(starting.up()).await;
-        let Started { link, kernel, folder } = started.ok_or_else(stopping)??;
+        let (Started { link, kernel, folder }, let_go) = started.await.ok_or_else(stopping)??;
         Ok(Box::new(self.supervise(kernel, link, folder, events, CancellationToken::new(), let_go)))
     }
 

@@ -11,7 +11,8 @@ use runtimed_plugin_api::{CHILD_MARK, LaunchCommand};
 pub(crate) const PATH: &str = "PATH";
 
 /// Secrets that belong to the daemon and to no code a notebook runs.
-const SECRETS: [&str; 3] = ["RUNT_CLOUD_TOKEN", "NTERACT_API_KEY", "NOTEBOOK_CLOUD_PUBLISH_BEARER_TOKEN"];
+pub(crate) const SECRETS: [&str; 3] =
+    ["RUNT_CLOUD_TOKEN", "NTERACT_API_KEY", "NOTEBOOK_CLOUD_PUBLISH_BEARER_TOKEN"];
 
 /// Width and height that code sees instead of a terminal's (the values clients of the reference see).
 const TERMINAL: [(&str, &str); 2] = [("COLUMNS", "128"), ("LINES", "100")];

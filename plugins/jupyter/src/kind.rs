@@ -1,30 +1,24 @@
-//! The kinds of kernel this backend can start.
+//! How one kind of kernel is started, reached and interrupted.
 //!
-//! For: how a kind is started and interrupted.
-//! Never: claims a kind that is not wired up. Installed kernelspecs are not read yet.
+//! Promises: pure. An environment's Python and ipykernel are met on private Unix sockets, everything else on ports of
+//! this machine, which every kernel knows.
 
-use runtimed_kernel_shim::protocol::{CONNECTION_FILE, InterruptMode};
-use runtimed_plugin_api::{KernelKind, PluginError, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-/// One kind.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Kind {
-    /// What a launch asks for.
-    pub(crate) name: &'static str,
-    /// Name in the connection file.
-    pub(crate) kernel_name: &'static str,
-    pub(crate) interrupt: InterruptMode,
-    /// Code run silently before anybody uses the kernel.
-    pub(crate) preparation: &'static str,
-}
+use runtimed_kernel_shim::protocol::{CONNECTION_FILE, InterruptMode, Transport};
+use runtimed_kernelspecs::KernelSpec;
+use runtimed_plugin_api::{KernelKind, LaunchCommand, PluginError, Result};
 
-/// IPython kernels, started with the interpreter of an environment.
-pub(crate) const PYTHON: Kind = Kind {
-    name: "python",
-    kernel_name: "python3",
-    interrupt: InterruptMode::Signal,
-    preparation: UNBOUNDED_IOPUB,
-};
+/// The kind that runs in an environment, which brings the interpreter.
+pub(crate) const PYTHON: &str = "python";
+/// The kind that Deno runs, installed as a kernel or not.
+pub(crate) const DENO: &str = "deno";
+
+/// Milliseconds that kernels of others have until they answer: those of the reference to listen and to answer, together.
+const START_LIMIT_MS: u64 = 60_000;
+/// Milliseconds that ipykernel has, which comes up in less than one second (the limit clients of the reference know).
+const PYTHON_LIMIT_MS: u64 = 30_000;
 
 /// Takes the limit off ipykernel's IOPub queue, in the thread that owns the socket. ipykernel sets none, so
 /// libzmq's 1,000 messages apply, and a machine too busy to run libzmq's own thread in time then loses output
@@ -32,31 +26,127 @@ pub(crate) const PYTHON: Kind = Kind {
 const UNBOUNDED_IOPUB: &str = "get_ipython().kernel.iopub_thread.schedule(\
     lambda socket=get_ipython().kernel.iopub_thread.socket: socket.setsockopt(23, 0))";
 
+/// One kind.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Kind {
+    /// As the host sees it.
+    pub(crate) described: KernelKind,
+    /// Name in the connection file.
+    pub(crate) kernel_name: String,
+    pub(crate) interrupt: InterruptMode,
+    pub(crate) transport: Transport,
+    /// Code run silently before anybody uses the kernel.
+    pub(crate) preparation: &'static str,
+    pub(crate) start_limit_ms: u64,
+    /// Whether `argv` follows the interpreter that an environment brings.
+    in_environment: bool,
+    /// Program and arguments.
+    argv: Vec<String>,
+    /// Variables of its own.
+    env: BTreeMap<String, String>,
+}
+
 impl Kind {
-    /// The kind called `name`.
+    /// IPython, in the environment that a launch brings.
+    pub(crate) fn python() -> Self {
+        // Frozen modules have no source, so debuggers cannot stop in them; ipykernel warns about it.
+        let argv = ["-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", CONNECTION_FILE];
+        Self {
+            described: describe(PYTHON, "python", "Python 3"),
+            kernel_name: "python3".to_owned(),
+            interrupt: InterruptMode::Signal,
+            transport: Transport::Ipc,
+            preparation: UNBOUNDED_IOPUB,
+            start_limit_ms: PYTHON_LIMIT_MS,
+            in_environment: true,
+            argv: argv.map(Into::into).to_vec(),
+            env: BTreeMap::new(),
+        }
+    }
+
+    /// Deno, which needs no kernelspec.
+    pub(crate) fn deno(program: &Path) -> Self {
+        let program = program.to_string_lossy().into_owned();
+        let argv = [program.as_str(), "jupyter", "--kernel", "--conn", CONNECTION_FILE];
+        let argv = argv.map(Into::into).to_vec();
+        Self::own(describe(DENO, "typescript", "Deno"), argv, BTreeMap::new(), InterruptMode::Message)
+    }
+
+    /// An installed kernel. Its variables are filled in with those that `inherited` gives by name.
+    pub(crate) fn installed(spec: &KernelSpec, inherited: impl Fn(&str) -> Option<String>) -> Self {
+        let interrupt = match spec.interrupt_mode {
+            runtimed_kernelspecs::InterruptMode::Signal => InterruptMode::Signal,
+            runtimed_kernelspecs::InterruptMode::Message => InterruptMode::Message,
+        };
+        let described = describe(&spec.name, &spec.language, &spec.display_name);
+        let argv = spec.command(CONNECTION_FILE);
+        if is_deno(&argv) {
+            // A signal ends Deno, whatever its kernelspec says.
+            return Self::own(described, argv, spec.variables(inherited), InterruptMode::Message);
+        }
+        let ours = is_ipykernel(&argv);
+        let kind = Self::own(described, argv, spec.variables(inherited), interrupt);
+        match ours {
+            true => Self { transport: Transport::Ipc, preparation: UNBOUNDED_IOPUB, ..kind },
+            false => kind,
+        }
+    }
+
+    fn own(
+        described: KernelKind,
+        argv: Vec<String>,
+        env: BTreeMap<String, String>,
+        interrupt: InterruptMode,
+    ) -> Self {
+        Self {
+            kernel_name: described.name.clone(),
+            described,
+            interrupt,
+            transport: Transport::Tcp,
+            preparation: "",
+            start_limit_ms: START_LIMIT_MS,
+            in_environment: false,
+            argv,
+            env,
+        }
+    }
+
+    /// The command that starts it, given the one of its launch.
     ///
     /// # Errors
-    /// `Unsupported` names what there is.
-    pub(crate) fn find(name: &str) -> Result<Self> {
-        if name == PYTHON.name {
-            return Ok(PYTHON);
+    /// `Invalid` when the environment brings no interpreter.
+    pub(crate) fn command(&self, launch: &LaunchCommand) -> Result<LaunchCommand> {
+        if self.in_environment && launch.argv.is_empty() {
+            return Err(PluginError::invalid("the environment names no interpreter to start a kernel with"));
         }
-        Err(PluginError::unsupported(format!(
-            "kernels of kind `{name}` cannot be started here, only `python`"
-        ))
-        .help("Nothing was started. Choose a Python kernel for this notebook."))
+        let interpreter = launch.argv.iter().filter(|_| self.in_environment);
+        let argv = interpreter.chain(&self.argv).cloned().collect();
+        let env = self.env.clone().into_iter().chain(launch.env.clone()).collect();
+        Ok(LaunchCommand { argv, env, ..launch.clone() })
     }
 
-    /// What follows the interpreter's own arguments.
-    pub(crate) fn arguments(&self) -> impl Iterator<Item = String> {
-        // Frozen modules have no source, so debuggers cannot stop in them; ipykernel warns about it.
-        ["-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", CONNECTION_FILE]
-            .into_iter()
-            .map(Into::into)
+    /// What to do when its program is not there.
+    pub(crate) fn mend(&self) -> &'static str {
+        match self.in_environment {
+            true => "Nothing was started. The environment may have been deleted; start the kernel again.",
+            false => {
+                "Nothing was started. Install the kernel again, or mend `argv` in its kernel.json; then start it \
+                 again."
+            }
+        }
     }
+}
 
-    /// As the host sees it.
-    pub(crate) fn describe(&self) -> KernelKind {
-        KernelKind { name: self.name.into(), language: "python".into(), display_name: "Python 3".into() }
-    }
+fn describe(name: &str, language: &str, display_name: &str) -> KernelKind {
+    KernelKind { name: name.into(), language: language.into(), display_name: display_name.into() }
+}
+
+fn is_deno(argv: &[String]) -> bool {
+    let program = argv.first().and_then(|program| Path::new(program).file_name());
+    program.is_some_and(|name| name == "deno") && argv.iter().any(|argument| argument == "jupyter")
+}
+
+fn is_ipykernel(argv: &[String]) -> bool {
+    argv.windows(2)
+        .any(|pair| pair[0] == "-m" && matches!(pair[1].as_str(), "ipykernel_launcher" | "ipykernel"))
 }

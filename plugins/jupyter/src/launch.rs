@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use runtimed_kernel_shim::protocol::{
     Attached, Exit, Failed, Hello, Launch, Reason, document, from_shim, to_shim,
 };
-use runtimed_plugin_api::{ErrorCode, ExitReport, LaunchSpec, PluginError, Result};
+use runtimed_plugin_api::{ErrorCode, ExitReport, LaunchCommand, LaunchSpec, PluginError, Result};
 use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -52,12 +52,13 @@ impl Shims {
     /// Starts a shim for the kernel that `spec` describes. Its process has to be waited for.
     ///
     /// # Errors
-    /// `Invalid` when the command is empty; `NotFound` when the working directory does not exist; as
-    /// [`folder::create`]; `Unavailable` when the shim itself cannot be started.
-    pub(crate) fn start(&self, spec: &LaunchSpec, kind: Kind) -> Result<(Starting, Child)> {
-        let launch = self.launch(spec, kind)?;
+    /// As [`Kind::command`]; `NotFound` when the working directory does not exist; as [`folder::create`];
+    /// `Unavailable` when the shim itself cannot be started.
+    pub(crate) fn start(&self, spec: &LaunchSpec, kind: &Kind) -> Result<(Starting, Child)> {
+        let command = kind.command(&spec.command)?;
+        let launch = self.launch(spec, kind, &command)?;
         let folder = folder::create(&self.runtime)?;
-        let (process, stream) = spawn(&self.program, folder.path(), spec).map_err(|error| {
+        let (process, stream) = spawn(&self.program, folder.path(), &command).map_err(|error| {
             PluginError::unavailable(format!(
                 "could not start `{}`, which keeps kernels: {error}",
                 self.program.display()
@@ -67,11 +68,8 @@ impl Shims {
         Ok((Starting { link: Link::new(stream), launch, folder: folder.keep() }, process))
     }
 
-    fn launch(&self, spec: &LaunchSpec, kind: Kind) -> Result<Launch> {
-        if spec.command.argv.is_empty() {
-            return Err(PluginError::invalid("the environment names no interpreter to start a kernel with"));
-        }
-        let cwd = spec.command.cwd.as_ref().unwrap_or(&spec.cwd);
+    fn launch(&self, spec: &LaunchSpec, kind: &Kind, command: &LaunchCommand) -> Result<Launch> {
+        let cwd = command.cwd.as_ref().unwrap_or(&spec.cwd);
         if !cwd.is_dir() {
             return Err(PluginError::not_found(format!(
                 "the kernel's working directory `{}` does not exist",
@@ -81,20 +79,22 @@ impl Shims {
         }
         Ok(Launch {
             kernel: spec.kernel.clone(),
-            argv: spec.command.argv.iter().cloned().chain(kind.arguments()).collect(),
+            argv: command.argv.clone(),
             // PATH is the shim's own.
-            env: spec.command.env.clone().into_iter().filter(|(name, _)| name != environment::PATH).collect(),
+            env: command.env.clone().into_iter().filter(|(name, _)| name != environment::PATH).collect(),
             cwd: cwd.clone(),
-            kernel_name: kind.kernel_name.to_owned(),
+            kernel_name: kind.kernel_name.clone(),
             interrupt: kind.interrupt,
+            transport: kind.transport,
             preparation: kind.preparation.to_owned(),
+            start_limit_ms: kind.start_limit_ms,
             label: json!({ "spec": spec }),
             ..self.defaults.clone()
         })
     }
 }
 
-fn spawn(program: &Path, folder: &Path, spec: &LaunchSpec) -> io::Result<(Child, UnixStream)> {
+fn spawn(program: &Path, folder: &Path, command: &LaunchCommand) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let log = std::fs::File::create(folder.join("log"))?;
@@ -102,7 +102,7 @@ fn spawn(program: &Path, folder: &Path, spec: &LaunchSpec) -> io::Result<(Child,
     let process = Command::new(program)
         .arg(folder)
         .env_clear()
-        .envs(environment::variables(&spec.command, inherited.into_iter()))
+        .envs(environment::variables(command, inherited.into_iter()))
         .stdin(OwnedFd::from(theirs))
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -116,7 +116,7 @@ impl Starting {
     /// # Errors
     /// `NotFound` when there is no such program; `Unavailable` with the last lines of stderr when it ends early,
     /// `Timeout` with them when it does not answer in time.
-    pub(crate) async fn up(self) -> Result<Started> {
+    pub(crate) async fn up(self, kind: &Kind) -> Result<Started> {
         let Self { mut link, launch, folder } = self;
         link.writer.send(&document(to_shim::HELLO, &Hello::default())).await.map_err(lost)?;
         link.writer.send(&document(to_shim::LAUNCH, &launch)).await.map_err(lost)?;
@@ -128,7 +128,7 @@ impl Starting {
                 }
                 from_shim::FAILED => {
                     let program = launch.argv.first().map_or("", String::as_str);
-                    return Err(explain(frame.document().map_err(lost)?, program));
+                    return Err(explain(frame.document().map_err(lost)?, program, kind));
                 }
                 _ => {}
             }
@@ -149,14 +149,14 @@ pub(crate) fn lost(error: io::Error) -> PluginError {
         .help("Nothing of the notebook is lost. Start the kernel again.")
 }
 
-fn explain(failed: Failed, program: &str) -> PluginError {
+fn explain(failed: Failed, program: &str, kind: &Kind) -> PluginError {
     let Failed { reason, message, exit } = failed;
     let exit = report(exit);
     let tail = exit.stderr_tail.clone();
     match reason {
         Reason::NotFound => {
             PluginError::new(ErrorCode::NotFound, format!("could not start `{program}`: {message}"))
-                .help("Nothing was started. The environment may have been deleted; start the kernel again.")
+                .help(kind.mend())
         }
         Reason::NotStarted => PluginError::unavailable(format!("could not start `{program}`: {message}"))
             .help("Nothing was started. Mend what the system says, and start the kernel again."),
@@ -169,6 +169,13 @@ fn explain(failed: Failed, program: &str) -> PluginError {
             with_tail(ErrorCode::Unavailable, format!("the kernel could not be used: {message}"), &tail)
         }
     }
+}
+
+/// Whether a kernel could not be started because somebody else had one of its ports, going by what it said.
+pub(crate) fn port_was_taken(error: &PluginError) -> bool {
+    // The system's words, in every language that does not translate them, and their short form.
+    let said = error.message.to_lowercase();
+    ["address already in use", "address in use", "eaddrinuse"].iter().any(|words| said.contains(words))
 }
 
 fn died(report: &ExitReport) -> PluginError {

@@ -1,6 +1,7 @@
-//! Runs Jupyter kernels for runtimed: ipykernel, in the keeping of a process that outlives the daemon.
+//! Runs Jupyter kernels for runtimed, each in the keeping of a process that outlives the daemon.
 //!
-//! Map, from the outside in: `plugin` and `backend` are what the host sees; `launch` starts a shim and has it bring a
+//! Map, from the outside in: `plugin` and `backend` are what the host sees; `installed` knows which kernels there are,
+//! `kind` how one is started; `launch` starts a shim and has it bring a
 //! kernel up; `kernel` is the handle of a running one and the task behind it, over `link`; `found` finds kernels again.
 //! What happens between shim and kernel is in the crate `runtimed-kernel-shim`.
 //!
@@ -12,6 +13,7 @@ mod environment;
 mod folder;
 mod found;
 mod gap;
+mod installed;
 mod kernel;
 mod kind;
 mod launch;

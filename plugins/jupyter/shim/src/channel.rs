@@ -4,12 +4,11 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use crate::outbox::Outbox;
+use crate::socket::{Address, Socket};
 use crate::zmtp::{Connection, Role};
 
 /// The channels of a kernel, in the order of their numbers on the wire.
@@ -30,18 +29,11 @@ impl Name {
     pub(crate) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|name| *name as u8 == number)
     }
-
-    /// The number that stands in for a port in the connection file.
-    pub(crate) fn port(self) -> u8 {
-        self as u8 + 1
-    }
 }
 
 /// A channel, from before its socket is there until the kernel has closed it.
 pub(crate) struct Channel {
     pub(crate) name: Name,
-    /// Where the kernel listens: ZeroMQ puts `-<port>` behind the address.
-    path: PathBuf,
     link: Link,
 }
 
@@ -49,7 +41,7 @@ enum Link {
     /// The kernel does not listen yet.
     Awaited,
     Open {
-        stream: UnixStream,
+        socket: Socket,
         connection: Box<Connection>,
         out: Outbox,
     },
@@ -57,11 +49,9 @@ enum Link {
 }
 
 impl Channel {
-    /// The channel `name` of a kernel whose connection file says `address`.
-    pub(crate) fn new(name: Name, address: &Path) -> Self {
-        let mut path = address.as_os_str().to_owned();
-        path.push(format!("-{}", name.port()));
-        Self { name, path: path.into(), link: Link::Awaited }
+    /// The channel `name`.
+    pub(crate) fn new(name: Name) -> Self {
+        Self { name, link: Link::Awaited }
     }
 
     pub(crate) fn is_awaited(&self) -> bool {
@@ -72,45 +62,36 @@ impl Channel {
         matches!(self.link, Link::Closed)
     }
 
-    /// Connects if the kernel listens by now. `session` is who we are on all channels: the kernel answers on stdin
-    /// whoever asked on shell.
+    /// Connects if a kernel listens at `address` by now. `session` is who we are on all channels: the kernel answers
+    /// on stdin whoever asked on shell.
     ///
     /// # Errors
     /// The system's, but for "not there yet".
-    pub(crate) fn connect(&mut self, session: &str) -> io::Result<()> {
-        let stream = match UnixStream::connect(&self.path) {
-            Ok(stream) => stream,
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        stream.set_nonblocking(true)?;
+    pub(crate) fn connect(&mut self, address: &Address, session: &str) -> io::Result<()> {
+        let Some(socket) = address.connect(self.name)? else { return Ok(()) };
         let mut out = Outbox::default();
         let role = match self.name {
             Name::Iopub => Role::Subscriber,
             Name::Shell | Name::Stdin | Name::Control => Role::Dealer { identity: session },
         };
         let connection = Box::new(Connection::new(role, &mut out));
-        out.write_to(&stream)?;
-        self.link = Link::Open { stream, connection, out };
+        out.write_to(&socket)?;
+        self.link = Link::Open { socket, connection, out };
         Ok(())
     }
 
     /// What to watch, and whether for writing, too.
     pub(crate) fn socket(&self) -> Option<(BorrowedFd<'_>, bool)> {
         match &self.link {
-            Link::Open { stream, out, .. } => Some((stream.as_fd(), !out.is_empty())),
+            Link::Open { socket, out, .. } => Some((socket.as_fd(), !out.is_empty())),
             Link::Awaited | Link::Closed => None,
         }
     }
 
     /// Reads once, by way of `piece`; false when there was nothing to read now.
     pub(crate) fn read(&mut self, piece: &mut [u8]) -> bool {
-        let Link::Open { stream, connection, .. } = &mut self.link else { return false };
-        match stream.read(piece) {
+        let Link::Open { socket, connection, .. } = &mut self.link else { return false };
+        match (&*socket).read(piece) {
             Ok(length @ 1..) => {
                 connection.received(piece.get(..length).unwrap_or_default());
                 true
@@ -148,8 +129,8 @@ impl Channel {
 
     /// Writes what the kernel takes now.
     pub(crate) fn flush(&mut self) {
-        if let Link::Open { stream, out, .. } = &mut self.link
-            && out.write_to(&*stream).is_err()
+        if let Link::Open { socket, out, .. } = &mut self.link
+            && out.write_to(&*socket).is_err()
         {
             // What the kernel said before it closed is still to be read.
             *out = Outbox::default();

@@ -144,10 +144,13 @@ impl Shim {
     }
 
     fn connect(&mut self, now: Instant) -> Option<Leave> {
-        for channel in self.channels.iter_mut().filter(|channel| channel.is_awaited()) {
-            if let Err(error) = channel.connect(&self.session) {
+        while let Some(channel) = self.channels.iter_mut().find(|channel| channel.is_awaited()) {
+            if let Err(error) = channel.connect(&self.address, &self.session) {
                 let name = channel.name;
                 return Some(self.failed(Reason::Confused, &format!("its {name:?} socket: {error}")));
+            }
+            if channel.is_awaited() {
+                break;
             }
         }
         let all = !self.channels.iter().any(|channel| channel.is_awaited());

@@ -21,6 +21,7 @@ mod recent;
 pub mod record;
 mod run;
 mod shim;
+mod socket;
 mod spill;
 mod start;
 mod stderr_tail;

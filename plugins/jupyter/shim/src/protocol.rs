@@ -130,6 +130,8 @@ pub struct Launch {
     pub kernel_name: String,
     /// How to interrupt it.
     pub interrupt: InterruptMode,
+    /// What it is reached by.
+    pub transport: Transport,
     /// Code that is run silently before anybody uses the kernel; none if empty.
     pub preparation: String,
     /// Longest time until the kernel answers, in milliseconds.
@@ -155,6 +157,7 @@ impl Default for Launch {
             cwd: "/".into(),
             kernel_name: String::new(),
             interrupt: InterruptMode::Signal,
+            transport: Transport::Ipc,
             preparation: String::new(),
             // The limit clients of the reference know.
             start_limit_ms: 30_000,
@@ -176,6 +179,17 @@ pub enum InterruptMode {
     Signal,
     /// `interrupt_request` on the control channel.
     Message,
+}
+
+/// What a kernel is reached by (`transport` of a connection file).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Unix sockets in the kernel's folder.
+    #[default]
+    Ipc,
+    /// Ports on 127.0.0.1, for kernels that know nothing else.
+    Tcp,
 }
 
 /// Where to go on.

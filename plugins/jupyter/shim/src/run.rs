@@ -17,7 +17,6 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::channel::Name;
 use crate::client::Client;
 use crate::process::KernelProcess;
 use crate::protocol::{
@@ -27,6 +26,7 @@ use crate::protocol::{
 use crate::record::Record;
 use crate::shim::{Leave, Parts, Shim};
 use crate::signer::Signer;
+use crate::socket::Address;
 
 /// How long the daemon that started us may take to say what for.
 const BIRTH: Duration = Duration::from_secs(10);
@@ -34,8 +34,6 @@ const BIRTH: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Name of the connection file in the kernel's folder.
 const CONNECTION: &str = "connection.json";
-/// Address of the kernel's sockets in its folder; ZeroMQ puts `-<port>` behind it.
-const ADDRESS: &str = "s";
 
 /// The program `runtimed-kernel <folder>`: its standard input is the connection that it is born with, its standard
 /// error a log. The folder is the kernel's own and goes with it.
@@ -180,7 +178,7 @@ fn hear_the_launch(mut birth: UnixStream) -> io::Result<Option<(Client, Launch)>
 /// A kernel's process, and where to meet it.
 struct Up {
     listener: UnixListener,
-    address: PathBuf,
+    address: Address,
     signer: Signer,
     process: KernelProcess,
 }
@@ -190,7 +188,7 @@ fn bring_up(folder: &Path, launch: &Launch) -> Result<Up, Failed> {
     let failed =
         |reason, error: io::Error| Failed { reason, message: error.to_string(), exit: Exit::default() };
     let not_started = |error| failed(Reason::NotStarted, error);
-    let address = folder.join(ADDRESS);
+    let address = Address::new(launch.transport, folder).map_err(not_started)?;
     let key = Uuid::new_v4().to_string();
     let signer = Signer::new(&key).map_err(not_started)?;
     let file = folder.join(CONNECTION);
@@ -207,16 +205,16 @@ fn bring_up(folder: &Path, launch: &Launch) -> Result<Up, Failed> {
     Ok(Up { listener, address, signer, process })
 }
 
-fn write_connection(file: &Path, address: &Path, key: &str, kernel_name: &str) -> io::Result<()> {
-    let address = address.to_str().ok_or_else(|| io::Error::other("the kernel's folder is not UTF-8"))?;
+fn write_connection(file: &Path, address: &Address, key: &str, kernel_name: &str) -> io::Result<()> {
+    let (transport, ip, [shell, iopub, stdin, control, heartbeat]) = address.parts()?;
     let document = json!({
-        "transport": "ipc",
-        "ip": address,
-        "shell_port": Name::Shell.port(),
-        "iopub_port": Name::Iopub.port(),
-        "stdin_port": Name::Stdin.port(),
-        "control_port": Name::Control.port(),
-        "hb_port": 5,
+        "transport": transport,
+        "ip": ip,
+        "shell_port": shell,
+        "iopub_port": iopub,
+        "stdin_port": stdin,
+        "control_port": control,
+        "hb_port": heartbeat,
         "key": key,
         "signature_scheme": "hmac-sha256",
         "kernel_name": kernel_name,

@@ -22,6 +22,7 @@ use crate::protocol::{Exit, Failed, Launch};
 use crate::recent::Recent;
 use crate::run::note;
 use crate::signer::Signer;
+use crate::socket::Address;
 use crate::spill::Spill;
 use crate::start::Start;
 
@@ -47,8 +48,8 @@ pub(crate) struct Parts {
     /// Where daemons find us.
     pub(crate) socket: PathBuf,
     pub(crate) launch: Launch,
-    /// Address in the connection file.
-    pub(crate) address: PathBuf,
+    /// Where the kernel will listen.
+    pub(crate) address: Address,
     pub(crate) signer: Signer,
     pub(crate) process: KernelProcess,
     pub(crate) listener: UnixListener,
@@ -64,6 +65,7 @@ pub(crate) struct Shim {
     pub(crate) session: String,
     pub(crate) signer: Signer,
     pub(crate) process: KernelProcess,
+    pub(crate) address: Address,
     pub(crate) channels: [Channel; 4],
     pub(crate) stage: Stage,
     /// Content of the `kernel_info_reply`.
@@ -146,7 +148,8 @@ impl Shim {
             session: Uuid::new_v4().to_string(),
             signer,
             process,
-            channels: Name::ALL.map(|name| Channel::new(name, &address)),
+            address,
+            channels: Name::ALL.map(Channel::new),
             stage: Stage::Connecting { limit, retry: now },
             reply: Value::Null,
             journal: Journal::new(limits),

@@ -16,6 +16,9 @@ use crate::requests::{Header, Status, request};
 /// How long after the reply on shell its echo on IOPub may take before we ask again: the subscription may
 /// have arrived after the kernel published. The echo of a heard request takes about a millisecond.
 const ECHO_LIMIT: Duration = Duration::from_millis(200);
+/// Requests whose echo may fail to come before we go on without. Some kernels broadcast nothing about `kernel_info`;
+/// five seconds are more than a subscription takes on a machine that has other things to do.
+const ECHOES: usize = 25;
 
 /// The conversation that opens a kernel's life.
 #[derive(Debug)]
@@ -62,10 +65,13 @@ impl Start {
         }
     }
 
-    /// Another request, because the echo of the last one did not come.
+    /// Another request, because the echo of the last one did not come; or no more of them.
     pub(crate) fn ask_again(&mut self) -> Step {
-        let Stage::Asking { asked, again, .. } = &mut self.stage else { return Step::Wait };
+        let Stage::Asking { asked, reply, again, .. } = &mut self.stage else { return Step::Wait };
         *again = None;
+        if let Some(reply) = reply.take_if(|_| asked.len() >= ECHOES) {
+            return self.prepare(reply);
+        }
         let (id, message) = request(&self.session, "kernel_info_request", json!({}));
         asked.insert(id);
         Step::Ask(message)
@@ -162,6 +168,19 @@ mod tests {
         assert!(matches!(start.take(Name::Iopub, &idle(&preparation), now), Step::Wait));
         let done = answer(&preparation, "execute_reply", json!({}));
         let Step::Up(reply) = start.take(Name::Shell, &done, now) else { panic!("not up") };
+        assert_eq!(reply["banner"], 1);
+    }
+
+    #[test]
+    fn a_kernel_that_broadcasts_nothing_is_up_all_the_same() {
+        let now = Instant::now();
+        let (mut start, mut last) = Start::new("session", "");
+        for _ in 1..ECHOES {
+            let reply = answer(&last, "kernel_info_reply", json!({ "banner": 1 }));
+            assert!(matches!(start.take(Name::Shell, &reply, now), Step::Wait));
+            last = asked(start.ask_again());
+        }
+        let Step::Up(reply) = start.ask_again() else { panic!("not up") };
         assert_eq!(reply["banner"], 1);
     }
 

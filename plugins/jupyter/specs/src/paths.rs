@@ -78,7 +78,7 @@ impl Surroundings {
 
     /// Every folder for data that is shared, in order of precedence. They need not exist.
     pub fn data_dirs(&self) -> Vec<PathBuf> {
-        let said = self.variables.get(OsStr::new("JUPYTER_PATH")).filter(|it| !it.is_empty());
+        let said = self.variable("JUPYTER_PATH").filter(|it| !it.is_empty());
         let said = said.into_iter().flat_map(std::env::split_paths);
         let local = self.home.as_ref().map(|home| home.join(".local"));
         let packages = self.path("PYTHONUSERBASE").or(local).map(|base| base.join(SHARE));
@@ -97,7 +97,7 @@ impl Surroundings {
 
     /// Prefix of the Python that is first on `PATH`: what `sys.prefix` is there.
     pub(crate) fn python(&self) -> Option<Prefix> {
-        let path = self.variables.get(OsStr::new("PATH"))?;
+        let path = self.variable("PATH")?;
         std::env::split_paths(path).filter(|folder| folder.is_absolute()).find_map(|folder| {
             let name = ["python3", "python"].into_iter().find(|name| is_program(&folder.join(name)))?;
             if let Some(above) = folder.parent()
@@ -121,14 +121,19 @@ impl Surroundings {
         prefix.virtual_environment || (conda && named)
     }
 
+    /// The variable called `name`.
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
     /// The variable called `name`, where it is text.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.variables.get(OsStr::new(name)).and_then(|value| value.to_str())
+    fn text(&self, name: &str) -> Option<&str> {
+        self.variable(name).and_then(OsStr::to_str)
     }
 
     /// The absolute path in the variable called `name`.
     fn path(&self, name: &str) -> Option<PathBuf> {
-        self.variables.get(OsStr::new(name)).map(PathBuf::from).filter(|path| path.is_absolute())
+        self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 }
 
