@@ -93,6 +93,44 @@ fn files_that_cannot_be_used_say_why() {
     scripts::run("errors.py", start, |_| {});
 }
 
+/// Bash and Deno as a user has them: one installed for Jupyter in the home, one on `PATH`. No environment is made.
+#[test]
+fn kernels_of_other_languages_do_what_python_does() {
+    let Some(kernels) = env::var_os("RUNTIMED_TEST_KERNELS").map(PathBuf::from) else {
+        eprintln!("skipped: no kernels here. `cargo xtask test` installs them (needs the package index).");
+        return;
+    };
+    let settings = r#"{ "plugins": { "disabled": ["uv"] } }"#;
+    let start = || {
+        scripts::start(settings, |command| {
+            let home = command.get_envs().find(|(name, _)| *name == "HOME").and_then(|(_, home)| home);
+            let home = PathBuf::from(home.unwrap());
+            install_bash(&kernels, &home);
+            let bin = home.join("bin");
+            fs::create_dir(&bin).unwrap();
+            std::os::unix::fs::symlink(kernels.join("bin/deno"), bin.join("deno")).unwrap();
+            let path = env::var_os("PATH").unwrap_or_default();
+            let path = env::join_paths(std::iter::once(bin).chain(env::split_paths(&path))).unwrap();
+            command.env("PATH", path).env("NTERACT_API_KEY", "secret").env("KEPT", "kept");
+        })
+    };
+    scripts::run("kernels.py", start, |_| {});
+}
+
+/// Bash's kernel installs itself; then its variables are added to, and another kernelspec beside it is broken.
+fn install_bash(kernels: &Path, home: &Path) {
+    let mut install = Command::new(kernels.join("bin/python"));
+    let install = install.args(["-m", "bash_kernel.install", "--user"]).env_clear().env("HOME", home);
+    assert!(install.output().unwrap().status.success());
+    let folder = home.join(".local/share/jupyter/kernels");
+    let file = folder.join("bash/kernel.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["env"]["ADDED"] = "/added/${KEPT}".into();
+    fs::write(&file, spec.to_string()).unwrap();
+    fs::create_dir(folder.join("broken")).unwrap();
+    fs::write(folder.join("broken/kernel.json"), "{").unwrap();
+}
+
 #[test]
 fn the_daemon_answers() {
     script("daemon.py");

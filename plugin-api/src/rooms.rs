@@ -98,7 +98,7 @@ pub enum JoinTarget {
 /// Details of [`JoinTarget::Create`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CreateNotebook {
-    /// `python` or `deno`; anything else falls back to the default runtime.
+    /// `python`, `deno` or an installed kernel; anything else falls back to the default runtime.
     pub runtime: String,
     /// Working directory of the kernel.
     #[serde(default)]

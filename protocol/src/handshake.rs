@@ -32,7 +32,7 @@ pub enum Handshake {
 /// Fields of `create_notebook`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateNotebook {
-    /// `python` or `deno`; anything else falls back to the daemon's default when a kernel starts.
+    /// `python`, `deno` or an installed kernel; anything else falls back to the daemon's default.
     pub runtime: String,
     /// Absolute working directory of the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]

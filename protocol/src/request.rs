@@ -107,7 +107,7 @@ pub enum NotebookRequest {
     },
     /// Starts a kernel, or waits for the one that is starting.
     LaunchKernel {
-        /// `python`, `deno`, or empty: as the notebook says.
+        /// `python`, `deno`, an installed kernel, or empty: as the notebook says.
         kernel_type: String,
         /// `auto` and others; unknown ones are tried as they are.
         env_source: String,

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use runtimed_protocol::documents::notebook::{DependencyKind, NewCell, Place, Seed};
+use runtimed_protocol::documents::notebook::{DependencyKind, Kernelspec, NewCell, Place, Seed};
 use runtimed_protocol::documents::runtime_state::{
     Activity, CommEntry, Drift, FileCheckpoint, KernelState, NewExecution, Outcome, Queue, Status, Trust,
 };
@@ -138,8 +138,13 @@ fn a_seeded_notebook_is_one_change_of_twenty_operations() {
     notebook.set_ephemeral(false).unwrap();
 
     let mut notebook = NotebookDoc::new("room", "runtimed").unwrap();
-    let seed =
-        Seed { runtime: "python", package_manager: "uv", dependencies: &[], env_id: "room", cell_id: "c" };
+    let seed = Seed {
+        kernel: Kernelspec::PYTHON,
+        package_manager: "uv",
+        dependencies: &[],
+        env_id: "room",
+        cell_id: "c",
+    };
     notebook.seed(&seed).unwrap();
     let changes = notebook.changes_since(&[]);
     assert_eq!(changes.iter().map(automerge::Change::len).collect::<Vec<_>>(), [3, 3, 20]);

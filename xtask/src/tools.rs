@@ -15,6 +15,9 @@ const UV: &str = "uv>=0.8";
 /// What a bare kernel needs, for the floor under every execution figure and for kernel tests.
 const KERNEL: &[&str] = &["ipykernel", "jupyter_client", "nbformat"];
 
+/// Kernels other than Python's: one that ipykernel is the base of, and one that has nothing to do with it.
+const KERNELS: &[&str] = &["bash_kernel==0.10.0", "deno==2.9.8"];
+
 /// Packages whose sources hold notebooks that other tools wrote, with the SHA-256 of each archive.
 const NOTEBOOKS: &[(&str, &str)] = &[
     ("nbformat==5.11.1", "32d4521c68c6e7d5b29c76defaeed9f42ea733142b9b19f88277ce10390b9c4d"),
@@ -41,6 +44,8 @@ pub(crate) struct Tools {
     pub(crate) client_python: Option<PathBuf>,
     /// Python of a venv that has ipykernel, jupyter_client and nbformat.
     pub(crate) kernel_python: PathBuf,
+    /// Venv that has [`KERNELS`].
+    kernels: PathBuf,
     /// Folder that holds `uv`.
     pub(crate) uv_dir: PathBuf,
     /// One package cache for all daemons of all tests.
@@ -67,10 +72,12 @@ pub(crate) fn prepare() -> Result<Option<Tools>> {
         }
     };
     let kernel = venv(folder.join("kernel-venv"), KERNEL)?;
+    let kernels = venv(folder.join("kernels-venv"), KERNELS)?;
     let uv = venv(folder.join("uv-venv"), &[UV])?;
     Ok(Some(Tools {
         client_python: client,
         kernel_python: kernel.join("bin/python"),
+        kernels,
         uv_dir: uv.join("bin"),
         uv_cache: folder.join("uv-cache"),
         pip_cache: folder.join("pip-cache"),
@@ -110,6 +117,7 @@ impl Tools {
             .env("UV_CACHE_DIR", &self.uv_cache)
             .env("PIP_CACHE_DIR", &self.pip_cache)
             .env("RUNTIMED_TEST_KERNEL_PYTHON", &self.kernel_python)
+            .env("RUNTIMED_TEST_KERNELS", &self.kernels)
             .env("RUNTIMED_TEST_NOTEBOOKS", &self.notebooks)
             .env("RUNTIMED_TEST_UV", self.uv_dir.join("uv"));
         if let Some(python) = &self.client_python {
@@ -175,7 +183,10 @@ fn venv(folder: PathBuf, packages: &[&str]) -> Result<PathBuf> {
     for entry in std::fs::read_dir(PathBuf::from(site.trim()).join("bin")).into_iter().flatten().flatten() {
         let link = folder.join("bin").join(entry.file_name());
         if !link.exists() {
-            std::os::unix::fs::symlink(entry.path(), link)?;
+            // From wherever the folder is seen: worktrees share it.
+            let target = entry.path();
+            let below = target.strip_prefix(&folder).map(|path| Path::new("..").join(path));
+            std::os::unix::fs::symlink(below.unwrap_or(target), link)?;
         }
     }
     std::fs::write(marker, wanted)?;

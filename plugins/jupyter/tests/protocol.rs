@@ -10,15 +10,13 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use runtimed_plugin_api::{Bytes, Channel, JupyterMessage};
 use serde_json::{Value, json};
+use support::shim::{born, read, until, write};
 use support::{Recorder, World, kernel_python, request};
 
 const KERNEL: &str = "0b0e1c5e-7f3a-4f0e-9d55-1f5f5d0c6a01";
@@ -56,21 +54,6 @@ fn transcript(text: &str) -> Vec<Line> {
         }
     });
     lines.collect()
-}
-
-// Not the product's own code, which may change.
-fn write(stream: &mut UnixStream, kind: u8, body: &[u8]) {
-    let length = u32::try_from(body.len() + 1).unwrap().to_be_bytes();
-    stream.write_all(&[&length[..], &[kind], body].concat()).unwrap();
-}
-
-fn read(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).ok()?;
-    let mut rest = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut rest).ok()?;
-    let body = rest.split_off(1);
-    Some((rest[0], body))
 }
 
 /// Whether a newer document still says what the frozen one does.
@@ -151,17 +134,6 @@ async fn todays_daemon_drives_the_first_shim() {
     world.end().await;
 }
 
-/// A shim for `folder`, and the connection that it is born with.
-fn born(folder: &Path) -> (Child, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let shim = Command::new(env!("CARGO_BIN_EXE_runtimed-kernel"))
-        .arg(folder)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .spawn()
-        .unwrap();
-    (shim, ours)
-}
-
 /// The other way round, with a real kernel. Frames of the shim are told apart by their type only.
 #[test]
 fn todays_shim_serves_the_first_daemon() {
@@ -205,9 +177,6 @@ fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
     let folder = base.path().join("kernel");
     std::fs::create_dir(&folder).unwrap();
     let (mut shim, mut ours) = born(&folder);
-    let until = |stream: &mut UnixStream, text: &str| {
-        while !String::from_utf8_lossy(&read(stream).expect("the shim goes on").1).contains(text) {}
-    };
     let launch = json!({
         "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "cwd": base.path(),
         "env": { "IPYTHONDIR": base.path() }, "interrupt": "message",

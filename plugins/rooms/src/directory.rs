@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runtimed_plugin_api::{BlobStore, Host, PluginError};
+use runtimed_plugin_api::{BlobStore, Host, KernelKind, PluginError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::disk::{self, Announce, Author, Form};
 use crate::journal::JournalFolder;
 use crate::journal::sweep::sweep;
+use crate::kinds::of_new_notebook;
 use crate::leases::{Lease, Leases};
 use crate::paths;
 use crate::room::copies::NewCopy;
@@ -65,7 +66,7 @@ pub(crate) enum Wish {
     /// The one with this id, if it is there.
     Existing(Uuid),
     /// The one with this id or this file, or else one that begins so.
-    OrOpen(Fresh),
+    OrOpen(Box<Fresh>),
 }
 
 /// How a room that is not there yet begins.
@@ -76,6 +77,8 @@ pub(crate) struct Fresh {
     pub(crate) environment_mode: Option<String>,
     pub(crate) ephemeral: bool,
     pub(crate) content: Content,
+    /// What it runs where nothing else says.
+    pub(crate) kernel: KernelKind,
     /// Its journal, if it was open before. What that says counts, and the rest is for what it does not say.
     pub(crate) journal: Option<PathBuf>,
     /// The lease of its file, if it could be had.
@@ -115,7 +118,7 @@ impl Directory {
                     },
                 );
             }
-            Wish::OrOpen(fresh) => fresh,
+            Wish::OrOpen(fresh) => *fresh,
         };
         let known = fresh.path.as_ref().and_then(|path| index.files.get(path).copied()).or(fresh.id);
         if let Some(entry) = known.and_then(|id| index.rooms.get(&id)).filter(|entry| entry.is_alive()) {
@@ -253,16 +256,19 @@ impl Directory {
         original.send(Message::Copy(reply)).map_err(|_| unknown())?;
         let copied = copied.await.map_err(|_| unknown())??;
         let (id, working_dir) = (Uuid::new_v4(), copied.working_dir.clone());
-        self.find(Wish::OrOpen(Fresh {
+        let kernel = of_new_notebook(&self.host, "").await;
+        let fresh = Fresh {
             id: Some(id),
             path: None,
             working_dir: working_dir.clone(),
             environment_mode: copied.environment_mode.clone(),
             ephemeral: true,
             content: Content::Copy(Box::new(copied)),
+            kernel,
             journal: None,
             lease: None,
-        }))?;
+        };
+        self.find(Wish::OrOpen(Box::new(fresh)))?;
         Ok(NewCopy { id, working_dir })
     }
 
@@ -286,7 +292,7 @@ impl Directory {
         let author = Author {
             room: id,
             actor: Actors::of(&incarnation).notebook,
-            runtime: default_runtime(&settings),
+            kernel: fresh.kernel,
             package_manager: default_manager(&settings),
         };
         let opening = Opening {
@@ -297,7 +303,7 @@ impl Directory {
             ephemeral: fresh.ephemeral,
             content: fresh.content,
             home: home(),
-            default_runtime: author.runtime.clone(),
+            default_runtime: author.kernel.name.clone(),
             incarnation,
             at: disk::now(),
         };
@@ -335,14 +341,6 @@ impl Entry {
 
     fn found(&self) -> Found {
         Found { inbox: self.inbox.clone(), path: self.path.clone() }
-    }
-}
-
-/// What new notebooks run, from the settings.
-pub(crate) fn default_runtime(settings: &serde_json::Value) -> String {
-    match settings.get("default_runtime").and_then(serde_json::Value::as_str) {
-        Some("deno") => "deno".to_owned(),
-        _ => "python".to_owned(),
     }
 }
 

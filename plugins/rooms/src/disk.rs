@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use runtimed_plugin_api::{BlobStore, Digest};
+use runtimed_plugin_api::{BlobStore, Digest, KernelKind};
 use runtimed_protocol::documents::notebook::{NewCell, Place, Seed};
 use runtimed_protocol::documents::{Document as _, DocumentError, NotebookDoc};
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use crate::notebook_file::{
 };
 use crate::outputs::NewBlob;
 use crate::outputs::mime::digest;
+use crate::room::core::kernelspec;
 use crate::room::load::{Loaded, PastExecution};
 use crate::room::outside::{FileVersion, Seen};
 use crate::room::save::{SaveFailure, SavePlan, Written};
@@ -39,8 +40,8 @@ pub(crate) struct Author {
     pub(crate) room: Uuid,
     /// Actor of the changes.
     pub(crate) actor: String,
-    /// `python`, `deno`.
-    pub(crate) runtime: String,
+    /// What a new notebook runs.
+    pub(crate) kernel: KernelKind,
     /// Section of a new notebook's metadata.
     pub(crate) package_manager: String,
 }
@@ -329,7 +330,7 @@ fn author_documents(bytes: &[u8], author: &Author) -> Result<(Loaded, Vec<NewBlo
         let cell_id = ids.uuid().to_string();
         notebook
             .seed(&Seed {
-                runtime: &author.runtime,
+                kernel: kernelspec(&author.kernel),
                 package_manager: &author.package_manager,
                 dependencies: &[],
                 env_id: &id,

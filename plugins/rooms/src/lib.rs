@@ -12,6 +12,7 @@ mod directory;
 mod disk;
 mod ids;
 mod journal;
+mod kinds;
 mod leases;
 mod merge;
 mod notebook_file;

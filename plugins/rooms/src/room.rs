@@ -5,6 +5,7 @@
 //! [`task`] is the shell that feeds it events and carries out its effects.
 
 mod autosave;
+pub(crate) mod choice;
 pub(crate) mod copies;
 pub(crate) mod core;
 mod death;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use runtimed_plugin_api::{
-    Attached, CreateNotebook, Credit, ErrorCode, Host, Join, JoinTarget, PeerLink, PluginError, Result,
-    RoomReply, RoomRequest, RoomSession, Rooms, async_trait,
+    Attached, CreateNotebook, Credit, ErrorCode, Host, Join, JoinTarget, KernelKind, PeerLink, PluginError,
+    Result, RoomReply, RoomRequest, RoomSession, Rooms, async_trait,
 };
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use crate::claims::claim;
 use crate::collect::collect;
-use crate::directory::{Directory, Found, Fresh, Wish, default_manager, default_runtime};
+use crate::directory::{Directory, Found, Fresh, Wish, default_manager};
 use crate::ids::PeerId;
+use crate::kinds::of_new_notebook;
 use crate::paths::{self, Place};
 use crate::records::RecordStore;
 use crate::reopen::{look_up, unlisted};
@@ -70,7 +71,7 @@ impl OpenNotebooks {
     async fn find(&self, target: JoinTarget) -> Result<Found> {
         let fresh = match target {
             JoinTarget::Create(create) => {
-                let fresh = self.created(create);
+                let fresh = self.created(create).await;
                 match fresh.id {
                     Some(id) if !self.directory.is_open(id) => self.kept(id).await?.unwrap_or(fresh),
                     _ => fresh,
@@ -95,7 +96,7 @@ impl OpenNotebooks {
                     .detail(json!({"kind": "leased", "holder": holder}))
             })?;
         }
-        self.directory.find(Wish::OrOpen(fresh))
+        self.directory.find(Wish::OrOpen(Box::new(fresh)))
     }
 
     /// The room with this id, brought back if it is not in memory.
@@ -114,9 +115,10 @@ impl OpenNotebooks {
     async fn kept(&self, id: Uuid) -> Result<Option<Fresh>> {
         let journals = self.directory.journals.clone();
         let Some((journal, meta)) = blocking(move || look_up(&journals, id)).await?? else { return Ok(None) };
+        let kernel = of_new_notebook(&self.directory.host, "").await;
         let content = match meta.path {
             Some(_) => Content::File,
-            None => self.seed(),
+            None => self.seed(&kernel),
         };
         Ok(Some(Fresh {
             id: Some(id),
@@ -125,27 +127,25 @@ impl OpenNotebooks {
             environment_mode: meta.environment_mode,
             ephemeral: false,
             content,
+            kernel,
             journal: Some(journal),
             lease: None,
         }))
     }
 
     /// What a notebook begins with whose file is not there.
-    fn seed(&self) -> Content {
+    fn seed(&self, kernel: &KernelKind) -> Content {
         let settings = self.directory.host.settings().values;
         Content::Seed {
-            runtime: default_runtime(&settings),
+            kernel: kernel.clone(),
             package_manager: default_manager(&settings),
             dependencies: Vec::new(),
         }
     }
 
-    fn created(&self, create: CreateNotebook) -> Fresh {
+    async fn created(&self, create: CreateNotebook) -> Fresh {
         let settings = self.directory.host.settings().values;
-        let runtime = match create.runtime.as_str() {
-            "python" | "deno" => create.runtime,
-            _ => default_runtime(&settings),
-        };
+        let kernel = of_new_notebook(&self.directory.host, &create.runtime).await;
         let package_manager = match create.package_manager.as_deref() {
             Some("pip") => "uv".to_owned(),
             Some("mamba") => "conda".to_owned(),
@@ -158,7 +158,12 @@ impl OpenNotebooks {
             working_dir: create.working_dir,
             environment_mode: create.environment_mode,
             ephemeral: create.ephemeral,
-            content: Content::Seed { runtime, package_manager, dependencies: create.dependencies },
+            content: Content::Seed {
+                kernel: kernel.clone(),
+                package_manager,
+                dependencies: create.dependencies,
+            },
+            kernel,
             journal: None,
             lease: None,
         }
@@ -177,10 +182,11 @@ impl OpenNotebooks {
             Ok::<_, PluginError>((place, journal))
         });
         let (place, journal) = found.await??;
+        let kernel = of_new_notebook(&self.directory.host, "").await;
         let (path, working_dir, content) = match place {
             Place::File(path) => (Some(path), working_dir, Content::File),
-            Place::Missing(path) => (Some(path), working_dir, self.seed()),
-            Place::Directory(folder) => (None, Some(folder), self.seed()),
+            Place::Missing(path) => (Some(path), working_dir, self.seed(&kernel)),
+            Place::Directory(folder) => (None, Some(folder), self.seed(&kernel)),
         };
         let (id, journal) = journal.map(|journal| (journal.room, journal.path)).unzip();
         Ok(Fresh {
@@ -190,6 +196,7 @@ impl OpenNotebooks {
             environment_mode: None,
             ephemeral: false,
             content,
+            kernel,
             journal,
             lease: None,
         })

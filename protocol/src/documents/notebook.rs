@@ -16,7 +16,7 @@ mod cell;
 mod metadata;
 
 pub use cell::{Cell, NewCell, Place};
-pub use metadata::{DependencyKind, Seed};
+pub use metadata::{DependencyKind, Kernelspec, Seed};
 
 /// The notebook document (frame 0x00).
 pub struct NotebookDoc {

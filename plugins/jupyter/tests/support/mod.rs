@@ -4,6 +4,7 @@
 
 mod python;
 mod recorder;
+pub(crate) mod shim;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

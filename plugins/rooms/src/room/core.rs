@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use runtimed_plugin_api::{RoomInfo, RoomSummary};
+use runtimed_plugin_api::{KernelKind, RoomInfo, RoomSummary};
 use runtimed_protocol::documents;
+use runtimed_protocol::documents::notebook::Kernelspec;
 use runtimed_protocol::documents::runtime_state::KernelState;
 use runtimed_protocol::documents::{CommentsDoc, CommsDoc, NotebookDoc, RuntimeStateDoc};
 use runtimed_protocol::presence::Presence;
@@ -18,6 +19,7 @@ use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
+use super::choice::PYTHON;
 use super::copies::Copied;
 use super::death::in_a_sentence;
 use super::durable::Durable;
@@ -58,7 +60,7 @@ pub(crate) struct Opening {
     pub(crate) content: Content,
     /// Where kernels run whose notebook has neither a file nor a working directory.
     pub(crate) home: PathBuf,
-    /// What runs where nothing says otherwise: `python`, `deno`.
+    /// What runs where nothing says otherwise: `python`, `deno`, or an installed kernel.
     pub(crate) default_runtime: String,
     /// Names this life of the room in the actors of its changes: no actor writes in two lives.
     pub(crate) incarnation: String,
@@ -68,8 +70,8 @@ pub(crate) struct Opening {
 
 /// What a room begins with.
 pub(crate) enum Content {
-    /// One empty code cell and the metadata of its runtime.
-    Seed { runtime: String, package_manager: String, dependencies: Vec<String> },
+    /// One empty code cell and the metadata of its kernel.
+    Seed { kernel: KernelKind, package_manager: String, dependencies: Vec<String> },
     /// What is in the file.
     File,
     /// What is in another room.
@@ -169,10 +171,10 @@ impl RoomCore {
                     notebook.set_ephemeral(true)?;
                 }
                 match content {
-                    Content::Seed { runtime, package_manager, dependencies } => {
+                    Content::Seed { kernel, package_manager, dependencies } => {
                         let cell_id = ids.uuid().to_string();
                         notebook.seed(&documents::notebook::Seed {
-                            runtime: &runtime,
+                            kernel: kernelspec(&kernel),
                             package_manager: &package_manager,
                             dependencies: &dependencies,
                             env_id: &id,
@@ -263,6 +265,7 @@ impl RoomCore {
             Event::Congested { peer, frame_type } => self.congested(peer, frame_type),
             Event::Writable { peer } => self.writable(peer),
             Event::Loaded(result) => self.loaded(result),
+            Event::KernelsFound { launch, installed } => self.kernels_found(launch, installed),
             Event::Environment { launch, result } => self.environment_came(launch, result),
             Event::Progress { launch, progress } => self.environment_progressed(launch, &progress),
             Event::KernelStarted { launch, result } => self.kernel_came(launch, result),
@@ -426,9 +429,9 @@ impl RoomCore {
         self.working_dir.as_deref().or_else(of_file).unwrap_or(&self.home).to_owned()
     }
 
-    /// The kind of kernel the notebook asks for in its metadata.
-    pub(super) fn notebook_kind(&self) -> String {
-        kind_of(&self.documents.notebook.metadata()).unwrap_or(&self.default_runtime).to_owned()
+    /// What runs where nothing says otherwise.
+    pub(super) fn default_runtime(&self) -> &str {
+        &self.default_runtime
     }
 
     /// Sends a frame to one client.
@@ -491,46 +494,10 @@ fn comments_identity(room: &str, path: Option<&Path>) -> (String, Json) {
     }
 }
 
-/// The kind of kernel that metadata asks for, if they do.
-fn kind_of(metadata: &serde_json::Map<String, Json>) -> Option<&'static str> {
-    let text = |section: &str, key: &str| metadata.get(section)?.get(key)?.as_str().map(str::to_lowercase);
-    let by_name = |name: String| match name {
-        name if name.contains("deno") => Some("deno"),
-        name if name.contains("python") => Some("python"),
-        _ => None,
-    };
-    let by_language = |language: String| match language.as_str() {
-        "typescript" | "javascript" => Some("deno"),
-        "python" => Some("python"),
-        _ => None,
-    };
-    let by_section = || {
-        let runt = metadata.get("runt")?;
-        match (runt.get("deno"), runt.get("uv").or(runt.get("conda")).or(runt.get("pixi"))) {
-            (Some(_), _) => Some("deno"),
-            (None, Some(_)) => Some("python"),
-            (None, None) => None,
-        }
-    };
-    text("kernelspec", "name")
-        .and_then(by_name)
-        .or_else(|| text("kernelspec", "language").and_then(by_language))
-        .or_else(|| text("language_info", "name").and_then(by_language))
-        .or_else(by_section)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_notebook_says_what_it_runs() {
-        let kind = |metadata: Json| kind_of(metadata.as_object().unwrap());
-        assert_eq!(kind(json!({"kernelspec": {"name": "python3"}})), Some("python"));
-        assert_eq!(kind(json!({"kernelspec": {"name": "Deno"}, "runt": {"uv": {}}})), Some("deno"));
-        assert_eq!(kind(json!({"kernelspec": {"name": "x", "language": "typescript"}})), Some("deno"));
-        assert_eq!(kind(json!({"language_info": {"name": "python"}})), Some("python"));
-        assert_eq!(kind(json!({"runt": {"conda": {}}})), Some("python"));
-        assert_eq!(kind(json!({"kernelspec": {"name": "ir", "language": "R"}})), None);
+/// What a notebook for this kernel says about it.
+pub(crate) fn kernelspec(kernel: &KernelKind) -> Kernelspec<'_> {
+    match kernel.name.as_str() {
+        PYTHON => Kernelspec::PYTHON,
+        name => Kernelspec { name, display_name: &kernel.display_name, language: &kernel.language },
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_plugin_api::{
-    Channel, Digest, EnvNeed, ExitReport, JupyterMessage, LaunchSpec, Lease, PluginError, Progress, Release,
-    Sequence, TrustVerdict,
+    Channel, Digest, EnvNeed, ExitReport, JupyterMessage, KernelKind, LaunchSpec, Lease, PluginError,
+    Progress, Release, Sequence, TrustVerdict,
 };
 use uuid::Uuid;
 
@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Writable { peer: PeerId },
     /// The notebook's file was read, or why not.
     Loaded(Result<Box<Loaded>, String>),
+    /// What is installed, or why that cannot be known.
+    KernelsFound { launch: LaunchId, installed: Result<Vec<KernelKind>, PluginError> },
     /// An environment was found, or not.
     Environment { launch: LaunchId, result: Result<Box<Lease>, PluginError> },
     /// An environment is being built.
@@ -103,13 +105,15 @@ pub(crate) enum Effect {
     Close { peer: PeerId },
     /// Read the notebook's file.
     Load { path: PathBuf },
+    /// Find out which kernels are installed.
+    FindKernels { launch: LaunchId },
     /// Find or build an environment.
     Acquire { launch: LaunchId, need: EnvNeed },
     /// Give an environment back.
     Release { lease: String, how: Release },
     /// Start a kernel.
     Launch { launch: LaunchId, spec: Box<LaunchSpec> },
-    /// Give up acquiring an environment for, or starting, a kernel.
+    /// Give up choosing, acquiring an environment for, or starting a kernel.
     CancelLaunch { launch: LaunchId },
     /// Send a message to the kernel.
     Say { launch: LaunchId, request: KernelRequest },

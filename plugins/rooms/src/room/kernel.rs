@@ -5,7 +5,7 @@
 //! environment belongs to the room until it is given back.
 //! Never: starts or stops anything. [`super::launch`] moves the stages; the shell does the work.
 
-use runtimed_plugin_api::{EnvNeed, Lease};
+use runtimed_plugin_api::{EnvNeed, KernelKind, Lease};
 use serde_json::Value as Json;
 
 use super::moment::Moment;
@@ -28,6 +28,8 @@ pub(crate) enum Stage {
     /// Not there, and nobody is bringing it.
     #[default]
     Down,
+    /// Which one it shall be depends on what is installed.
+    Choosing(Launch),
     /// Its environment is being found or built.
     Acquiring(Launch),
     /// Its process is starting.
@@ -44,7 +46,7 @@ pub(crate) enum Stage {
 /// What somebody wants to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// `python`, `deno`, ...; never empty.
+    /// `python`, `deno`, or the name of an installed kernel; empty: as the notebook says.
     pub(crate) kind: String,
     /// Where the environment shall come from: empty or `auto`, `auto:uv`, or an exact label.
     pub(crate) source: String,
@@ -54,8 +56,21 @@ pub(crate) struct Wanted {
 pub(crate) struct Launch {
     pub(crate) id: LaunchId,
     pub(crate) wanted: Wanted,
-    /// Who asked, and whether it was this request that began the launch.
-    pub(crate) waiting: Vec<(Ticket, bool)>,
+    /// What was chosen.
+    pub(crate) kind: KernelKind,
+    /// Who asked.
+    pub(crate) waiting: Vec<Waiting>,
+}
+
+/// Somebody who waits for a kernel.
+pub(crate) struct Waiting {
+    pub(crate) ticket: Ticket,
+    /// Whether it was this request that began the launch.
+    pub(crate) began: bool,
+    /// Whether they asked for Python because nobody told them anything ([`choice::is_habit`]).
+    ///
+    /// [`choice::is_habit`]: super::choice::is_habit
+    pub(crate) habit: bool,
 }
 
 /// A running kernel.
@@ -70,7 +85,7 @@ pub(crate) struct Stopping {
     /// Who asked for the end.
     pub(crate) waiting: Vec<Ticket>,
     /// What to launch once it is gone.
-    pub(crate) next: Option<(Wanted, Vec<(Ticket, bool)>)>,
+    pub(crate) next: Option<(Wanted, Vec<Waiting>)>,
     /// Whether its environment is given back then.
     pub(crate) release: bool,
 }
@@ -84,7 +99,7 @@ pub(crate) struct Environment {
 impl Kernel {
     /// Whether code can be sent to it now or as soon as it is up.
     pub(crate) fn is_coming_or_up(&self) -> bool {
-        matches!(self.stage, Stage::Acquiring(_) | Stage::Starting(_) | Stage::Announcing(..) | Stage::Up(_))
+        !matches!(self.stage, Stage::Down | Stage::Stopping(_))
     }
 
     /// The kernel clients see as running.
@@ -114,9 +129,9 @@ impl Kernel {
     /// What it runs, while it runs or is on its way.
     pub(crate) fn kind(&self) -> Option<&str> {
         match &self.stage {
-            Stage::Acquiring(launch) | Stage::Starting(launch) => Some(&launch.wanted.kind),
+            Stage::Acquiring(launch) | Stage::Starting(launch) => Some(&launch.kind.name),
             Stage::Announcing(up, _) | Stage::Up(up) => Some(&up.kind),
-            Stage::Down | Stage::Stopping(_) => None,
+            Stage::Down | Stage::Choosing(_) | Stage::Stopping(_) => None,
         }
     }
 }

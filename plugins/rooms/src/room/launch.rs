@@ -8,24 +8,23 @@
 use std::time::Duration;
 
 use runtimed_plugin_api::{
-    EnvNeed, ErrorCode, ExitReport, LaunchCommand, LaunchSpec, Lease, PluginError, Progress, Release,
+    EnvNeed, ErrorCode, ExitReport, KernelKind, LaunchCommand, LaunchSpec, Lease, PluginError, Progress,
+    Release,
 };
 use runtimed_protocol::documents::runtime_state::{Activity, KernelInfo, KernelState};
 use runtimed_protocol::presence::{KernelPresence, PresenceData};
 use runtimed_protocol::response::{KernelFacts, NotebookResponse as Response};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
+use super::choice::{self, PYTHON, Said};
 use super::core::{RoomCore, kept};
 use super::death::death_notice;
 use super::event::Effect;
 use super::hearing::Hearing;
-use super::kernel::{Environment, Launch, Stage, Stopping, Up, Wanted};
+use super::kernel::{Environment, Launch, Stage, Stopping, Up, Waiting, Wanted};
 use super::presence::To;
 use super::requests::Ticket;
 use crate::ids::LaunchId;
-
-/// The kind of kernel that runs in a Python environment; all others bring their own.
-const PYTHON: &str = "python";
 
 /// Between the answer to a launch request and the document saying that the kernel runs. Without it the
 /// client's `restart()` finds the kernel idle already, and waits 30 s for it to become so.
@@ -41,17 +40,14 @@ impl RoomCore {
             KernelState::AwaitingTrust | KernelState::AwaitingEnvBuild
         );
         if idle && !stopped && self.may_retry_launch() {
-            self.launch(self.wanted("", ""), None);
+            self.launch(Wanted::default(), None);
         }
     }
 
     /// What a launch request with these fields wants; empty fields mean: as the notebook says.
-    pub(super) fn wanted(&self, kind: &str, source: &str) -> Wanted {
-        let kind = match kind {
-            "" | "auto" => self.notebook_kind(),
-            kind => kind.to_owned(),
-        };
-        Wanted { kind, source: source.to_owned() }
+    pub(super) fn wanted(kind: &str, source: &str) -> Wanted {
+        let kind = if kind == "auto" { "" } else { kind };
+        Wanted { kind: kind.to_owned(), source: source.to_owned() }
     }
 
     /// Launches a kernel, or joins the launch in progress, and answers `ticket` when it is up.
@@ -60,25 +56,23 @@ impl RoomCore {
             return self
                 .answer(ticket, Response::error("The notebook is being closed. Please open it again."));
         }
+        let habit = choice::is_habit(&wanted.kind, &wanted.source);
+        let waiting = |began| move |ticket| Waiting { ticket, began, habit };
         match &mut self.kernel.stage {
-            Stage::Up(_) => {
-                let response = Response::KernelAlreadyRunning(self.kernel_facts());
+            Stage::Up(_) | Stage::Announcing(..) => {
+                let response = Response::KernelAlreadyRunning(in_their_words(self.kernel_facts(), habit));
                 self.answer(ticket, response);
             }
-            Stage::Announcing(..) => {
-                let response = Response::KernelAlreadyRunning(self.kernel_facts());
-                self.answer(ticket, response);
-            }
-            Stage::Acquiring(launch) | Stage::Starting(launch) => {
-                launch.waiting.extend(ticket.map(|ticket| (ticket, false)));
+            Stage::Choosing(launch) | Stage::Acquiring(launch) | Stage::Starting(launch) => {
+                launch.waiting.extend(ticket.map(waiting(false)));
             }
             Stage::Stopping(stopping) => {
-                let (_, waiting) = stopping.next.get_or_insert_with(|| (wanted, Vec::new()));
-                let first = waiting.is_empty();
-                waiting.extend(ticket.map(|ticket| (ticket, first)));
+                let (_, others) = stopping.next.get_or_insert_with(|| (wanted, Vec::new()));
+                let first = others.is_empty();
+                others.extend(ticket.map(waiting(first)));
             }
             Stage::Down => {
-                self.begin_launch(wanted, ticket.map(|ticket| (ticket, true)).into_iter().collect())
+                self.begin_launch(wanted, ticket.map(waiting(true)).into_iter().collect());
             }
         }
     }
@@ -96,7 +90,7 @@ impl RoomCore {
                 }
                 self.answer(ticket, response);
             }
-            Stage::Acquiring(launch) | Stage::Starting(launch) => {
+            Stage::Choosing(launch) | Stage::Acquiring(launch) | Stage::Starting(launch) => {
                 self.effects.push(Effect::CancelLaunch { launch: launch.id });
                 self.show_kernel(KernelState::Shutdown);
                 kept(self.documents.runtime.set_env_progress(None));
@@ -121,8 +115,8 @@ impl RoomCore {
         }
     }
 
-    fn cancel_waiting(&mut self, waiting: Vec<(Ticket, bool)>) {
-        for (ticket, _) in waiting {
+    fn cancel_waiting(&mut self, waiting: Vec<Waiting>) {
+        for Waiting { ticket, .. } in waiting {
             self.answer(Some(ticket), Response::error("Kernel launch was cancelled by shutdown"));
         }
     }
@@ -187,20 +181,20 @@ impl RoomCore {
         }
         self.launch_failed_at = None;
         self.hearing = Hearing::default();
-        let facts = self.facts(&launch.wanted.kind);
+        let facts = self.facts(&launch.kind.name);
         kept(self.documents.runtime.set_kernel_info(&KernelInfo {
             name: facts.kernel_type.clone(),
-            language: facts.kernel_type.clone(),
+            language: shown_language(&launch.kind).to_owned(),
             env_source: facts.env_source.clone(),
             runtime_agent_id: format!("runtime-agent:{:.8}", launch.id.0.simple().to_string()),
         }));
         self.show_kernel(KernelState::Connecting);
-        let up = Up { id, kind: launch.wanted.kind };
+        let up = Up { id, kind: launch.kind.name };
         if launch.waiting.is_empty() {
             return self.announce(up);
         }
-        for (ticket, began) in launch.waiting {
-            let facts = facts.clone();
+        for Waiting { ticket, began, habit } in launch.waiting {
+            let facts = in_their_words(facts.clone(), habit);
             let response =
                 if began { Response::KernelLaunched(facts) } else { Response::KernelAlreadyRunning(facts) };
             self.answer(Some(ticket), response);
@@ -317,13 +311,49 @@ impl RoomCore {
         }
     }
 
-    fn begin_launch(&mut self, wanted: Wanted, waiting: Vec<(Ticket, bool)>) {
-        let launch = Launch { id: self.ids.launch(), wanted, waiting };
+    fn begin_launch(&mut self, wanted: Wanted, waiting: Vec<Waiting>) {
+        let launch = Launch { id: self.ids.launch(), wanted, kind: choice::unknown(""), waiting };
         self.kernel.existed = true;
         self.forget_widgets();
         self.show_kernel(KernelState::Resolving);
-        if launch.wanted.kind != PYTHON {
+        let metadata = self.documents.notebook.metadata();
+        let said = self.said(&launch.wanted, &metadata);
+        if said.is_python() {
+            let kind = said.choose(&[]);
+            return self.chosen(Launch { kind, ..launch });
+        }
+        self.effects.push(Effect::FindKernels { launch: launch.id });
+        self.kernel.stage = Stage::Choosing(launch);
+    }
+
+    fn said<'a>(&'a self, wanted: &'a Wanted, metadata: &'a Map<String, Json>) -> Said<'a> {
+        Said { asked: &wanted.kind, source: &wanted.source, metadata, default: self.default_runtime() }
+    }
+
+    /// It is known what is installed.
+    pub(super) fn kernels_found(&mut self, id: LaunchId, installed: Result<Vec<KernelKind>, PluginError>) {
+        let launch = match std::mem::take(&mut self.kernel.stage) {
+            Stage::Choosing(launch) if launch.id == id => launch,
+            other => {
+                self.kernel.stage = other;
+                return;
+            }
+        };
+        match installed {
+            Ok(installed) => {
+                let metadata = self.documents.notebook.metadata();
+                let kind = self.said(&launch.wanted, &metadata).choose(&installed);
+                self.chosen(Launch { kind, ..launch });
+            }
+            Err(error) => self.launch_failed(launch, error_state(&error, ""), &error),
+        }
+    }
+
+    /// It is known which kernel it will be.
+    fn chosen(&mut self, launch: Launch) {
+        if launch.kind.name != PYTHON {
             self.release_environment();
+            kept(self.documents.runtime.set_prewarmed_packages(&[]));
             return self.start_process(launch);
         }
         let need = self.need(&launch.wanted.source);
@@ -343,7 +373,7 @@ impl RoomCore {
         };
         let spec = LaunchSpec {
             kernel: launch.id.0.to_string(),
-            kind: launch.wanted.kind.clone(),
+            kind: launch.kind.name.clone(),
             room: self.id.to_string(),
             notebook_path: self.saving.path().map(ToOwned::to_owned),
             cwd: command.cwd.clone().unwrap_or_else(|| self.kernel_dir()),
@@ -364,7 +394,7 @@ impl RoomCore {
         let ended = self.queue.kernel_lost();
         self.settle(ended);
         self.show_kernel(state);
-        for (ticket, _) in launch.waiting {
+        for Waiting { ticket, .. } in launch.waiting {
             self.answer(Some(ticket), Response::error(words(error)));
         }
     }
@@ -391,6 +421,23 @@ impl RoomCore {
                 launched_config: json!({}),
             },
         }
+    }
+}
+
+/// The answer to who asked out of habit says what they asked for: the Python client takes anything else for an error.
+/// The runtime state says what it is.
+fn in_their_words(facts: KernelFacts, habit: bool) -> KernelFacts {
+    match habit {
+        true => KernelFacts { kernel_type: PYTHON.to_owned(), ..facts },
+        false => facts,
+    }
+}
+
+/// A kernel's language as clients expect it: Python and Deno say what they are.
+fn shown_language(kind: &KernelKind) -> &str {
+    match choice::built_in(&kind.name) {
+        None if !kind.language.is_empty() => &kind.language,
+        _ => &kind.name,
     }
 }
 

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::core::{RoomCore, kept};
 use super::event::Effect;
+use super::kernel::Wanted;
 use super::kernel_message::KernelRequest;
 use super::launch::words;
 use super::moment::Moment;
@@ -192,8 +193,7 @@ impl RoomCore {
             && !verdict.needs_approval
             && self.documents.runtime.kernel_state() == KernelState::AwaitingTrust
         {
-            let wanted = self.wanted("", "");
-            self.launch(wanted, None);
+            self.launch(Wanted::default(), None);
         }
         self.answer(ticket, Response::Ok);
     }
@@ -262,7 +262,7 @@ impl RoomCore {
                 }
             }
             Request::LaunchKernel { kernel_type, env_source, .. } => {
-                let wanted = self.wanted(&kernel_type, &env_source);
+                let wanted = Self::wanted(&kernel_type, &env_source);
                 return self.launch(wanted, Some(ticket));
             }
             Request::Complete { code, cursor_pos } => return self.complete(ticket, &code, cursor_pos),

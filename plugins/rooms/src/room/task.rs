@@ -38,6 +38,7 @@ use crate::disk::{self, Announce, Author};
 use crate::ids::{Ids, JobId, LaunchId, PeerId};
 use crate::journal::file::Compacted;
 use crate::journal::{JournalFile, JournalFolder};
+use crate::kinds;
 use crate::records::RecordStore;
 use crate::reopen::{Reopened, reopen};
 use crate::staging::Staged;
@@ -557,6 +558,12 @@ impl RoomTask {
             Effect::Load { path } => {
                 let author = self.author.clone();
                 self.job(async move { Event::Loaded(disk::load(path, author, blobs).await) });
+            }
+            Effect::FindKernels { launch } => {
+                let job = self.job(async move {
+                    Event::KernelsFound { launch, installed: kinds::installed(&host).await }
+                });
+                self.launching = Some((launch, job));
             }
             Effect::Acquire { launch, need } => {
                 let task = Task::new(Arc::new(Reporter { launch, inbox: self.own_inbox.clone() }));

@@ -26,6 +26,7 @@ use crate::notebook_file::Notebook;
 
 mod client;
 mod journal;
+mod kernels;
 mod outliving;
 mod outside;
 mod requests;

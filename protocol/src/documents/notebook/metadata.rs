@@ -18,10 +18,10 @@ const LEGACY_TRUST: [&str; 2] = ["trust_signature", "trust_timestamp"];
 /// What a new notebook begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed<'a> {
-    /// `python` or `deno`.
-    pub runtime: &'a str,
-    /// The section of `metadata.runt`: `uv`, `conda`, `pixi`, or the name of another provider. Not
-    /// written for Deno.
+    /// What it runs.
+    pub kernel: Kernelspec<'a>,
+    /// The section of `metadata.runt`: `uv`, `conda`, `pixi`, or the name of another provider. Written for
+    /// Python only.
     pub package_manager: &'a str,
     /// Declared dependencies.
     pub dependencies: &'a [String],
@@ -29,6 +29,22 @@ pub struct Seed<'a> {
     pub env_id: &'a str,
     /// Id of the empty code cell.
     pub cell_id: &'a str,
+}
+
+/// What `metadata.kernelspec` says of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernelspec<'a> {
+    /// `python3`, `deno`, or the name of an installed kernelspec.
+    pub name: &'a str,
+    /// Name for users.
+    pub display_name: &'a str,
+    /// Programming language, empty if unknown; also the name in `language_info`.
+    pub language: &'a str,
+}
+
+impl Kernelspec<'static> {
+    /// Python, wherever it comes from.
+    pub const PYTHON: Self = Self { name: "python3", display_name: "Python 3", language: "python" };
 }
 
 /// A list of dependencies in `metadata.runt`.
@@ -62,14 +78,10 @@ impl NotebookDoc {
     /// When a peer has replaced `cells` or `metadata` by something that is no map.
     pub fn seed(&mut self, seed: &Seed<'_>) -> Result<()> {
         self.commit();
-        let deno = seed.runtime == "deno";
-        let (kernelspec, language) = if deno {
-            (json!({"name": "deno", "display_name": "Deno", "language": "typescript"}), "typescript")
-        } else {
-            (json!({"name": "python3", "display_name": "Python 3", "language": "python"}), "python")
-        };
+        let Kernelspec { name, display_name, language } = seed.kernel;
+        let kernelspec = json!({"name": name, "display_name": display_name, "language": language});
         let mut runt = json!({"schema_version": "1", "env_id": seed.env_id});
-        if !deno {
+        if seed.kernel == Kernelspec::PYTHON {
             runt[seed.package_manager] = match seed.package_manager {
                 "conda" => json!({"dependencies": seed.dependencies, "channels": ["conda-forge"]}),
                 "pixi" => json!({"dependencies": seed.dependencies, "pypi_dependencies": [],
@@ -79,7 +91,9 @@ impl NotebookDoc {
         }
         let metadata = root_map(&self.document, "metadata")?;
         json::put(&mut self.document, &metadata, "kernelspec", &kernelspec)?;
-        json::put(&mut self.document, &metadata, "language_info", &json!({"name": language}))?;
+        if !language.is_empty() {
+            json::put(&mut self.document, &metadata, "language_info", &json!({"name": language}))?;
+        }
         json::put(&mut self.document, &metadata, "runt", &runt)?;
         let cell =
             NewCell { id: seed.cell_id.to_owned(), cell_type: "code".to_owned(), ..NewCell::default() };

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::RoomTask;
 use crate::ids::LaunchId;
+use crate::kinds::no_backend;
 use crate::room::event::Event;
 use crate::room::revive::Left;
 
@@ -103,12 +104,7 @@ pub(super) async fn run_kernel(
 ) -> Result<Box<dyn Kernel>, PluginError> {
     match host.kernel_backend(&spec.kind) {
         Some(backend) => backend.launch(spec, events).await,
-        None if host.kernel_backend("").is_some() => Err(PluginError::unsupported(format!(
-            "Unsupported kernel type: '{}'. Supported types: python, deno",
-            spec.kind
-        ))),
-        None => Err(PluginError::unavailable("No plugin that runs kernels is loaded")
-            .help("See what `runt plugins list` says about the jupyter plugin.")),
+        None => Err(no_backend()),
     }
 }
 

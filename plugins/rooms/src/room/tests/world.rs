@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_plugin_api::{
-    Channel, ExitReport, JupyterMessage, Lease, PluginError, Release, Sequence, TrustVerdict,
+    Channel, ExitReport, JupyterMessage, KernelKind, Lease, PluginError, Release, Sequence, TrustVerdict,
 };
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::frame::FrameType;
@@ -24,6 +24,7 @@ use crate::journal::format::{HEADER, Stop, header};
 use crate::outputs::NewBlob;
 use crate::records::ExecutionRecord;
 use crate::reopen;
+use crate::room::choice;
 use crate::room::copies::{Copied, NewCopy};
 use crate::room::core::{Content, Opening, RoomCore};
 use crate::room::event::{Effect, Event};
@@ -92,6 +93,10 @@ pub(super) struct World {
     pub(super) no_environment: Option<PluginError>,
     /// What the next start of a kernel fails with.
     pub(super) no_kernel: Option<PluginError>,
+    /// Every kernel there is beside Python.
+    pub(super) installed: Vec<KernelKind>,
+    /// What the next look for kernels fails with.
+    pub(super) no_kernels: Option<PluginError>,
     /// What the next save fails with.
     pub(super) no_saves: VecDeque<SaveFailure>,
     /// While set, slow work does not end.
@@ -223,6 +228,8 @@ impl World {
             effects_left: None,
             no_environment: None,
             no_kernel: None,
+            installed: Vec::new(),
+            no_kernels: None,
             no_saves: VecDeque::new(),
             hold_jobs: false,
             ids: Ids::seeded(seed ^ u64::MAX ^ life << 32),
@@ -556,6 +563,10 @@ impl World {
                 Effect::Grant { peer, bytes } => *self.granted.entry(peer).or_default() += bytes,
                 Effect::Close { peer } => drop(self.closed.insert(peer)),
                 Effect::Load { .. } => {}
+                Effect::FindKernels { launch } => {
+                    let installed = self.no_kernels.take().map_or_else(|| Ok(self.installed.clone()), Err);
+                    self.jobs.push_back(Event::KernelsFound { launch, installed });
+                }
                 Effect::Acquire { launch, .. } => {
                     self.acquired += 1;
                     let result =
@@ -885,7 +896,11 @@ enum Way {
 }
 
 pub(super) fn seeded() -> Content {
-    Content::Seed { runtime: "python".to_owned(), package_manager: "uv".to_owned(), dependencies: Vec::new() }
+    Content::Seed {
+        kernel: choice::built_in("python").unwrap(),
+        package_manager: "uv".to_owned(),
+        dependencies: Vec::new(),
+    }
 }
 
 fn lease(number: u32) -> Lease {
