@@ -118,7 +118,7 @@ twi\\t
 (21)\\r
 >Out[3]: 42
 >In [4]: 
-input('name? ')\\r
+input('na' + 'me? ')\\r
 >name? 
 Ana\\r
 >Out[4]: 'Ana'
