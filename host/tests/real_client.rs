@@ -37,6 +37,13 @@ fn cells_are_executed() {
     script("execution.py");
 }
 
+/// Crashes, kills, limits, hangs, lost sockets and orphans: one sentence in the notebook, and nothing left behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_kernel_that_dies_says_why_and_leaves_nothing() {
+    script("deaths.py");
+}
+
 #[test]
 fn recorded_cells_show_what_the_reference_shows() {
     script("samples.py");

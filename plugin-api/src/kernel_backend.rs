@@ -81,7 +81,8 @@ pub trait Kernel: Send + Sync + 'static {
     async fn shutdown(&self, grace: Duration) -> Result<ExitReport>;
 }
 
-/// What a kernel tells its room. Calls come in order from one thread at a time and must not block.
+/// What a kernel tells its room. Calls come in order from one thread at a time and must not block. A backend may hold
+/// back what comes next until the messages handed over were dropped, so that a flood waits where it takes no memory.
 pub trait KernelEvents: Send + Sync + 'static {
     /// A message from the kernel (see [`encode`](crate::JupyterMessage::encode)), its signature already
     /// checked.
@@ -188,6 +189,9 @@ pub struct ExitReport {
     /// Whether we asked it to end.
     #[serde(default)]
     pub requested: bool,
+    /// Whether it had to be ended because it lived on without the sockets it is reached by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
     /// Last lines of its stderr, at most 50.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr_tail: String,

@@ -21,6 +21,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -48,8 +49,9 @@ CASES = {
     "raw": (300, "raw_kernel.py run by --raw-python: a bare ipykernel without any daemon"),
     "edit": (120, "200 edits by client A until client B sees them"),
     "fanout": (200, "20 joined clients on one notebook, one edits (50 x): until the first and until all see it"),
-    "interrupt": (300, "5 x interrupt during `while True: print(1)` until the execution is over"),
-    "flood": (400, "print 200,000 lines, then 1000 display() calls"),
+    "interrupt": (300, "20 x interrupt at a random moment of `while True: print(1)`: answer, end, kernel free again"),
+    "flood": (400, "print 200,000 lines, then 1000 display() calls; peak RSS of the daemon and of the kernel's shim"),
+    "large": (600, "10,000 display() calls, 100 MB printed, 100 MB returned, 64 images of 16 MB; peak RSS as above"),
     "blob": (200, "64 x 1 MiB by PUT_BLOB, then GET over one keep-alive HTTP connection"),
     "open": (700, "3 x open_notebook of files with 100, 1000 and 5000 cells until all cells are there"),
 }
@@ -482,34 +484,73 @@ async def case_fanout(env):
 async def case_interrupt(env):
     nb, cell = await env.ready()
     nxt = await nb.cells.create("1+1")
-    wrong = 0
-    for _ in range(5):
+    wrong, moments = 0, random.Random(1)
+    for _ in range(20):
         await cell.set_source("while True: print(1)")
         ex = await cell.execute()
         await wait(lambda: ex.status == "running", 30, .002, "the status `running`")
-        await asyncio.sleep(.5)
+        await asyncio.sleep(moments.random())
         t = time.perf_counter()
         await nb.interrupt()
         request = ms(t)
-        r = await ex.result(60)
-        record("interrupt_to_done", [ms(t)])
+        await wait(lambda: ex.status == "error", 30, .0005, "the end of the execution")
+        record("interrupt_to_end", [ms(t)])
         record("interrupt_request", [request])
-        wrong += r.success or r.error is None or r.error.ename != "KeyboardInterrupt"
-        t = time.perf_counter()
+        # The kernel gets it when it is idle again.
         r = await (await nxt.execute()).result(60)
-        record("interrupt_next_exec", [ms(t)])
+        record("interrupt_to_next_result", [ms(t)])
         if value(r) != ["2"]:
             raise CaseFailed("the kernel does not work after the interrupt")
+        r = await ex.result(60)
+        wrong += r.success or r.error is None or r.error.ename != "KeyboardInterrupt"
     if wrong:
-        remark(f"{wrong} of 5 interrupted executions did not report KeyboardInterrupt", interrupt_wrong=wrong)
+        remark(f"{wrong} of 20 interrupted executions did not report KeyboardInterrupt", interrupt_wrong=wrong)
+
+
+class Peak:
+    """Highest RSS of the daemon and of a kernel's shim while something runs, beside what they had before."""
+
+    def __init__(self, env, shim):
+        self.pids = {"daemon": env.a.pid, "shim": shim}
+
+    @staticmethod
+    def mib(pid, key):
+        with open(f"/proc/{pid}/status") as f:
+            return next(int(l.split()[1]) / 1024 for l in f if l.startswith(key))
+
+    def begin(self):
+        for pid in self.pids.values():
+            with open(f"/proc/{pid}/clear_refs", "w") as f:
+                f.write("5")  # the peak is the present from here on
+        self.before = {name: (self.mib(pid, "VmRSS"), self.cpu(pid)) for name, pid in self.pids.items()}
+
+    @staticmethod
+    def cpu(pid):
+        with open(f"/proc/{pid}/stat") as f:
+            return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self, what):
+        for name, pid in self.pids.items():
+            before, cpu = self.before[name]
+            record(f"{what}_{name}_before", [before], "MiB")
+            record(f"{what}_{name}_peak", [self.mib(pid, "VmHWM")], "MiB")
+            record(f"{what}_{name}_cpu", [self.cpu(pid) - cpu], "s")
+
+
+async def shim(nb):
+    cell = await nb.cells.create("import os\nos.getppid()")
+    return int(value(await (await cell.execute()).result(REQUEST_TIMEOUT))[0])
 
 
 async def case_flood(env):
     nb, cell = await env.ready()
+    peak = Peak(env, await shim(nb))
     await cell.set_source("for i in range(200000): print(i)")
+    peak.begin()
     t = time.perf_counter()
     r = await (await cell.execute()).result(280)
     record("flood_200k_lines", [ms(t)])
+    peak.end("flood")
     ok = r.stdout == "".join(f"{i}\n" for i in range(200000))
     remark(f"flood complete and exact: {ok} {len(r.stdout)}", flood_exact=ok, flood_chars=len(r.stdout))
     await cell.set_source("from IPython.display import display, HTML\nfor i in range(1000): display(HTML(f'<b>{i}</b>'))")
@@ -517,6 +558,54 @@ async def case_flood(env):
     r = await (await cell.execute()).result(280)
     record("display_1000", [ms(t)])
     remark(f"outputs: {len(r.outputs)}", display_outputs=len(r.outputs))
+
+
+async def case_large(env):
+    info = await asyncio.to_thread(pool_rpc, env.a.socket, "get_daemon_info")
+    nb, cell = await env.ready()
+    peak = Peak(env, await shim(nb))
+
+    async def run(name, source):
+        """Until it is over. Nobody reads the result: that is the client's work."""
+        await cell.set_source(source)
+        peak.begin()
+        t = time.perf_counter()
+        ex = await cell.execute()
+        # Asking takes the client longer than the daemon needs for a publication.
+        await wait(lambda: ex.done, 280, .05, "the end of the execution")
+        record(name, [ms(t)])
+        peak.end(name)
+        if ex.status != "done":
+            raise CaseFailed(f"{name} ended with {ex.status}")
+        return ex
+
+    def stored(body):
+        h = http.client.HTTPConnection("127.0.0.1", info["blob_port"], timeout=60)
+        env.socks.append(h)
+        h.request("GET", f"/blob/{hashlib.sha256(body).hexdigest()}")
+        r = h.getresponse()
+        return r.status == 200 and r.read() == body
+
+    ex = await run("display_10k", "from IPython.display import display\nfor i in range(10000): display(i)")
+    t = time.perf_counter()
+    r = await ex.result(280)
+    record("display_10k_read", [ms(t)])
+    if [o.data.get("text/plain") for o in r.outputs] != [str(i) for i in range(10000)]:
+        raise CaseFailed(f"{len(r.outputs)} of 10,000 displays, or not in order")
+    line = "x" * 999_999 + "\n"
+    ex = await run("print_100mb", "for _ in range(100): print('x' * 999_999)")
+    r = await ex.result(280)
+    if r.stdout != line * 100:
+        raise CaseFailed(f"{len(r.stdout)} of 100,000,000 printed characters, or not the same")
+    del r
+    ex = await run("result_100mb", "'x' * 100_000_000")
+    if not await asyncio.to_thread(stored, b"'" + b"x" * 100_000_000 + b"'"):
+        raise CaseFailed("the string of 100 MB is not in the blob store as it was")
+    await run("images_1gb", "import random\nfrom IPython.display import display, Image\n"
+              "for i in range(64): display(Image(random.Random(i).randbytes(16 << 20), format='png'))")
+    for i in range(64):
+        if not await asyncio.to_thread(stored, random.Random(i).randbytes(16 << 20)):
+            raise CaseFailed(f"image {i} is not in the blob store as it was")
 
 
 def blob_transfer(env, notebook_id, port, count=64, size=1 << 20):
@@ -627,7 +716,8 @@ def case_raw(env):
 
 RATIOS = [("exec_expr_total", "raw_expr"), ("exec_silent_total", "raw_silent"), ("exec_print_total", "raw_print"),
           ("flood_200k_lines", "raw_flood_200k"), ("display_1000", "raw_display_1000"),
-          ("interrupt_to_done", "raw_interrupt"), ("create_to_first_result", "raw_cold_start")]
+          ("display_10k", "raw_display_10k"),
+          ("interrupt_to_next_result", "raw_interrupt"), ("create_to_first_result", "raw_cold_start")]
 
 
 # ---- main -------------------------------------------------------------------------------

@@ -88,6 +88,10 @@ def measure(a):
                 xs.setdefault("flood_200k", []).append(k.run("for i in range(200000): print(i)"))
                 xs.setdefault("display_1000", []).append(k.run(
                     "from IPython.display import display, HTML\nfor i in range(1000): display(HTML(f'<b>{i}</b>'))"))
+                xs.setdefault("display_10k", []).append(k.run(
+                    "from IPython.display import display\nfor i in range(10000): display(i)"))
+                xs.setdefault("print_100mb", []).append(k.run("for _ in range(100): print('x' * 999_999)"))
+                xs.setdefault("result_100mb", []).append(k.run("'x' * 100_000_000"))
                 xs.setdefault("interrupt", []).extend(k.run("while True: print(1)", .5) for _ in range(5))
             finally:
                 k.close()
@@ -97,7 +101,7 @@ def measure(a):
     keep("raw_cold_start", cold)
     for name, v in xs.items():
         keep("raw_" + name, v)
-        if name in ("flood_200k", "display_1000"):
+        if len(v) == a.runs:
             print(f"raw_{name} {st.median(v):.0f} ms")
         else:
             print(f"raw_{name}: p50 {st.median(v):.2f} max {max(v):.2f} ms")

@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtimed_kernel_shim::protocol::{Attached, Frame, Shutdown, document, frame, from_shim, to_shim};
+use runtimed_kernel_shim::protocol::{
+    Attach, Attached, Frame, Shutdown, document, frame, from_shim, to_shim,
+};
 use runtimed_plugin_api::{
     Bytes, Channel, ExitReport, JupyterMessage, Kernel, KernelEvents, KernelInfo, PluginError, Result,
     Sequence, async_trait,
 };
 use serde::Deserialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,22 @@ use crate::link::{Link, Reader, Writer};
 
 /// How long a shim may take to go. It has nothing left to do but to delete its folder.
 const GOING: Duration = Duration::from_secs(5);
+
+/// Bytes of messages that a room holds at a time; a larger message comes alone. What is not handed over yet waits in
+/// the shim, which keeps little of it in memory.
+const HANDED_OVER: u32 = 32 << 20;
+
+/// A message until the room is done with it.
+struct HandedOver {
+    message: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for HandedOver {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
+    }
+}
 
 /// What a room has asked for so far.
 #[derive(Debug, Default)]
@@ -64,7 +82,8 @@ pub(crate) fn supervise(
     let Attached { kernel, pid, reply, after, .. } = kernel;
     let info = KernelInfo { kernel, pid: Some(pid), reply };
     let handle = JupyterKernel { info, outgoing, asked, report, accepted: accepted.clone() };
-    let life = Life { folder, last: after, report: result, asked: heard, accepted, end };
+    let space = Arc::new(Semaphore::new(HANDED_OVER as usize));
+    let life = Life { folder, last: after, space, report: result, asked: heard, accepted, end };
     (handle, life.run(link, frames, events))
 }
 
@@ -106,6 +125,8 @@ impl Kernel for JupyterKernel {
     async fn shutdown(&self, grace: Duration) -> Result<ExitReport> {
         self.asked.send_modify(|asked| asked.shutdown = true);
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        // Nobody wants what it still says; after a flood that is more than anybody wants to wait for.
+        let _ = self.say(document(to_shim::ATTACH, &Attach { after: u64::MAX }));
         // A kernel that has ended takes no command and has its report.
         let _ = self.say(document(to_shim::SHUTDOWN, &Shutdown { grace_ms }));
         let mut report = self.report.clone();
@@ -138,6 +159,8 @@ struct Life {
     folder: PathBuf,
     /// Number of the last message delivered.
     last: Sequence,
+    /// Bytes that may still be handed over.
+    space: Arc<Semaphore>,
     report: watch::Sender<Option<ExitReport>>,
     asked: watch::Receiver<Asked>,
     accepted: CancellationToken,
@@ -202,7 +225,12 @@ impl Life {
         loop {
             match reader.next().await {
                 Ok(Some(frame)) => {
-                    if let Some(over) = self.take(&frame, events) {
+                    let size = u32::try_from(frame.body.len()).unwrap_or(u32::MAX).min(HANDED_OVER);
+                    // Never closed.
+                    let Ok(space) = self.space.clone().acquire_many_owned(size).await else {
+                        return Over::Lost;
+                    };
+                    if let Some(over) = self.take(&frame, space, events) {
                         return over;
                     }
                 }
@@ -215,14 +243,20 @@ impl Life {
         }
     }
 
-    fn take(&mut self, frame: &Frame, events: &dyn KernelEvents) -> Option<Over> {
+    fn take(
+        &mut self,
+        frame: &Frame,
+        space: OwnedSemaphorePermit,
+        events: &dyn KernelEvents,
+    ) -> Option<Over> {
         match frame.kind {
             from_shim::MESSAGE => {
                 let (sequence, body) = frame.numbered();
                 let channel = body.first().copied().and_then(Channel::from_number);
                 if let Some(channel) = channel {
                     self.last = sequence;
-                    events.message(sequence, channel, body.slice(1..));
+                    let message = HandedOver { message: body.slice(1..), _room: space };
+                    events.message(sequence, channel, Bytes::from_owner(message));
                 }
             }
             from_shim::GAP => {

@@ -22,9 +22,11 @@ const PYTHON_LIMIT_MS: u64 = 30_000;
 
 /// Takes the limit off ipykernel's IOPub queue, in the thread that owns the socket. ipykernel sets none, so
 /// libzmq's 1,000 messages apply, and a machine too busy to run libzmq's own thread in time then loses output
-/// before any reader can see it. 23 is `zmq.SNDHWM`, 0 is no limit; it binds no name in the user's namespace.
-const UNBOUNDED_IOPUB: &str = "get_ipython().kernel.iopub_thread.schedule(\
-    lambda socket=get_ipython().kernel.iopub_thread.socket: socket.setsockopt(23, 0))";
+/// before any reader can see it. 23 is `zmq.SNDHWM`, 0 is no limit.
+/// Then lets SIGWINCH end a wait, as the shim expects (its `nudge.rs`). It binds no name in the user's namespace.
+const PREPARATION: &str = "get_ipython().kernel.iopub_thread.schedule(\
+    lambda socket=get_ipython().kernel.iopub_thread.socket: socket.setsockopt(23, 0))\n\
+    exec('from signal import *\\nif getsignal(SIGWINCH) is SIG_DFL: signal(SIGWINCH, lambda *_: None)', {})";
 
 /// One kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +58,7 @@ impl Kind {
             kernel_name: "python3".to_owned(),
             interrupt: InterruptMode::Signal,
             transport: Transport::Ipc,
-            preparation: UNBOUNDED_IOPUB,
+            preparation: PREPARATION,
             start_limit_ms: PYTHON_LIMIT_MS,
             in_environment: true,
             argv: argv.map(Into::into).to_vec(),
@@ -87,7 +89,7 @@ impl Kind {
         let ours = is_ipykernel(&argv);
         let kind = Self::own(described, argv, spec.variables(inherited), interrupt);
         match ours {
-            true => Self { transport: Transport::Ipc, preparation: UNBOUNDED_IOPUB, ..kind },
+            true => Self { transport: Transport::Ipc, preparation: PREPARATION, ..kind },
             false => kind,
         }
     }

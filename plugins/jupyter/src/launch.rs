@@ -139,8 +139,8 @@ impl Starting {
 
 /// A kernel's end as the contract has it.
 pub(crate) fn report(exit: Exit) -> ExitReport {
-    let Exit { code, signal, out_of_memory, requested, stderr_tail } = exit;
-    ExitReport { code, signal, out_of_memory, requested, stderr_tail }
+    let Exit { code, signal, out_of_memory, requested, unreachable, stderr_tail } = exit;
+    ExitReport { code, signal, out_of_memory, requested, unreachable, stderr_tail }
 }
 
 /// The shim is gone, or is none.

@@ -135,6 +135,23 @@ async fn an_interrupt_stops_a_cell_and_the_command_it_runs() {
     world.end().await;
 }
 
+/// The state of an interrupt that came right before `sleep`: another thread took the signal, and the main thread, which
+/// has to act on it, does not wake up.
+#[tokio::test]
+async fn an_interrupt_that_python_overlooks_is_noticed_all_the_same() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let code = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n\
+        print('running')\ntime.sleep(600)";
+    let id = execute(&*kernel, code);
+    recorder.until(|message| message.kind == "stream").await;
+    kernel.interrupt().await.unwrap();
+    let (_, reply) = recorder.answer(&id).await;
+    assert_eq!(reply["ename"], "KeyboardInterrupt");
+    drop(kernel);
+    world.end().await;
+}
+
 #[tokio::test]
 async fn code_can_ask_for_input() {
     let world = World::new().await;

@@ -12,6 +12,8 @@ const CLOSED_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     requested: bool,
+    /// Nobody asked for the end, and it did not come by itself.
+    forced: bool,
     next: Option<(Instant, Step)>,
 }
 
@@ -30,6 +32,11 @@ impl Ending {
     /// Whether somebody asked for the end.
     pub(crate) fn requested(&self) -> bool {
         self.requested
+    }
+
+    /// Whether it had to be ended because it had closed a socket.
+    pub(crate) fn forced(&self) -> bool {
+        self.forced
     }
 
     /// Somebody asks for the end within `grace`: after two fifths of it comes SIGTERM, at its end SIGKILL (2 s and
@@ -63,6 +70,7 @@ impl Ending {
     /// The step whose time has come.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Step> {
         let (_, step) = self.next.take_if(|(at, _)| *at <= now)?;
+        self.forced |= !self.requested;
         if let Step::Terminate(rest) = step {
             self.next = Some((now + rest, Step::Kill));
         }
@@ -85,13 +93,13 @@ mod tests {
         assert_eq!(ending.due(later(2000)), Some(Step::Terminate(Duration::from_secs(3))));
         assert_eq!(ending.due(later(4999)), None);
         assert_eq!(ending.due(later(5000)), Some(Step::Kill));
-        assert_eq!((ending.deadline(), ending.requested()), (None, true));
+        assert_eq!((ending.deadline(), ending.requested(), ending.forced()), (None, true, false));
 
         let mut ending = Ending::default();
         ending.socket_closed(now);
-        assert!(!ending.requested());
+        assert_eq!((ending.requested(), ending.forced()), (false, false));
         assert_eq!(ending.due(later(2000)), Some(Step::Terminate(CLOSED_GRACE)));
         assert_eq!(ending.request(Duration::ZERO, later(2001)), Some(Step::Kill));
-        assert_eq!(ending.deadline(), None);
+        assert_eq!((ending.deadline(), ending.forced()), (None, true));
     }
 }

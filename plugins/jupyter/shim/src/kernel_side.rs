@@ -102,7 +102,7 @@ impl Shim {
     }
 
     fn failed(&self, reason: Reason, message: &str) -> Leave {
-        let exit = self.process.report(self.ending.requested());
+        let exit = self.process.report(&self.ending);
         Leave::Failed(Box::new(Failed { reason, message: message.to_owned(), exit }))
     }
 
@@ -133,7 +133,7 @@ impl Shim {
                 if !*started {
                     return Some(self.failed(Reason::Exited, ""));
                 }
-                self.stage = Stage::Ended(self.process.report(self.ending.requested()));
+                self.stage = Stage::Ended(self.process.report(&self.ending));
                 None
             }
             Stage::Ended(_) => {
@@ -181,6 +181,7 @@ impl Shim {
             InterruptMode::Signal => self.process.signal(Signal::INT),
             InterruptMode::Message => self.ask("interrupt_request", json!({})),
         }
+        self.nudges.interrupted(Instant::now());
     }
 
     /// Ends the kernel, at the latest after `grace`.

@@ -5,15 +5,17 @@
 //! process, signals) has threads of its own. docs/KERNEL_SHIM.md is the contract with daemons of other versions.
 //! Never: knows cells, documents, environments.
 //!
-//! Map. Pure: [`protocol`], `journal`, `start`, `ending`, and the crate `runtimed-jupyter-wire`. The rest touches the system:
-//! `run` leaves the daemon, `shim` is the loop, `kernel_side` and `daemon_side` are its two ends, `spill` is the disk.
+//! Map. Pure: [`protocol`], `journal`, `start`, `ending`, `nudge`, and the crate `runtimed-jupyter-wire`. The rest touches
+//! the system: `run` leaves the daemon, `shim` is the loop, `kernel_side` and `daemon_side` are its two ends, `spill` is the disk.
 
 mod channel;
 mod client;
 mod daemon_side;
+mod descendants;
 mod ending;
 mod journal;
 mod kernel_side;
+mod nudge;
 mod out_of_memory;
 mod process;
 pub mod protocol;

@@ -1,9 +1,9 @@
 //! The kernel's process: its own session and process group, and an end that is always noticed.
 //!
 //! For: starting, signalling and outliving a kernel.
-//! Promises: dropping it kills the whole group; the exit is seen by waiting for the process, never by a
-//! heartbeat; stdin and stdout are null, the last lines of stderr are kept; a signal goes to no other process that
-//! got the same number later.
+//! Promises: its end is the end of everything it started, on Linux also of what left its group and session; the exit
+//! is seen by waiting for the process, never by a heartbeat; stdin and stdout are null, the last lines of stderr are
+//! kept; a signal goes to no other process that got the same number later.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,8 +13,10 @@ use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
 
 use process_wrap::std::{ChildWrapper, CommandWrap, ProcessSession, ResetSigmask};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::descendants;
+use crate::ending::Ending;
 use crate::out_of_memory;
 use crate::protocol::{CONNECTION_FILE, Exit, Launch};
 use crate::stderr_tail::StderrTail;
@@ -23,7 +25,7 @@ use crate::stderr_tail::StderrTail;
 /// outlive a shim that was killed.
 const PARENT: &str = "JPY_PARENT_PID";
 
-/// A running kernel process. Dropping it kills the process group.
+/// A running kernel process. Dropping it ends it, and what it started.
 pub(crate) struct KernelProcess {
     child: Box<dyn ChildWrapper>,
     group: Pid,
@@ -63,6 +65,7 @@ impl KernelProcess {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        descendants::adopt();
         let kills_before = out_of_memory::kills();
         let (life, held) = io::pipe()?;
         // The plain child is enough: the group is ours to signal, and only its leader is our child.
@@ -75,10 +78,7 @@ impl KernelProcess {
             Self { child, group, stderr, tail: StderrTail::default(), kills_before, life, ended: None };
         // Ends with the kernel.
         thread::Builder::new().name("kernel".into()).spawn(move || {
-            // Without taking the exit status: that frees the number.
-            while waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-                .is_err_and(|error| error == rustix::io::Errno::INTR)
-            {}
+            descendants::outlive(group.as_raw_nonzero().get());
             drop(held);
         })?;
         Ok(process)
@@ -115,6 +115,8 @@ impl KernelProcess {
     pub(crate) fn bury(&mut self) {
         if self.ended.is_none() {
             self.signal(Signal::KILL);
+            // What the kernel has started goes first. A pipe that cannot be read has closed as well.
+            let _ = self.life.read(&mut [0]);
             self.ended = Some(self.child.wait().ok());
         }
     }
@@ -133,7 +135,7 @@ impl KernelProcess {
     }
 
     /// How it ended, and its last words so far.
-    pub(crate) fn report(&self, requested: bool) -> Exit {
+    pub(crate) fn report(&self, ending: &Ending) -> Exit {
         let status = self.ended.flatten();
         let signal = status.and_then(|status| status.signal());
         let killed = signal == Some(Signal::KILL.as_raw());
@@ -141,7 +143,8 @@ impl KernelProcess {
             code: status.and_then(|status| status.code()),
             signal,
             out_of_memory: killed && out_of_memory::kills() > self.kills_before,
-            requested,
+            requested: ending.requested(),
+            unreachable: ending.forced(),
             stderr_tail: self.tail.text(),
         }
     }

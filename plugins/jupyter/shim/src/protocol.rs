@@ -278,6 +278,8 @@ pub struct Exit {
     pub out_of_memory: bool,
     /// Whether somebody asked for the end.
     pub requested: bool,
+    /// Whether it had to be ended because it had closed a socket.
+    pub unreachable: bool,
     /// Last lines of its stderr, at most 50.
     pub stderr_tail: String,
 }

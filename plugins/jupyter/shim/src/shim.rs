@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::channel::{Channel, Name};
 use crate::client::Client;
 use crate::ending::Ending;
 use crate::journal::{Journal, Limits};
+use crate::nudge::Nudges;
 use crate::process::KernelProcess;
 use crate::protocol::{Exit, Failed, Launch};
 use crate::recent::Recent;
@@ -77,6 +79,7 @@ pub(crate) struct Shim {
     /// Ids of requests that were sent, to drop repeats.
     pub(crate) sent: Recent,
     pub(crate) ending: Ending,
+    pub(crate) nudges: Nudges,
     pub(crate) listener: UnixListener,
     socket: PathBuf,
     signals: PipeReader,
@@ -157,6 +160,7 @@ impl Shim {
             wake,
             sent: Recent::default(),
             ending: Ending::default(),
+            nudges: Nudges::default(),
             listener,
             socket,
             signals,
@@ -280,7 +284,7 @@ impl Shim {
         // More seconds than the clock has is for ever.
         let alone = self.alone_since.filter(|_| !self.leaving);
         let alone = alone.map(|since| since.checked_add(keep).map_or(self.look, |end| end.min(self.look)));
-        [stage, self.ending.deadline(), alone].into_iter().flatten().min()
+        [stage, self.ending.deadline(), self.nudges.deadline(), alone].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -303,6 +307,9 @@ impl Shim {
         }
         if let Some(step) = self.ending.due(now) {
             self.take(step);
+        }
+        if self.nudges.is_due(now) {
+            self.process.signal(Signal::WINCH);
         }
         self.kernel_times(now)
     }

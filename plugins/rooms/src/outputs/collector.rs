@@ -110,6 +110,11 @@ impl Collector {
         !self.edits.is_empty() || self.stream.as_ref().is_some_and(Stream::is_dirty)
     }
 
+    /// About how many bytes the next drain hands over.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.edits.blob_bytes() + self.stream.as_ref().map_or(0, Stream::unsealed_bytes)
+    }
+
     /// Everything since the last drain. Costs as much as what is new.
     pub(crate) fn drain(&mut self, new_id: &mut dyn FnMut() -> String) -> Drained {
         if let Some(stream) = &mut self.stream {

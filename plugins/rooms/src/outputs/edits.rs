@@ -90,6 +90,11 @@ impl Edits {
         self.puts.values_mut()
     }
 
+    /// Bytes that a drain would hand over as blobs.
+    pub(super) fn blob_bytes(&self) -> usize {
+        self.blobs.iter().map(|blob| blob.bytes.len()).sum()
+    }
+
     /// Whether a drain would give nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.removed.is_empty()

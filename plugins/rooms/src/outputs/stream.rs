@@ -87,6 +87,11 @@ impl Stream {
         self.touched
     }
 
+    /// Bytes of settled text that are in no sealed part yet.
+    pub(super) fn unsealed_bytes(&self) -> usize {
+        self.terminal.settled().len().saturating_sub(self.sealed.last().map_or(0, |sealed| sealed.end))
+    }
+
     /// Prints `text`.
     pub(super) fn feed(&mut self, text: &str) {
         self.terminal.feed(text);

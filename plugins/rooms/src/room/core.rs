@@ -306,6 +306,11 @@ impl RoomCore {
         std::mem::take(&mut self.effects)
     }
 
+    /// Whether what kernels say may come. If not, it may once an event of the room's own work has.
+    pub(crate) fn listens(&self) -> bool {
+        !self.publication.is_full()
+    }
+
     /// When [`Event::Tick`] must come at the latest.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         let peers = self.peers.values().map(|peer| peer.deadline(self.start_held));

@@ -127,7 +127,7 @@ impl RoomCore {
     }
 
     /// Adds to the outputs of the execution that `parent` names, if it is one of ours.
-    fn collect(&mut self, parent: &str, msg_type: &str, content: &[u8]) {
+    pub(super) fn collect(&mut self, parent: &str, msg_type: &str, content: &[u8]) {
         let ids = &mut self.ids;
         let mut new_id = || ids.uuid().to_string();
         if OUTPUTS.contains(&msg_type)

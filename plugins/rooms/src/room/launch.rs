@@ -18,7 +18,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::choice::{self, PYTHON, Said};
 use super::core::{RoomCore, kept};
-use super::death::death_notice;
+use super::death;
 use super::event::Effect;
 use super::hearing::Hearing;
 use super::kernel::{Environment, Launch, Stage, Stopping, Up, Waiting, Wanted};
@@ -216,7 +216,7 @@ impl RoomCore {
         match std::mem::take(&mut self.kernel.stage) {
             Stage::Announcing(up, _) | Stage::Up(up) if up.id == id => {}
             Stage::Starting(launch) if launch.id == id => {
-                return self.start_failed(launch, &PluginError::internal(death_notice(report)));
+                return self.start_failed(launch, &PluginError::internal(death::notice(report)));
             }
             other => {
                 self.kernel.stage = other;
@@ -225,9 +225,12 @@ impl RoomCore {
         }
         self.fail_questions();
         self.nothing_more_comes();
+        if let Some(running) = self.queue.request().map(|execution| execution.id.clone()) {
+            self.collect(&running, "error", death::error(report).to_string().as_bytes());
+        }
         let ended = self.queue.kernel_lost();
         self.settle(ended);
-        self.show_kernel(KernelState::Error { reason: String::new(), details: death_notice(report) });
+        self.show_kernel(KernelState::Error { reason: String::new(), details: death::notice(report) });
         self.effects.push(Effect::Stop { launch: id });
     }
 

@@ -3,7 +3,7 @@
 //! For: turning bursts of kernel messages into few changes of the runtime state document.
 //! Promises: a blob is stored before a change names it; outputs come before the end of their execution, in
 //! the same change; while one batch waits for its blobs, everything after it collects in the next.
-//! Never: keeps a kernel waiting.
+//! Never: holds more than a bounded number of bytes that are not stored yet; says when it would.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +22,10 @@ use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
 /// together. Short enough for a progress bar to move, long enough for 200,000 printed lines to be a few
 /// changes, and for a quick cell to be one: the Python client reads everything again at each change.
 pub(super) const COALESCE: Duration = Duration::from_millis(50);
+
+/// With so many bytes collected, the room listens to its kernel no more until they are on their way to the blob
+/// store: a few large images. Together with what is being stored it bounds the memory that a flood takes.
+const MOST_WAITING: usize = 32 << 20;
 
 /// Outputs on their way into the document.
 #[derive(Default)]
@@ -86,6 +90,12 @@ impl Publication {
         self.storing.is_some() || !self.next.ended.is_empty()
     }
 
+    /// Whether so much is collected that nothing more should come before it is published.
+    pub(super) fn is_full(&self) -> bool {
+        let collectors = self.collectors.values().map(Collector::waiting_bytes);
+        collectors.sum::<usize>() + self.captures.waiting_bytes() >= MOST_WAITING
+    }
+
     /// When what has been collected must be published.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let waits = !self.next.is_empty() || self.is_collecting();
@@ -95,7 +105,7 @@ impl Publication {
 
     /// Whether a batch must be made now.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        let urgent = self.storing.is_none() && self.next.is_urgent();
+        let urgent = self.storing.is_none() && (self.next.is_urgent() || self.is_full());
         urgent || self.deadline().is_some_and(|at| at <= now)
     }
 

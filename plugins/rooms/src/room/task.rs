@@ -51,8 +51,6 @@ mod kernels;
 use self::following::Following;
 use self::kernels::{FromKernel, Line, attach, run_kernel};
 
-/// Kernel messages handled as one event at most: a client's interrupt gets its turn in between.
-const BURST: usize = 2048;
 /// Bytes a client may send ahead of what the room has handled. Source: a whole PUT_BLOB frame of 32 MiB
 /// is let through at once by the last positive byte; this bounds the rest.
 pub(crate) const INBOUND_CREDIT: i64 = 4 * 1024 * 1024;
@@ -123,7 +121,7 @@ pub(crate) struct RoomTask {
     inbox: mpsc::UnboundedReceiver<Message>,
     /// Handed to what reports progress. A room ends by being told to, never by losing its senders.
     own_inbox: Inbox,
-    /// The way in for kernels, which nothing may hold back.
+    /// The way in for kernels. What is in it is bounded by their backends.
     kernel_inbox: mpsc::UnboundedReceiver<FromKernel>,
     kernel_sender: mpsc::UnboundedSender<FromKernel>,
     /// Who hears about changes. Dropping an entry closes the connection.
@@ -261,6 +259,9 @@ impl RoomTask {
     async fn finish(&mut self) {
         self.outboxes.clear();
         self.file = None;
+        // A backend may wait for what it said to be taken before it says how the kernel ended.
+        self.kernel_inbox.close();
+        while self.kernel_inbox.try_recv().is_ok() {}
         // Nobody waits for an answer that does not come.
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
@@ -309,7 +310,6 @@ impl RoomTask {
     }
 
     async fn live(&mut self) {
-        let mut burst = Vec::new();
         while !self.dissolved {
             let deadline = self.core.deadline().map(|at| self.started + at.0);
             let tick = async {
@@ -330,7 +330,7 @@ impl RoomTask {
                     Some(message) => self.take(message),
                     None => break,
                 },
-                _ = self.kernel_inbox.recv_many(&mut burst, BURST) => self.kernels_said(&mut burst),
+                Some(first) = self.kernel_inbox.recv(), if self.core.listens() => self.kernels_said(first),
                 Some(done) = self.jobs.join_next() => match done {
                     Ok(done) => self.done(done),
                     Err(error) if error.is_cancelled() => {}

@@ -47,6 +47,7 @@ fn text(output: &Output) -> &str {
                 ContentRef::Blob { .. } => "a blob",
             }
         }
+        Output::Error { evalue, .. } => evalue,
         other => panic!("no text: {other:?}"),
     }
 }

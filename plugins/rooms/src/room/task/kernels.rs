@@ -20,6 +20,10 @@ use crate::kinds::no_backend;
 use crate::room::event::Event;
 use crate::room::revive::Left;
 
+/// Bytes of kernel messages handled as one event, and the message that goes beyond: a client's interrupt gets its turn
+/// in between. A kernel that prints sends so much in some milliseconds, and it takes no longer to handle.
+const BURST_BYTES: usize = 128 << 10;
+
 /// A kernel answers in milliseconds. One that does not for this long keeps its notebook closed no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -52,13 +56,15 @@ impl KernelEvents for Line {
 }
 
 impl RoomTask {
-    /// Handles what kernels said, in as few events as can be.
-    pub(super) fn kernels_said(&mut self, burst: &mut Vec<FromKernel>) {
-        let mut messages = Vec::with_capacity(burst.len());
+    /// Handles what kernels said, beginning with `first`, in as few events as can be.
+    pub(super) fn kernels_said(&mut self, first: FromKernel) {
+        let (mut messages, mut taken) = (Vec::new(), 0);
         let mut last: Option<(LaunchId, Sequence)> = None;
-        for FromKernel { launch, said } in burst.drain(..) {
+        let mut next = Some(first);
+        while let Some(FromKernel { launch, said }) = next {
             match said {
                 Said::Message(sequence, channel, bytes) => {
+                    taken += bytes.len();
                     if last.is_some_and(|(before, _)| before != launch) {
                         self.one_kernel_said(&mut last, &mut messages);
                     }
@@ -73,6 +79,7 @@ impl RoomTask {
                     self.handle(Event::KernelExited { launch, report });
                 }
             }
+            next = if taken < BURST_BYTES { self.kernel_inbox.try_recv().ok() } else { None };
         }
         self.one_kernel_said(&mut last, &mut messages);
     }

@@ -148,7 +148,9 @@ fn a_kernel_that_died_meanwhile_says_so_in_the_notebook() {
     let bob = world.join("bob");
     world.settle();
     assert_eq!(world.client(bob).execution(&running).status, Status::Error);
-    assert_eq!(outputs(&mut world, bob, &running), ["1\n"]);
+    let outputs = outputs(&mut world, bob, &running);
+    assert_eq!(outputs.len(), 2);
+    assert!(outputs[0] == "1\n" && outputs[1].contains("signal 9 (SIGKILL)"), "{outputs:?}");
     assert!(matches!(
         world.client(bob).runtime.kernel_state(),
         KernelState::Error { .. } | KernelState::Running(_)

@@ -103,6 +103,11 @@ impl Captures {
         self.open.values().any(|it| it.collector.is_dirty())
     }
 
+    /// About how many bytes the next drain hands over.
+    pub(in crate::room) fn waiting_bytes(&self) -> usize {
+        self.open.values().map(|it| it.collector.waiting_bytes()).sum()
+    }
+
     /// Updates a display that clients do not see yet.
     pub(in crate::room) fn update_display(&mut self, update: &DisplayUpdate) {
         self.open.values_mut().for_each(|it| it.collector.update_display(update));
