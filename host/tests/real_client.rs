@@ -44,6 +44,12 @@ fn a_kernel_that_dies_says_why_and_leaves_nothing() {
     script("deaths.py");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flood_arrives_whole_and_takes_bounded_memory() {
+    script("floods.py");
+}
+
 #[test]
 fn recorded_cells_show_what_the_reference_shows() {
     script("samples.py");

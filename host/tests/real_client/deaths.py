@@ -19,10 +19,11 @@ async def main(client):
     assert value(await ran(notebook, "1 + 1")) == "2"
 
     await dies(notebook, "os._exit(3)", "exited with code 3")
-    await dies(notebook, "os.kill(os.getpid(), signal.SIGKILL)", "was killed from outside by signal 9 (SIGKILL)")
+    await dies(notebook, "os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9 (SIGKILL)")
     await dies(notebook, "ctypes.string_at(0)", "crashed with signal 11 (SIGSEGV)")
     await dies(notebook, "os.abort()", "crashed with signal 6 (SIGABRT)")
     await killed_from_outside(notebook)
+    await killed_with_its_shim(notebook)
     await killed_while_idle(notebook)
     await out_of_memory(notebook)
     await hangs(notebook)
@@ -103,7 +104,16 @@ def family(pid):
 async def killed_from_outside(notebook):
     _, execution, behind, pid = await begin(notebook, "time.sleep(600)")
     os.kill(pid, signal.SIGKILL)
-    await over(notebook, execution, behind, pid, "was killed from outside by signal 9 (SIGKILL)")
+    await over(notebook, execution, behind, pid, "was killed by signal 9 (SIGKILL)")
+
+
+async def killed_with_its_shim(notebook):
+    _, execution, behind, pid = await begin(notebook, "time.sleep(600)")
+    with open(f"/proc/{pid}/stat") as file:
+        shim = int(file.read().rsplit(")", 1)[1].split()[1])
+    os.kill(shim, signal.SIGKILL)
+    await over(notebook, execution, behind, pid, "was lost with the process that kept it")
+    assert not family(shim)
 
 
 async def killed_while_idle(notebook):

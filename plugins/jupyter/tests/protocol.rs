@@ -184,7 +184,7 @@ fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
     write(&mut ours, 0x02, launch.to_string().as_bytes());
     until(&mut ours, "language_info");
     write(&mut ours, 0x03, &[]);
-    // Without `flush`: an interrupt that comes while ipykernel waits for that may be lost. It is sent 0.2 s later.
+    // Without `preparation` this kernel overlooks an interrupt that comes right before it waits for long.
     let code = json!({ "code": "import time\nprint('run' + 'ning')\nwhile True: time.sleep(0.01)" });
     write(&mut ours, 0x06, &[&[0], &request("id", "execute_request", &code)[..]].concat());
     // In what it prints, not in what was asked.

@@ -20,21 +20,49 @@ const HEIGHT: usize = 100;
 /// carriage return can reach, and so the cost of an endless line; no terminal is as wide.
 const MAX_COLUMNS: usize = 4096;
 
+/// Begins the control characters beyond ASCII in UTF-8, and a few others.
+const BEYOND_ASCII: u8 = 0xC2;
+
 /// What was printed to one stream, as text.
 pub(super) struct Terminal {
     parser: vte::Parser,
     screen: Screen,
+    /// A control sequence was printed, so that the parser may be in the middle of one.
+    escaped: bool,
 }
 
 impl Terminal {
     /// An empty one.
     pub(super) fn new() -> Self {
-        Self { parser: vte::Parser::new(), screen: Screen::new() }
+        Self { parser: vte::Parser::new(), screen: Screen::new(), escaped: false }
     }
 
     /// Prints `text`.
     pub(super) fn feed(&mut self, text: &str) {
-        self.parser.advance(&mut self.screen, text.as_bytes());
+        self.escaped |= text.bytes().any(|byte| byte == 0x1b || byte == BEYOND_ASCII);
+        let rest = if !self.escaped && is_plain(text) { self.scroll_through(text) } else { text };
+        self.parser.advance(&mut self.screen, rest.as_bytes());
+    }
+
+    /// Takes plain lines that run through the whole screen, without looking at each character: a flood is mostly those.
+    /// Returns what is still to be printed.
+    fn scroll_through<'a>(&mut self, text: &'a str) -> &'a str {
+        let ends = |(at, _): (usize, &str)| at + 1;
+        let Some(last_lines) = text.rmatch_indices('\n').nth(HEIGHT).map(ends) else { return text };
+        // The first one may go over text that is there.
+        let first = text.find('\n').map_or(last_lines, |at| at + 1);
+        let (Some(line), Some(middle), Some(last)) =
+            (text.get(..first), text.get(first..last_lines), text.get(last_lines..))
+        else {
+            return text;
+        };
+        self.parser.advance(&mut self.screen, line.as_bytes());
+        if !self.screen.is_on_new_line() {
+            return text.get(first..).unwrap_or_default();
+        }
+        self.screen.scroll_all();
+        self.screen.settled.push_str(middle);
+        last
     }
 
     /// Moves lines the cursor has left to [`Terminal::settled`]. They come back if the cursor does.
@@ -263,6 +291,13 @@ impl Screen {
         self.row = 0;
     }
 
+    /// Whether the cursor is below everything that was printed.
+    fn is_on_new_line(&self) -> bool {
+        self.row + 1 == self.rows.len()
+            && self.column == 0
+            && self.rows.back().is_some_and(|row| row.cells.is_empty())
+    }
+
     fn go_to_row(&mut self, row: usize) {
         self.row = row.min(HEIGHT - 1);
     }
@@ -314,6 +349,12 @@ impl vte::Perform for Screen {
         }
         self.column = self.column.min(MAX_COLUMNS);
     }
+}
+
+/// Whether `text` is printed as it is, one character after the other.
+fn is_plain(text: &str) -> bool {
+    let special = |byte: u8| (byte < b' ' && byte != b'\n' && byte != b'\t') || byte == 0x7f;
+    !text.bytes().any(|byte| special(byte) || byte == BEYOND_ASCII)
 }
 
 impl Row {
@@ -455,6 +496,29 @@ mod tests {
             }
             terminal.feed(rest);
             prop_assert_eq!(read(&terminal), shown(&text));
+        }
+
+        #[test]
+        fn a_flood_is_the_same_line_by_line(
+            before in anything(),
+            lines in proptest::collection::vec("[a-c é日\t ]{0,6}", 0..300),
+            settle in any::<bool>(),
+            after in anything(),
+        ) {
+            let flood = lines.join("\n");
+            let (mut at_once, mut by_line) = (Terminal::new(), Terminal::new());
+            for terminal in [&mut at_once, &mut by_line] {
+                terminal.feed(&before);
+                if settle {
+                    terminal.settle();
+                }
+            }
+            at_once.feed(&flood);
+            flood.split_inclusive('\n').for_each(|line| by_line.feed(line));
+            prop_assert_eq!(read(&at_once), read(&by_line));
+            at_once.feed(&after);
+            by_line.feed(&after);
+            prop_assert_eq!(read(&at_once), read(&by_line));
         }
 
         #[test]
