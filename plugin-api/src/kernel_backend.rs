@@ -77,7 +77,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// Asks the kernel to stop what it is doing, the way its kernelspec says.
     async fn interrupt(&self) -> Result<()>;
 
-    /// Ends the kernel: politely, and after `grace` with its whole process group by force.
+    /// Ends the kernel: politely, and after `grace` with its whole process group by force. Messages that have not
+    /// arrived yet need not arrive any more.
     async fn shutdown(&self, grace: Duration) -> Result<ExitReport>;
 }
 

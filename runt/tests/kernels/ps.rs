@@ -34,7 +34,7 @@ async fn kernels_of_notebooks_are_listed_and_a_death_is_explained() {
     assert!(!is_running(pid));
     let row = world.ps().remove(0);
     let sentence =
-        "Kernel process exited: signal 9 (SIGKILL: somebody killed it, or the system for lack of memory).";
+        "The kernel was ended by signal 9 (SIGKILL: somebody killed it, or the system for lack of memory).";
     assert_eq!((&row["status"], &row["error"]), (&json!("error"), &json!(sentence)));
     let said = world.runt(&["ps"]).good().out;
     assert!(said.ends_with(&format!("\n~/work/a.ipynb: {sentence}\n")), "{said}");
