@@ -82,7 +82,13 @@ fn old_shim(listener: &UnixListener, lines: Vec<Line>) {
             write(&mut stream, line.kind, &line.body);
             continue;
         }
-        let (kind, body) = read(&mut stream).unwrap();
+        let (mut kind, mut body) = read(&mut stream).unwrap();
+        // Whoever attaches again, to skip what there is, is told so; the first daemons did not.
+        while (kind, line.kind) == (0x04, 0x08) {
+            let attached = lines.iter().find(|line| line.kind == 0x84).unwrap();
+            write(&mut stream, attached.kind, &attached.body);
+            (kind, body) = read(&mut stream).unwrap();
+        }
         assert_eq!(kind, line.kind);
         match serde_json::from_slice::<Value>(&line.body) {
             Ok(old) => assert!(says(&serde_json::from_slice(&body).unwrap(), &old)),
