@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use runtimed_client::protocol::pool::RoomRow;
 use runtimed_client::{Client, ClientError};
+use runtimed_kernelspecs::{Specs, Surroundings};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -105,7 +106,17 @@ async fn of_files() -> Vec<Row> {
             Row::of_file(found.short().to_owned(), found.path, connection, probe)
         });
     }
-    probes.join_all().await
+    let mut rows = probes.join_all().await;
+    if rows.iter().any(|row| row.language.is_none()) {
+        let specs = Specs::find(&Surroundings::current());
+        for row in rows.iter_mut().filter(|row| row.language.is_none()) {
+            // What does not say it itself may be busy, or just starting.
+            let name = row.file.as_ref().and_then(|(_, connection)| connection.kernel_name.as_deref());
+            let language = name.and_then(|name| specs.get(name)).map(|spec| spec.language.clone());
+            row.language = language.filter(|language| !language.is_empty());
+        }
+    }
+    rows
 }
 
 impl Row {
