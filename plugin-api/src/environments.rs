@@ -51,6 +51,14 @@ pub struct EnvNeed {
     /// `auto`, `project` or `notebook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_mode: Option<String>,
+    /// For no notebook yet, but to be ready for one: only a pooled environment beyond those that the pool keeps ready,
+    /// so that nobody waits longer for it. Of a pool that keeps none there is none, ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
+    /// Id of a lease that was acquired as a spare one: this one becomes the notebook's, if it is as good as what it would
+    /// get otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<String>,
 }
 
 /// An environment that belongs to one room for now.

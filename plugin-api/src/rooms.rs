@@ -195,6 +195,8 @@ pub enum RoomRequest {
         /// Absolute path of a file that is not there yet.
         output: PathBuf,
     },
+    /// Lets go of pooled environments that no notebook uses: the pools were emptied.
+    Flush,
     /// Makes every room durable and ends its kernel; the daemon is about to exit.
     Close,
     /// Makes every room durable and lets go of its kernel, which the next daemon finds again; this one is about to
@@ -256,6 +258,8 @@ pub enum RoomReply {
     },
     /// Done.
     Closed,
+    /// Done.
+    Flushed,
 }
 
 /// One resident room, as `list_rooms` shows it.

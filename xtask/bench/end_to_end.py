@@ -44,6 +44,7 @@ CASES = {
     "rss": (300, "PSS before and after a fixed workload (100 edits+executions, 1000 displays, close)"),
     "create": (120, "10 x create_notebook() until the client has a usable notebook"),
     "first": (600, "4 x create_notebook + execute 21*2 until the result, pooled environment waiting"),
+    "warm": (600, "first, 6 x with 10 s before each: the time to keep another kernel warm, for a daemon that does"),
     "burst": (400, "6 create_notebook at once, each executes 21*2: time from the common start to each result"),
     "exec": (300, "40 x edit + execute on a warm kernel (expression, silent, print); run-all of 51 cells"),
     "raw": (300, "raw_kernel.py run by --raw-python: a bare ipykernel without any daemon"),
@@ -389,6 +390,17 @@ async def case_first(env):
         await env.pool_ready()
         nb, took = await first_result(env, time.perf_counter())
         record("create_to_first_result", [took])
+        await env.close(nb)
+
+
+async def case_warm(env):
+    # Somebody must have begun to work.
+    await first_result(env, time.perf_counter())
+    for _ in range(6):
+        await env.pool_ready()
+        await asyncio.sleep(10)
+        nb, took = await first_result(env, time.perf_counter())
+        record("create_to_first_result_warm", [took])
         await env.close(nb)
 
 

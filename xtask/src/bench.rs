@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// How often each end-to-end case is repeated
     #[arg(long, default_value_t = 1)]
     runs: u32,
+    /// Python kernels that are up before anybody wants them; the case `warm` measures one
+    #[arg(long, default_value_t = 0)]
+    warm: u32,
     /// Leave out the inner loops
     #[arg(long)]
     no_criterion: bool,
@@ -50,7 +53,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     let home = workspace::target().join("bench-home");
-    let settings = serde_json::json!({ "install_default_data_packages": false, "uv_pool_size": 2 });
+    let settings = serde_json::json!({
+        "install_default_data_packages": false,
+        "uv_pool_size": 2,
+        "kernels": { "warm": options.warm },
+    });
     let daemon = Daemon::start_with(&dist, &home, &settings, |command| tools.apply(command))?;
     // Starts are measured with pools off and a home of their own.
     let start = format!(

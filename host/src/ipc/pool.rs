@@ -88,6 +88,10 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
         PoolRequest::GetDaemonInfo => PoolReply::DaemonInfo(daemon_info(daemon)),
         PoolRequest::FlushPool => {
             daemon.pools.flush();
+            if let Err(error) = daemon.ask_rooms(RoomRequest::Flush).await {
+                // Of what they have, nothing is given to a notebook any more.
+                tracing::info!(%error, "rooms were not told that the pools are empty");
+            }
             PoolReply::Flushed
         }
         PoolRequest::Shutdown | PoolRequest::Detach => PoolReply::ShuttingDown,

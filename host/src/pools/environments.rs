@@ -45,6 +45,16 @@ struct Leased {
     environment: Environment,
     /// Other notebooks may use it too.
     shared: bool,
+    /// It waits for a notebook.
+    spare: Option<Spare>,
+}
+
+/// A lease that is nobody's yet.
+#[derive(Clone)]
+struct Spare {
+    lease: Lease,
+    /// The pool's when it was taken.
+    revision: u64,
 }
 
 impl EnvironmentService {
@@ -59,7 +69,14 @@ impl EnvironmentService {
     }
 
     async fn pooled(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: &Task) -> Result<Lease> {
-        let ready = pool.take_or_wait(task).await.map_err(|mut error| {
+        if let Some(lease) = self.preferred(&pool, need).await? {
+            return Ok(lease);
+        }
+        let ready = match need.spare {
+            true => pool.take_spare().await.map(|(ready, revision)| (ready, Some(revision))),
+            false => pool.take_or_wait(task).await.map(|ready| (ready, None)),
+        };
+        let (ready, spare) = ready.map_err(|mut error| {
             error.message = format!("Failed to acquire prewarmed environment for {label}. {}", error.message);
             error
         })?;
@@ -73,7 +90,35 @@ impl EnvironmentService {
         let config = json!({ "prewarmed_packages": prewarmed });
         let lease = self.lease(pool, ready.environment, false, label, config).await?;
         taken.keep();
-        Ok(Lease { prewarmed_packages: prewarmed, ..lease })
+        let lease = Lease { prewarmed_packages: prewarmed, ..lease };
+        if let (Some(revision), Some(leased)) = (spare, self.leases().get_mut(&lease.id)) {
+            leased.spare = Some(Spare { lease: lease.clone(), revision });
+        }
+        Ok(lease)
+    }
+
+    /// The lease that `need` would rather have, if it is still a spare one and as good as a new one of `pool`.
+    async fn preferred(&self, pool: &Arc<Pool>, need: &EnvNeed) -> Result<Option<Lease>> {
+        let Some(leased) = need.prefer.as_ref().and_then(|lease| self.find(lease).ok()) else {
+            return Ok(None);
+        };
+        let is_current = |spare: Spare| Arc::ptr_eq(&leased.pool, pool) && spare.revision == pool.revision();
+        let is_current = leased.spare.is_some_and(is_current);
+        let (environment, room) = (leased.environment, need.room.clone());
+        let kept = blocking(move || {
+            let usable = is_current && record::is_usable(&environment);
+            if usable {
+                record::lease(&environment.prefix, &room)?;
+            }
+            Ok(usable)
+        });
+        if !kept.await? {
+            return Ok(None);
+        }
+        // Whoever comes first has it.
+        let mut leases = self.leases();
+        let spare = need.prefer.as_ref().and_then(|lease| leases.get_mut(lease)?.spare.take());
+        Ok(spare.map(|spare| spare.lease))
     }
 
     async fn inline(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: Task) -> Result<Lease> {
@@ -186,7 +231,7 @@ impl EnvironmentService {
         if let (Value::Object(all), Value::Object(config)) = (&mut launched_config, config) {
             all.extend(config);
         }
-        let leased = Leased { pool, environment: environment.clone(), shared };
+        let leased = Leased { pool, environment: environment.clone(), shared, spare: None };
         self.leases().insert(id.clone(), leased);
         Ok(Lease {
             id,

@@ -98,8 +98,12 @@ impl Pool {
 
     /// Hands out a ready environment, if there is one.
     pub fn take(&self) -> Option<Ready> {
+        self.usable(PoolState::take)
+    }
+
+    fn usable(&self, take: impl Fn(&mut PoolState) -> Option<Ready>) -> Option<Ready> {
         loop {
-            let ready = self.change(PoolState::take)?;
+            let ready = self.change(&take)?;
             if record::is_usable(&ready.environment) {
                 return Some(ready);
             }
@@ -121,7 +125,7 @@ impl Pool {
         }
         let (mut changes, mut progress) = (self.published.subscribe(), self.progress.subscribe());
         let failed_before = self.state().failures().0;
-        let _waiting = Waiting::begin(self);
+        let _waiting = Waiting::begin(self, PoolState::wait_started, PoolState::wait_ended);
         loop {
             if let Some(ready) = self.take() {
                 return Ok(ready);
@@ -145,6 +149,31 @@ impl Pool {
                 () = self.shutdown.begun() => return Err(stopping()),
             }
         }
+    }
+
+    /// Hands out an environment beyond those it keeps ready, waiting for one, and its [`revision`](Self::revision).
+    ///
+    /// # Errors
+    /// `Unavailable` when no plugin provides the kind any more; `Cancelled` when the daemon stops. Cancel-safe.
+    pub(super) async fn take_spare(&self) -> Result<(Ready, u64)> {
+        let (mut provider, mut changes) = (self.watch_provider(), self.published.subscribe());
+        let _waiting = Waiting::begin(self, PoolState::spare_wait_started, PoolState::spare_wait_ended);
+        loop {
+            let revision = self.revision();
+            if let Some(ready) = self.usable(PoolState::take_spare) {
+                return Ok((ready, revision));
+            }
+            tokio::select! {
+                changed = changes.changed() => changed.map_err(|_| stopping())?,
+                _ = provider.wait_for(Option::is_none) => return Err(self.gone()),
+                () = self.shutdown.begun() => return Err(stopping()),
+            }
+        }
+    }
+
+    /// Changes when what it offers does: an environment of another revision is as good as none.
+    pub(super) fn revision(&self) -> u64 {
+        self.state().revision()
     }
 
     /// Takes back an environment that nobody has used.
@@ -250,18 +279,21 @@ impl Pool {
 }
 
 /// A taker that waits. Dropping it gives its claim up.
-struct Waiting<'a>(&'a Pool);
+struct Waiting<'a> {
+    pool: &'a Pool,
+    end: fn(&mut PoolState),
+}
 
 impl<'a> Waiting<'a> {
-    fn begin(pool: &'a Pool) -> Self {
-        pool.change(PoolState::wait_started);
-        Self(pool)
+    fn begin(pool: &'a Pool, begin: fn(&mut PoolState), end: fn(&mut PoolState)) -> Self {
+        pool.change(begin);
+        Self { pool, end }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.change(PoolState::wait_ended);
+        self.pool.change(self.end);
     }
 }
 

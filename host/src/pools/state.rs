@@ -62,6 +62,10 @@ pub(super) struct PoolState {
     leased: BTreeSet<PathBuf>,
     /// Takers that wait, over and above the target.
     waiting: usize,
+    /// Those that wait for one more than the target.
+    waiting_for_spare: usize,
+    /// How often what it offers became another: a new package list, a flush.
+    revision: u64,
     /// A taker came after the last failure: try once more at once, somebody is looking.
     urgent: bool,
     /// Failures since the last success.
@@ -78,12 +82,13 @@ impl PoolState {
         if !same_list(&self.packages, packages) {
             self.packages = packages.to_vec();
             self.failure = None;
+            self.revision += 1;
             let (kept, outdated): (VecDeque<_>, VecDeque<_>) =
                 self.available.drain(..).partition(|ready| same_list(&ready.packages, packages));
             self.available = kept;
             self.retired.extend(outdated);
         }
-        let surplus = self.available.len().saturating_sub(self.target + self.waiting);
+        let surplus = self.available.len().saturating_sub(self.wanted());
         let mut gone: Vec<PathBuf> = self.available.drain(..surplus).map(prefix).collect();
         if self.available.len() >= self.target {
             gone.extend(self.retired.drain(..).map(prefix));
@@ -151,7 +156,7 @@ impl PoolState {
         } else {
             self.retired.push_back(ready);
         }
-        let full = self.available.len() >= self.target + self.waiting;
+        let full = self.available.len() >= self.wanted();
         let replaced = if full { self.retired.len() } else { self.retired.len().min(1) };
         let replaced = if self.available.is_empty() { 0 } else { replaced };
         self.retired.drain(..replaced).map(prefix).collect()
@@ -181,6 +186,27 @@ impl PoolState {
         let ready = self.available.pop_front().or_else(|| self.retired.pop_front())?;
         self.leased.insert(ready.environment.prefix.clone());
         Some(ready)
+    }
+
+    /// Hands out the oldest ready environment if the pool is full without it and nobody waits.
+    pub(super) fn take_spare(&mut self) -> Option<Ready> {
+        let spare = self.target > 0 && self.waiting == 0 && self.available.len() > self.target;
+        if spare { self.take() } else { None }
+    }
+
+    /// Somebody begins to wait for a spare one.
+    pub(super) fn spare_wait_started(&mut self) {
+        self.waiting_for_spare += 1;
+    }
+
+    /// Somebody has a spare one, or gave up.
+    pub(super) fn spare_wait_ended(&mut self) {
+        self.waiting_for_spare = self.waiting_for_spare.saturating_sub(1);
+    }
+
+    /// Changes when what it offers does.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// A taken environment is gone, or its new owner needs no protection.
@@ -220,6 +246,7 @@ impl PoolState {
     /// Empties the pool, forgets failures. Returns prefixes to delete.
     pub(super) fn flush(&mut self) -> Vec<PathBuf> {
         self.failure = None;
+        self.revision += 1;
         self.available.drain(..).chain(self.retired.drain(..)).map(prefix).collect()
     }
 
@@ -270,9 +297,15 @@ impl PoolState {
         self.available.front().filter(|_| self.available.len() > self.target.min(KEPT_WHATEVER_AGE))
     }
 
+    /// How many environments there should be now.
+    fn wanted(&self) -> usize {
+        let spare = if self.target > 0 { self.waiting_for_spare } else { 0 };
+        self.target + self.waiting + spare
+    }
+
     /// Environments that are missing and not being built.
     fn deficit(&self) -> usize {
-        (self.target + self.waiting).saturating_sub(self.available.len() + self.warming.len())
+        self.wanted().saturating_sub(self.available.len() + self.warming.len())
     }
 }
 
@@ -323,6 +356,33 @@ mod tests {
         let ready = ready(name, list, now);
         pool.build_started(&ready.environment.prefix);
         pool.build_succeeded(ready)
+    }
+
+    #[test]
+    fn a_spare_one_is_built_on_top_and_never_taken_from_anybody() {
+        let now = Instant::now();
+        let mut pool = full(1, now);
+        assert_eq!(pool.take_spare(), None);
+        pool.spare_wait_started();
+        build(&mut pool, "spare", "a b", now);
+        pool.wait_started();
+        assert_eq!(pool.take_spare(), None, "somebody waits");
+        pool.wait_ended();
+        let revision = pool.revision();
+        assert_eq!(pool.take_spare().unwrap().environment.prefix, Path::new("/envs/0"));
+        pool.spare_wait_ended();
+        assert_eq!((pool.next(now), pool.take_spare()), (Next::Wait(None), None));
+
+        pool.configure(1, &packages("b a"));
+        assert_eq!(pool.revision(), revision);
+        pool.configure(1, &packages("c"));
+        pool.flush();
+        assert_eq!(pool.revision(), revision + 2);
+
+        let mut off = PoolState::default();
+        off.configure(0, &packages("a"));
+        off.spare_wait_started();
+        assert_eq!(off.next(now), Next::Wait(None), "nothing is kept ready");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use runtimed_plugin_api::{
-    EnvNeed, EnvProvider, Environments, ErrorCode, PluginError, Progress, ProgressSink, Release,
+    EnvNeed, EnvProvider, Environments, ErrorCode, Lease, PluginError, Progress, ProgressSink, Release,
 };
 use serde_json::json;
 
@@ -282,6 +282,30 @@ async fn a_flush_rebuilds_the_pool() {
     world.pools.flush();
     world.until(|uv| uv.available == 2 && uv.warming == 0).await;
     assert_eq!(provider.built.load(Ordering::SeqCst), 4);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_spare_environment_goes_to_the_notebook_that_would_get_one_like_it() {
+    let world = World::start(Arc::new(FakeProvider::new("uv"))).await;
+    let acquire = |need: EnvNeed| world.service.acquire(need, Task::silent());
+    let spare = || EnvNeed { spare: true, ..need("uv:prewarmed") };
+    let prefer = |lease: &Lease, source: &str| EnvNeed { prefer: Some(lease.id.clone()), ..need(source) };
+    let warm = acquire(spare()).await.unwrap();
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    world.service.approve(need("uv:inline")).await.unwrap();
+    let declared = acquire(prefer(&warm, "uv:inline")).await.unwrap();
+    assert_ne!(declared.id, warm.id, "another kind of environment");
+    let room = EnvNeed { room: "another".into(), ..prefer(&warm, "uv:prewarmed") };
+    assert_eq!(acquire(room).await.unwrap(), warm);
+    assert!(record::is_leased_to(&warm.environment.prefix, "another"));
+    assert_ne!(acquire(prefer(&warm, "uv:prewarmed")).await.unwrap().id, warm.id, "it is somebody's now");
+
+    let outdated = acquire(spare()).await.unwrap();
+    world.pools.flush();
+    assert_ne!(acquire(prefer(&outdated, "uv:prewarmed")).await.unwrap().id, outdated.id);
+    world.service.release(&outdated.id, Release::Delete).await.unwrap();
+    assert_ne!(acquire(prefer(&outdated, "uv:prewarmed")).await.unwrap().id, outdated.id);
     world.stop().await;
 }
 

@@ -74,6 +74,7 @@ const KEYS: &[Key] = &[
     key("kernels.keep_without_daemon_secs", Kind::Optional),
     key("kernels.keep_memory_bytes", Kind::Optional),
     key("kernels.keep_disk_bytes", Kind::Optional),
+    key("kernels.warm", Kind::Optional),
     key("blobs.collect_every_secs", Kind::Optional),
     key("blobs.keep_unused_secs", Kind::Optional),
     key("plugins.disabled", Kind::Names),

@@ -6,12 +6,17 @@ use std::{env, fs};
 
 use crate::support::Daemon;
 
-/// A daemon with `settings`, the staged plugins and what package managers need to reach their index.
+/// A daemon with `settings`, the staged plugins and what package managers need to reach their index. It keeps no kernels
+/// warm unless `settings` say how many: tests count processes, and share a small machine.
 pub(crate) fn start(settings: &str, prepare: impl FnOnce(&mut Command)) -> Daemon {
     Daemon::start_with(|home, command| {
         let config = home.join(".config/nteract");
         fs::create_dir_all(&config).unwrap();
-        fs::write(config.join("settings.json"), settings).unwrap();
+        let mut settings: serde_json::Value = serde_json::from_str(settings).unwrap();
+        if settings["kernels"]["warm"].is_null() {
+            settings["kernels"]["warm"] = 0.into();
+        }
+        fs::write(config.join("settings.json"), settings.to_string()).unwrap();
         pass_environment(command);
         prepare(command);
     })

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::installed::Installed;
 use crate::kernel::{JupyterKernel, supervise};
-use crate::kind::Kind;
+use crate::kind::{Kind, PYTHON};
 use crate::launch::{Shims, Started, port_was_taken};
 use crate::link::Link;
 use crate::{folder, found};
@@ -176,5 +176,19 @@ impl KernelBackend for JupyterBackend {
         let accepted = CancellationToken::new();
         accepted.cancel();
         Ok(Box::new(self.supervise(kernel, link, folder, events, accepted, CancellationToken::new())))
+    }
+
+    async fn adopt(
+        &self,
+        warm: &str,
+        spec: LaunchSpec,
+        events: Arc<dyn KernelEvents>,
+    ) -> Result<Box<dyn Kernel>> {
+        if spec.kind != PYTHON {
+            return Err(PluginError::unsupported(format!("kernels of kind `{}` are never warm", spec.kind)));
+        }
+        let (kernel, link, folder) = found::adopt(&self.runtime(), warm, &spec).await?;
+        let (accepted, let_go) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Box::new(self.supervise(kernel, link, folder, events, accepted, let_go)))
     }
 }

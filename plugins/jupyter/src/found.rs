@@ -4,17 +4,21 @@
 //! behind; only processes whose number and start time are both on record are killed.
 //! Relies on: the host lets one daemon at a time use its runtime directory.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use runtimed_kernel_shim::protocol::{Attach, Attached, PROTOCOL, State, document, from_shim, to_shim};
+use runtimed_kernel_shim::protocol::{
+    Adopt, Attach, Attached, PROTOCOL, Refused, State, document, from_shim, to_shim,
+};
 use runtimed_kernel_shim::record::Record;
-use runtimed_plugin_api::{KernelRecord, LaunchSpec, PluginError, Result, Sequence};
+use runtimed_plugin_api::{ErrorCode, KernelRecord, LaunchSpec, PluginError, Result, Sequence};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::folder;
-use crate::launch::lost;
+use crate::kind::move_to;
+use crate::launch::{cwd, label, lost};
 use crate::link::Link;
 
 /// How long a shim may take to answer. It waits for nothing, so only a machine that stands still needs longer.
@@ -64,6 +68,44 @@ pub(crate) async fn attach(
     let attached = timeout(ANSWER, link.reader.expect(from_shim::ATTACHED)).await;
     let attached = attached.map_err(|late| lost(late.into()))?.map_err(lost)?;
     Ok((attached.document().map_err(lost)?, link, folder))
+}
+
+/// Makes the kernel with the id `warm`, which is up and which nobody has made use of yet, the one that `spec` describes;
+/// what it says from now on follows. From now on it ends with this connection, until it is made use of.
+///
+/// # Errors
+/// `NotFound` when there is no such kernel; `Conflict` when it was started in another way or is somebody's;
+/// `Unavailable` when its shim is lost meanwhile. It stays whose it was.
+pub(crate) async fn adopt(
+    runtime: &Path,
+    warm: &str,
+    spec: &LaunchSpec,
+) -> Result<(Attached, Link, PathBuf)> {
+    let adopt = Adopt { kernel: spec.kernel.clone(), preparation: move_to(cwd(spec))?, label: label(spec) };
+    let not_found = || PluginError::not_found(format!("kernel {warm} is not warm"));
+    let named = |folder: &PathBuf| Record::read(folder).is_ok_and(|record| record.kernel == warm);
+    let folder = folder::all(runtime).into_iter().find(named).ok_or_else(not_found)?;
+    let Found { record, mut link, .. } = look(&folder).await.ok_or_else(not_found)?;
+    let conflict = |why: &str| PluginError::new(ErrorCode::Conflict, format!("kernel {warm}: {why}"));
+    let Label { spec: started } = serde_json::from_value(record.label).map_err(|_| not_found())?;
+    if (&started.kind, &started.command) != (&spec.kind, &spec.command) {
+        return Err(conflict("it was started in another way"));
+    }
+    let answer = async {
+        link.writer.send(&document(to_shim::ADOPT, &adopt)).await?;
+        loop {
+            let frame = link.reader.next().await?.ok_or(ErrorKind::UnexpectedEof)?;
+            match frame.kind {
+                from_shim::ADOPTED => return Ok::<_, io::Error>(Ok(frame.document()?)),
+                from_shim::REFUSED => return Ok(Err(frame.document::<Refused>()?.message)),
+                from_shim::UNSUPPORTED => return Ok(Err("its shim is an older one".to_owned())),
+                _ => {}
+            }
+        }
+    };
+    let answer = timeout(ANSWER, answer).await.map_err(|late| lost(late.into()))?;
+    let adopted = answer.map_err(lost)?.map_err(|why| conflict(&why))?;
+    Ok((adopted, link, folder))
 }
 
 /// Cleans up those of `folders` whose shim is gone.

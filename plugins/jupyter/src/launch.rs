@@ -14,7 +14,7 @@ use runtimed_kernel_shim::protocol::{
     Attached, Exit, Failed, Hello, Launch, Reason, document, from_shim, to_shim,
 };
 use runtimed_plugin_api::{ErrorCode, ExitReport, LaunchCommand, LaunchSpec, PluginError, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
@@ -69,7 +69,7 @@ impl Shims {
     }
 
     fn launch(&self, spec: &LaunchSpec, kind: &Kind, command: &LaunchCommand) -> Result<Launch> {
-        let cwd = command.cwd.as_ref().unwrap_or(&spec.cwd);
+        let cwd = cwd(spec);
         if !cwd.is_dir() {
             return Err(PluginError::not_found(format!(
                 "the kernel's working directory `{}` does not exist",
@@ -82,16 +82,26 @@ impl Shims {
             argv: command.argv.clone(),
             // PATH is the shim's own.
             env: command.env.clone().into_iter().filter(|(name, _)| name != environment::PATH).collect(),
-            cwd: cwd.clone(),
+            cwd: cwd.to_owned(),
             kernel_name: kind.kernel_name.clone(),
             interrupt: kind.interrupt,
             transport: kind.transport,
             preparation: kind.preparation.to_owned(),
             start_limit_ms: kind.start_limit_ms,
-            label: json!({ "spec": spec }),
+            label: label(spec),
             ..self.defaults.clone()
         })
     }
+}
+
+/// Where the kernel that `spec` describes works.
+pub(crate) fn cwd(spec: &LaunchSpec) -> &Path {
+    spec.command.cwd.as_ref().unwrap_or(&spec.cwd)
+}
+
+/// What the record of the kernel that `spec` describes says.
+pub(crate) fn label(spec: &LaunchSpec) -> Value {
+    json!({ "spec": spec })
 }
 
 fn spawn(program: &Path, folder: &Path, command: &LaunchCommand) -> io::Result<(Child, UnixStream)> {

@@ -26,6 +26,7 @@ use crate::room::revive::Actors;
 use crate::room::save::{SaveFailure, SavePlan, Written};
 use crate::room::task::{Inbox, Message, RoomTask, Start};
 use crate::staging::Staging;
+use crate::warm::Warm;
 use crate::watch::FileWatch;
 
 /// The rooms of this daemon.
@@ -39,6 +40,8 @@ pub(crate) struct Directory {
     pub(crate) staging: Arc<Staging>,
     /// Which files are this daemon's to write.
     pub(crate) leases: Arc<Leases>,
+    /// Kernels for rooms to come.
+    pub(crate) warm: Arc<Warm>,
     /// A std mutex: held for look-ups only, never across an await.
     index: Mutex<Index>,
 }
@@ -98,8 +101,8 @@ impl Directory {
         let journals = JournalFolder::new(&host.directories().base);
         let staging = Staging::new(&host.directories().base);
         let leases = Arc::new(Leases::new(&host.directories().base));
-        let watch = FileWatch::default();
-        Self { host, journals, leases, watch, staging, index: Mutex::default() }
+        let (watch, warm) = (FileWatch::default(), Warm::new(host.clone()));
+        Self { host, journals, leases, watch, staging, warm, index: Mutex::default() }
     }
 
     /// The room somebody wants.
@@ -191,7 +194,9 @@ impl Directory {
         let mut index = self.index();
         if index.rooms.get(&id).is_some_and(|entry| entry.inbox.same_channel(inbox)) {
             index.files.retain(|_, room| *room != id);
-            return index.rooms.remove(&id)?.lease;
+            let gone = index.rooms.remove(&id)?;
+            self.warm.rooms(index.rooms.len());
+            return gone.lease;
         }
         None
     }
@@ -311,6 +316,7 @@ impl Directory {
         index
             .rooms
             .insert(id, Entry { inbox: own_inbox.clone(), path: fresh.path.clone(), lease: fresh.lease });
+        self.warm.rooms(index.rooms.len());
         if let Some(path) = &fresh.path {
             index.files.insert(path.clone(), id);
         }

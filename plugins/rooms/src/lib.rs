@@ -4,7 +4,7 @@
 //! `room` is one open notebook, a pure core in a thin shell; `outputs` turns kernel messages into manifests;
 //! `notebook_file` reads and writes `.ipynb`; `journal` keeps a room over the daemon's end and `reopen`
 //! brings it back, `verify` looks whether it could; `disk` and `records` are the files, `staging` those of
-//! uploads; `claims` takes over kernels that outlived a daemon.
+//! uploads; `claims` takes over kernels that outlived a daemon, `warm` starts some before anybody wants them.
 
 mod claims;
 mod collect;
@@ -25,6 +25,7 @@ mod room;
 mod rooms;
 mod staging;
 mod verify;
+mod warm;
 mod watch;
 
 pub use plugin::RoomsPlugin;

@@ -20,7 +20,7 @@ mod kernel_said;
 mod lane;
 mod launch;
 pub(crate) mod load;
-mod moment;
+pub(crate) mod moment;
 pub(crate) mod outside;
 mod parts;
 pub(crate) mod peers;

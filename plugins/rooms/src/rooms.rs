@@ -45,6 +45,7 @@ impl OpenNotebooks {
         self.directory.sweep();
         self.directory.spawn(claim(self.clone()));
         self.directory.spawn(collect(self.directory.clone()));
+        self.directory.warm.begin();
     }
 
     /// Ends every kernel, writes every file and forgets every room.
@@ -65,6 +66,7 @@ impl OpenNotebooks {
             // A room that ended without saying so has ended all the same.
             let _ = end.await;
         }
+        self.directory.warm.close().await;
     }
 
     /// The room that a connection wants, opened if need be.
@@ -280,6 +282,10 @@ impl Rooms for OpenNotebooks {
             }
             RoomRequest::Recover { notebook, output } => {
                 verify::recover(&self.directory, notebook, output).await
+            }
+            RoomRequest::Flush => {
+                self.directory.warm.flushed();
+                Ok(RoomReply::Flushed)
             }
             RoomRequest::Close => {
                 self.close().await;

@@ -11,8 +11,7 @@ use runtimed_client::protocol::handshake::OpenNotebook;
 use runtimed_client::{Client, NotebookSession};
 use serde_json::Value;
 
-const SETTINGS: &str =
-    r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 600 }"#;
+const SETTINGS: &str = r#"{ "install_default_data_packages": false, "uv_pool_size": 1, "keep_alive_secs": 600, "kernels": { "warm": 0 } }"#;
 
 /// A user. Daemon and kernels end when it is dropped.
 pub(crate) struct World {

@@ -60,6 +60,7 @@ impl Shim {
         match (frame.kind, attached) {
             (to_shim::HELLO, _) => self.welcome(at, frame),
             (to_shim::ATTACH, _) => self.attach(at, frame),
+            (to_shim::ADOPT, _) => self.adopt(at, frame),
             (to_shim::END, _) => return Some(Leave::Quietly),
             (to_shim::ACCEPT, Some(_)) => self.accepted = true,
             (to_shim::ACKNOWLEDGE, Some((next, _))) => {
@@ -108,12 +109,7 @@ impl Shim {
         if !self.accepted {
             return;
         }
-        for (_, other) in self.clients.iter_mut().enumerate().filter(|(place, _)| *place != at) {
-            if other.reading.take().is_some() {
-                other.push(protocol::frame(from_shim::REPLACED, &[]));
-                other.end = End::Soon;
-            }
-        }
+        self.replace_others(at);
         let after = frame.document::<Attach>().map_or(0, |asked| asked.after);
         let after = after.clamp(self.journal.acknowledged(), self.journal.last());
         let attached = document(from_shim::ATTACHED, &self.attached(after));
@@ -144,7 +140,7 @@ impl Shim {
         }
     }
 
-    fn forget(&mut self, files: Vec<u64>) {
+    pub(crate) fn forget(&mut self, files: Vec<u64>) {
         files.into_iter().for_each(|file| self.spill.start(Job::Forget { file }));
     }
 

@@ -65,6 +65,9 @@ impl Shim {
             let step = start.take(name, message, now);
             return self.start_step(step);
         }
+        if self.is_of_adoption(name, message) {
+            return None;
+        }
         let keep = message.encoded_len() <= LARGEST && (!self.journal.is_full() || is_needed(name, message));
         if keep {
             self.journal.push(name as u8, message);

@@ -8,6 +8,7 @@
 //! Map. Pure: [`protocol`], `journal`, `start`, `ending`, `nudge`, and the crate `runtimed-jupyter-wire`. The rest touches
 //! the system: `run` leaves the daemon, `shim` is the loop, `kernel_side` and `daemon_side` are its two ends, `spill` is the disk.
 
+mod adoption;
 mod channel;
 mod client;
 mod daemon_side;
@@ -23,6 +24,7 @@ mod recent;
 pub mod record;
 mod run;
 mod shim;
+mod silent;
 mod socket;
 mod spill;
 mod start;

@@ -42,6 +42,9 @@ pub mod to_shim {
     pub const COLLECT: u8 = 0x09;
     /// Kill the kernel and go, whatever is still to be said.
     pub const END: u8 = 0x0a;
+    /// Take over a kernel that is up and nobody's yet, for another purpose: [`Adopt`](super::Adopt). The connection
+    /// takes the place of the one that launched it.
+    pub const ADOPT: u8 = 0x0b;
 }
 
 /// Frames of the shim.
@@ -64,6 +67,10 @@ pub mod from_shim {
     pub const REPLACED: u8 = 0x88;
     /// A frame of this type (`u8`) is unknown here, and was skipped.
     pub const UNSUPPORTED: u8 = 0x89;
+    /// Answer to an adoption: [`Attached`](super::Attached). Messages follow.
+    pub const ADOPTED: u8 = 0x8a;
+    /// There is no adoption: [`Refused`](super::Refused). The kernel stays whose it was.
+    pub const REFUSED: u8 = 0x8b;
 }
 
 /// Who speaks.
@@ -197,6 +204,26 @@ pub enum Transport {
 pub struct Attach {
     /// Number of the last message that is not wanted any more.
     pub after: u64,
+}
+
+/// What becomes of a kernel that is nobody's yet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Adopt {
+    /// UUID of the kernel from now on.
+    pub kernel: String,
+    /// Code that is run silently before; none if empty. If it fails there is no adoption.
+    pub preparation: String,
+    /// As [`Launch::label`], from now on.
+    pub label: Value,
+}
+
+/// Why a kernel was not adopted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// In words.
+    pub message: String,
 }
 
 /// The kernel one is attached to.

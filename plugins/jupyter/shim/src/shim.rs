@@ -5,7 +5,7 @@
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::adoption::Adoption;
 use crate::channel::{Channel, Name};
 use crate::client::Client;
 use crate::ending::Ending;
@@ -87,6 +88,8 @@ pub(crate) struct Shim {
     pub(crate) next_client: u64,
     /// Whether the daemon that launched the kernel wants it.
     pub(crate) accepted: bool,
+    /// Somebody else is about to get the kernel.
+    pub(crate) adoption: Option<Adoption>,
     /// Since when nobody is attached.
     pub(crate) alone_since: Option<Instant>,
     /// When to look whether we can still be found.
@@ -167,12 +170,18 @@ impl Shim {
             next_client: launcher.id + 1,
             clients: vec![launcher],
             accepted: false,
+            adoption: None,
             alone_since: None,
             look: now,
             leaving: false,
             ignored: 0,
             piece: vec![0; READ_BYTES].into(),
         })
+    }
+
+    /// The kernel's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.socket.parent().unwrap_or(&self.socket)
     }
 
     /// Goes on until there is nothing more to do. [`Shim::end`] follows.
@@ -205,6 +214,7 @@ impl Shim {
                 }
                 Source::Life => {
                     self.process.bury();
+                    self.give_up_adoption();
                     let started = matches!(self.stage, Stage::Running);
                     self.stage =
                         Stage::Draining { sockets: now + DRAIN, stderr: now + STDERR_DRAIN, started };

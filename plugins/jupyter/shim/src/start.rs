@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::channel::Name;
 use crate::message::Message;
-use crate::requests::{Header, Status, request};
+use crate::requests::{Header, request};
+use crate::silent::{Silent, is_idle};
 
 /// How long after the reply on shell its echo on IOPub may take before we ask again: the subscription may
 /// have arrived after the kernel published. The echo of a heard request takes about a millisecond.
@@ -33,7 +34,7 @@ enum Stage {
     /// `kernel_info` was asked for, more than once if need be.
     Asking { asked: BTreeSet<String>, reply: Option<Value>, heard: bool, again: Option<Instant> },
     /// The preparation runs.
-    Preparing { id: String, reply: Value, replied: bool, idle: bool },
+    Preparing { preparation: Silent, reply: Value },
 }
 
 /// What comes next.
@@ -79,10 +80,9 @@ impl Start {
 
     /// Takes what the kernel said at `now`.
     pub(crate) fn take(&mut self, channel: Name, message: &Message, now: Instant) -> Step {
-        let parent = Header::parse(&message.parent_header).msg_id;
         match &mut self.stage {
             Stage::Asking { asked, reply, heard, again } => {
-                if !asked.contains(&parent) {
+                if !asked.contains(&Header::parse(&message.parent_header).msg_id) {
                     return Step::Wait;
                 }
                 match channel {
@@ -101,12 +101,9 @@ impl Start {
                     None => Step::Wait,
                 }
             }
-            Stage::Preparing { id, reply, replied, idle } => {
-                if parent == *id {
-                    *replied |= channel == Name::Shell;
-                    *idle |= channel == Name::Iopub && is_idle(message);
-                }
-                if *replied && *idle { Step::Up(reply.take()) } else { Step::Wait }
+            Stage::Preparing { preparation, reply } => {
+                preparation.take(channel, message);
+                if preparation.outcome().is_some() { Step::Up(reply.take()) } else { Step::Wait }
             }
         }
     }
@@ -116,20 +113,10 @@ impl Start {
         if self.preparation.is_empty() {
             return Step::Up(reply);
         }
-        let content = json!({
-            "code": self.preparation, "silent": true, "store_history": false,
-            "user_expressions": {}, "allow_stdin": false, "stop_on_error": false,
-        });
-        let (id, message) = request(&self.session, "execute_request", content);
-        self.stage = Stage::Preparing { id, reply, replied: false, idle: false };
+        let (preparation, message) = Silent::new(&self.session, &self.preparation);
+        self.stage = Stage::Preparing { preparation, reply };
         Step::Ask(message)
     }
-}
-
-fn is_idle(message: &Message) -> bool {
-    Header::parse(&message.header).msg_type == "status"
-        && serde_json::from_slice::<Status>(&message.content)
-            .is_ok_and(|status| status.execution_state == "idle")
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ enum Event {
 pub(crate) struct Recorder {
     events: mpsc::UnboundedReceiver<Event>,
     last: Sequence,
+    /// The first number may be any.
+    anywhere: bool,
 }
 
 struct Sink(mpsc::UnboundedSender<Event>);
@@ -48,7 +50,13 @@ impl Recorder {
     /// One that has heard everything up to message `last`.
     pub(crate) fn after(last: Sequence) -> (Self, Arc<dyn KernelEvents>) {
         let (sender, events) = mpsc::unbounded_channel();
-        (Self { events, last }, Arc::new(Sink(sender)))
+        (Self { events, last, anywhere: false }, Arc::new(Sink(sender)))
+    }
+
+    /// One that comes in somewhere in a kernel's life.
+    pub(crate) fn anywhere() -> (Self, Arc<dyn KernelEvents>) {
+        let (recorder, events) = Self::new();
+        (Self { anywhere: true, ..recorder }, events)
     }
 
     /// Number of the last message heard.
@@ -64,7 +72,7 @@ impl Recorder {
                 Err(report)
             }
             Event::Message(sequence, channel, bytes) => {
-                self.last += 1;
+                self.last = if std::mem::take(&mut self.anywhere) { sequence } else { self.last + 1 };
                 assert_eq!(sequence, self.last, "a gap in the numbers");
                 let message = JupyterMessage::decode(bytes).unwrap();
                 let json = |part: &[u8]| serde_json::from_slice::<Value>(part).unwrap();

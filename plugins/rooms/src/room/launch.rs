@@ -286,6 +286,7 @@ impl RoomCore {
             notebook_path: self.saving.path().map(ToOwned::to_owned),
             working_dir: self.working_dir.clone(),
             environment_mode: self.environment_mode.clone(),
+            ..EnvNeed::default()
         }
     }
 

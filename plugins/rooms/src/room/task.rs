@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use runtimed_plugin_api::{
-    Digest, Environments, Host, Kernel, PeerLink, PluginError, Progress, ProgressSink, Release, RoomInfo,
-    RoomSummary, Sequence, Task,
+    Digest, Environments, Host, Kernel, Lease, PeerLink, PluginError, Progress, ProgressSink, Release,
+    RoomInfo, RoomSummary, Sequence, Task,
 };
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
@@ -132,6 +132,8 @@ pub(crate) struct RoomTask {
     uploads: BTreeMap<Uuid, Staged>,
     /// The environment or kernel that is on its way.
     launching: Option<(LaunchId, AbortHandle)>,
+    /// A warm kernel in the environment that has just come.
+    warm: Option<Box<dyn Kernel>>,
     /// Slow work. Dropping the set stops it.
     jobs: JoinSet<Done>,
     /// The notebook's file, and how it is followed.
@@ -176,6 +178,7 @@ enum Done {
     Flushed(io::Result<()>, Option<(LaunchId, Sequence)>),
     Compacted(Option<Compacted>),
     Replaced(io::Result<()>),
+    Environment(LaunchId, Result<Acquired, PluginError>),
     Kernel(LaunchId, Result<Box<dyn Kernel>, PluginError>),
     /// The file is watched from now on.
     Watching(PathBuf, Watched),
@@ -184,6 +187,9 @@ enum Done {
     Upload(JobId, Uuid, Result<(Staged, String), PluginError>),
     Nothing,
 }
+
+/// An environment, and the warm kernel that runs in it.
+pub(crate) type Acquired = (Box<Lease>, Option<Box<dyn Kernel>>);
 
 /// What a room task needs to begin.
 pub(crate) struct Start {
@@ -224,6 +230,7 @@ impl RoomTask {
             kernels,
             uploads: BTreeMap::new(),
             launching: None,
+            warm: None,
             jobs: JoinSet::new(),
             file: None,
             viewers: Vec::new(),
@@ -291,7 +298,7 @@ impl RoomTask {
                     self.kernels.insert(launch, kernel.into());
                     self.start(Effect::Stop { launch });
                 }
-                Ok(Done::Event(Event::Environment { result: Ok(lease), .. })) => {
+                Ok(Done::Environment(_, Ok((lease, _)))) => {
                     self.start(Effect::Release { lease: lease.id, how: Release::Keep });
                 }
                 Ok(Done::Flushed(Err(error), _)) => {
@@ -438,6 +445,15 @@ impl RoomTask {
                 self.poll_file(path, stamp);
                 self.handle(Event::FileTouched);
             }
+            Done::Environment(launch, result) => {
+                let result = result.map(|(lease, warm)| {
+                    self.warm = warm;
+                    lease
+                });
+                self.handle(Event::Environment { launch, result });
+                // Of a launch that was given up.
+                self.warm = None;
+            }
             Done::Kernel(launch, result) => {
                 let result = result.map(|kernel| drop(self.kernels.insert(launch, kernel.into())));
                 self.handle(Event::KernelStarted { launch, result });
@@ -567,20 +583,23 @@ impl RoomTask {
             }
             Effect::Acquire { launch, need } => {
                 let task = Task::new(Arc::new(Reporter { launch, inbox: self.own_inbox.clone() }));
-                let job = self.job(async move {
+                let warm = self.directory.warm.clone();
+                let job = self.jobs.spawn(async move {
                     let result = match environments(&host) {
-                        Ok(environments) => environments.acquire(need, task).await.map(Box::new),
+                        Ok(environments) => warm.acquire(&*environments, need, task).await,
                         Err(error) => Err(error),
                     };
-                    Event::Environment { launch, result }
+                    Done::Environment(launch, result)
                 });
                 self.launching = Some((launch, job));
             }
             Effect::Launch { launch, spec } => {
                 let events = Arc::new(Line { launch, sender: self.kernel_sender.clone() });
-                let job = self
-                    .jobs
-                    .spawn(async move { Done::Kernel(launch, run_kernel(&host, *spec, events).await) });
+                let (warm, launching) = (self.warm.take(), self.directory.warm.launching());
+                let job = self.jobs.spawn(async move {
+                    let _launching = launching;
+                    Done::Kernel(launch, run_kernel(&host, *spec, warm, events).await)
+                });
                 self.launching = Some((launch, job));
             }
             Effect::Release { lease, how } => {

@@ -103,16 +103,21 @@ impl RoomTask {
     }
 }
 
-/// Starts a kernel with whatever backend runs its kind.
+/// Starts a kernel with whatever backend runs its kind, or goes on with the `warm` one that runs in its environment.
 pub(super) async fn run_kernel(
     host: &Host,
     spec: LaunchSpec,
+    warm: Option<Box<dyn Kernel>>,
     events: Arc<dyn KernelEvents>,
 ) -> Result<Box<dyn Kernel>, PluginError> {
-    match host.kernel_backend(&spec.kind) {
-        Some(backend) => backend.launch(spec, events).await,
-        None => Err(no_backend()),
+    let backend = host.kernel_backend(&spec.kind).ok_or_else(no_backend)?;
+    if let Some(warm) = warm {
+        match backend.adopt(&warm.info().kernel, spec.clone(), events.clone()).await {
+            Ok(kernel) => return Ok(kernel),
+            Err(error) => tracing::warn!(%error, "a warm kernel could not be used"),
+        }
     }
+    backend.launch(spec, events).await
 }
 
 /// Goes on with the kernel that the journal names, if it is there.
