@@ -18,6 +18,7 @@ use bytes::Bytes;
 use runtimed_plugin_api::JupyterMessage;
 use runtimed_protocol::broadcast::Broadcast;
 use runtimed_protocol::documents::RuntimeStateDoc;
+use runtimed_protocol::documents::automerge::Change;
 use runtimed_protocol::documents::runtime_state::CommEntry;
 use runtimed_protocol::frame::FrameType;
 use serde::Deserialize;
@@ -42,6 +43,8 @@ pub(super) struct Widgets {
     /// Place of the next that opens.
     next_seq: u64,
     edits: Edits,
+    /// What clients wrote and the document cannot hold yet.
+    early: Vec<Change>,
     outbox: Outbox,
 }
 

@@ -155,6 +155,15 @@ impl Kernel {
     }
 }
 
+/// What is there of a daemon that died.
+#[derive(Default)]
+struct Former {
+    kernel: Option<Kernel>,
+    /// The last message that its journal knows of.
+    after: Sequence,
+    forgetful: bool,
+}
+
 impl World {
     /// A new untitled notebook, and the id of its cell.
     pub(super) fn create(seed: u64) -> Self {
@@ -162,12 +171,12 @@ impl World {
     }
 
     pub(super) fn open(seed: u64, path: Option<&str>, content: Content) -> Self {
-        Self::begin(0, seed, Self::opening(0, seed, path, content), None, 0)
+        Self::begin(0, seed, Self::opening(0, seed, path, content), None)
     }
 
     /// A notebook that nothing is kept of.
     pub(super) fn ephemeral(seed: u64, content: Content) -> Self {
-        Self::begin(0, seed, Opening { ephemeral: true, ..Self::opening(0, seed, None, content) }, None, 0)
+        Self::begin(0, seed, Opening { ephemeral: true, ..Self::opening(0, seed, None, content) }, None)
     }
 
     fn opening(life: u64, seed: u64, path: Option<&str>, content: Content) -> Opening {
@@ -185,8 +194,10 @@ impl World {
         }
     }
 
-    /// The kernel says again what it said after `after` and nobody acknowledged.
-    fn begin(life: u64, seed: u64, opening: Opening, kernel: Option<Kernel>, after: Sequence) -> Self {
+    /// The kernel says again what it said after `after` and nobody acknowledged. If the last life was `forgetful`, it may
+    /// be busy with something that the room has never heard of.
+    fn begin(life: u64, seed: u64, opening: Opening, former: Option<Former>) -> Self {
+        let Former { kernel, after, forgetful } = former.unwrap_or_default();
         let from_kernel = kernel.iter().flat_map(|kernel| {
             let again = kernel.unacknowledged.range(after + 1..);
             again.map(|(at, (channel, message))| (kernel.launch, *at, *channel, message.clone()))
@@ -221,7 +232,7 @@ impl World {
             next: VecDeque::new(),
             journal,
             no_journal: false,
-            forgetful: false,
+            forgetful,
             slow: BTreeSet::new(),
             behind: BTreeSet::new(),
             cut: BTreeSet::new(),
@@ -282,11 +293,11 @@ impl World {
         let content = Content::Kept(Box::new(Recovered { documents, left }));
         let seed = folded.room.as_u128() as u64;
         let path = path.as_deref().and_then(Path::to_str);
-        let mut world = Self::begin(life, seed, Self::opening(life, seed, path, content), kernel, after);
+        let former = Former { kernel, after, forgetful };
+        let mut world = Self::begin(life, seed, Self::opening(life, seed, path, content), Some(former));
         let since = world.journal.split_off(HEADER);
         world.journal = [journal, since].concat();
         world.random = random;
-        world.forgetful |= forgetful;
         if own {
             world.files = files;
         }

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use runtimed_plugin_api::Sequence;
+use runtimed_protocol::documents::Document as _;
 use runtimed_protocol::documents::automerge::Change;
 use serde_json::{Map as JsonMap, Value as Json, json};
 
@@ -26,6 +27,8 @@ pub(super) struct Edits(Vec<Edit>);
 
 struct Edit {
     it: Edited,
+    /// A former daemon may have sent it, with the values of then: what is written now is an edit of its own.
+    former: bool,
     /// It was given to the outbox.
     sent: bool,
     /// The message in which, or before which, the kernel said that it is busy with it.
@@ -34,9 +37,15 @@ struct Edit {
     done: bool,
 }
 
+impl Edit {
+    fn new(it: Edited, former: bool) -> Self {
+        Self { it, former, sent: false, begun: None, done: false }
+    }
+}
+
 impl Edits {
     pub(super) fn resume(edited: Vec<Edited>) -> Self {
-        Self(edited.into_iter().map(|it| Edit { it, sent: false, begun: None, done: false }).collect())
+        Self(edited.into_iter().map(|it| Edit::new(it, true)).collect())
     }
 
     /// Whether a trait has a value that the kernel has not begun to take.
@@ -50,11 +59,11 @@ impl Edits {
     }
 
     fn add(&mut self, comm: &str, keys: BTreeSet<String>, new_id: impl FnOnce() -> String) {
-        match self.0.iter_mut().find(|edit| !edit.sent && edit.it.comm == comm) {
+        match self.0.iter_mut().find(|edit| !edit.sent && !edit.former && edit.it.comm == comm) {
             Some(waiting) => waiting.it.keys.extend(keys),
             None => {
                 let it = Edited { request: new_id(), comm: comm.to_owned(), keys };
-                self.0.push(Edit { it, sent: false, begun: None, done: false });
+                self.0.push(Edit::new(it, false));
             }
         }
     }
@@ -88,7 +97,13 @@ impl RoomCore {
         }
         // A client may bring back what another daemon wrote, and could not keep.
         let by_clients = |change: &&Change| !change.actor_id().to_bytes().starts_with(OURS);
-        let changes: Vec<Change> = changes.iter().filter(by_clients).cloned().collect();
+        let early = std::mem::take(&mut self.widgets.early);
+        let arrived = early.into_iter().chain(changes.iter().filter(by_clients).cloned());
+        // What builds on a change that is not here yet counts when that has come.
+        let document = self.documents.comms.automerge_mut();
+        let is_in = |change: &Change| document.get_change_meta_by_hash(&change.hash()).is_some();
+        let (changes, early): (Vec<Change>, _) = arrived.partition(is_in);
+        self.widgets.early = early;
         for (comm, state) in self.documents.comms.written(&changes) {
             if self.documents.runtime.comm(&comm).is_none() {
                 continue;
@@ -153,5 +168,21 @@ impl RoomCore {
             let request = KernelRequest::shell(request, "comm_msg", content);
             self.send_to_widget(Outgoing { request, blobs: Blobs::State(state), ticket: None });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_the_kernel_may_have_takes_up_nothing_more() {
+        let keys = || BTreeSet::from(["value".to_owned()]);
+        let edited = Edited { request: "former".into(), comm: "w1".into(), keys: keys() };
+        let mut edits = Edits::resume(vec![edited]);
+        edits.add("w1", keys(), || "new".into());
+        edits.add("w1", keys(), || "newer".into());
+        let requests: Vec<_> = edits.take_due(true).into_iter().map(|edit| edit.request).collect();
+        assert_eq!(requests, ["former", "new"]);
     }
 }
