@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
@@ -40,14 +40,15 @@ const NAME: usize = 64;
 /// What each journal named when it was last read.
 type Known = BTreeMap<PathBuf, (SystemTime, u64, BTreeSet<Digest>)>;
 
-/// Deletes what is not needed, again and again, for as long as the rooms are there.
-pub(crate) async fn collect(directory: Arc<Directory>) {
+/// Deletes what is not needed, again and again, for as long as the rooms are there. They own this work, and it does not
+/// own them.
+pub(crate) async fn collect(rooms: Weak<Directory>, every: Duration) {
     let mut known = Known::new();
-    let every = Duration::from_secs(setting(&directory.host, "collect_every_secs", EVERY).max(1));
     let mut pause = FIRST.min(every);
     loop {
         tokio::time::sleep(pause).await;
         pause = every;
+        let Some(directory) = rooms.upgrade() else { return };
         let Some(blobs) = directory.host.blob_store() else { continue };
         let live;
         (known, live) = look(&directory, known).await;
@@ -70,6 +71,11 @@ pub(crate) async fn collect(directory: Arc<Directory>) {
             Err(error) => tracing::warn!(%error, "blobs that nothing refers to could not be deleted"),
         }
     }
+}
+
+/// Time between two rounds.
+pub(crate) fn interval(host: &Host) -> Duration {
+    Duration::from_secs(setting(host, "collect_every_secs", EVERY).max(1))
 }
 
 /// Every blob that is needed, or what stands in the way of knowing.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::claims::claim;
-use crate::collect::collect;
+use crate::collect::{collect, interval};
 use crate::directory::{Directory, Found, Fresh, Wish, default_manager};
 use crate::ids::PeerId;
 use crate::kinds::of_new_notebook;
@@ -44,7 +44,7 @@ impl OpenNotebooks {
     pub(crate) fn begin(self: &Arc<Self>) {
         self.directory.sweep();
         self.directory.spawn(claim(self.clone()));
-        self.directory.spawn(collect(self.directory.clone()));
+        self.directory.spawn(collect(Arc::downgrade(&self.directory), interval(&self.directory.host)));
         self.directory.warm.begin();
     }
 
