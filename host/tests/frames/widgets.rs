@@ -36,19 +36,21 @@ impl Window {
     /// Takes what comes until it is as wanted.
     fn until(&mut self, wanted: impl Fn(&Self) -> bool) {
         while !wanted(self) {
-            let frame = self.peer.receive();
-            let _ = self.notebook.hear(&mut self.peer, &frame)
-                || self.runtime.hear(&mut self.peer, &frame)
-                || self.comms.hear(&mut self.peer, &frame);
-            match frame {
-                (FrameType::BROADCAST, payload) => {
-                    self.broadcasts.push(serde_json::from_slice(&payload).unwrap())
-                }
-                (FrameType::RESPONSE, payload) => {
-                    self.answers.push(serde_json::from_slice(&payload).unwrap())
-                }
-                _ => {}
+            self.hear();
+        }
+    }
+
+    fn hear(&mut self) {
+        let frame = self.peer.receive();
+        let _ = self.notebook.hear(&mut self.peer, &frame)
+            || self.runtime.hear(&mut self.peer, &frame)
+            || self.comms.hear(&mut self.peer, &frame);
+        match frame {
+            (FrameType::BROADCAST, payload) => {
+                self.broadcasts.push(serde_json::from_slice(&payload).unwrap())
             }
+            (FrameType::RESPONSE, payload) => self.answers.push(serde_json::from_slice(&payload).unwrap()),
+            _ => {}
         }
     }
 
@@ -85,6 +87,10 @@ impl Window {
         self.comms.document.update(comm, state.as_object().unwrap()).unwrap();
         self.comms.document.commit();
         self.comms.speak(&mut self.peer);
+        // The daemon says what it has as a Bloom filter: one change in a hundred is sent when it asks for it.
+        while !self.comms.sync.is_caught_up(&mut self.comms.document) {
+            self.hear();
+        }
     }
 
     /// The widget of a model.
