@@ -12,6 +12,8 @@ use crate::{stage, tools, workspace};
 
 /// The case that has a daemon of its own, with a plugin that no other case should suffer from.
 const MISBEHAVING: &str = "misbehaving";
+/// The case that our own client measures.
+const OWN: &str = "own";
 /// Cells for each deed while the plugin behaves, and as many while it does not.
 const MISBEHAVING_RUNS: &str = "60";
 
@@ -19,8 +21,9 @@ const MISBEHAVING_RUNS: &str = "60";
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// End-to-end cases, comma separated; see xtask/bench/end_to_end.py. One more is `misbehaving`: executions
-    /// while a plugin does all that it must not do, see host/tests/real_client/misbehaving.py
-    #[arg(long, default_value = "startup,ping,create,first,raw,exec,edit,open")]
+    /// while a plugin does all that it must not do, see host/tests/real_client/misbehaving.py. And `own`: opening and
+    /// editing with our own client, see runt/client/examples/figures.rs
+    #[arg(long, default_value = "startup,ping,create,first,raw,exec,edit,open,own")]
     only: String,
     /// How often each end-to-end case is repeated
     #[arg(long, default_value_t = 1)]
@@ -48,9 +51,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if cases.contains(&MISBEHAVING) {
         misbehaving(&dist, &tools, client)?;
         cases.retain(|case| *case != MISBEHAVING);
-        if cases.is_empty() {
-            return Ok(());
-        }
+    }
+    if cases.contains(&OWN) {
+        own_client(&dist)?;
+        cases.retain(|case| *case != OWN);
+    }
+    if cases.is_empty() {
+        return Ok(());
     }
     let home = workspace::target().join("bench-home");
     let settings = serde_json::json!({
@@ -75,6 +82,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     tools.apply(&mut bench)?;
     workspace::run(&mut bench)?;
+    daemon.stop()
+}
+
+/// Opening and editing without a kernel and with little work for the client.
+fn own_client(dist: &Path) -> Result<()> {
+    let home = tempfile::Builder::new().prefix("runt-").tempdir()?;
+    let settings = serde_json::json!({ "uv_pool_size": 0 });
+    let daemon = Daemon::start(dist, home.path(), &settings)?;
+    let mut figures = workspace::cargo();
+    figures.args(["run", "--release", "--quiet", "-p", "runtimed-client", "--example", "figures", "--"]);
+    workspace::run(figures.arg(&daemon.socket).arg(home.path()))?;
     daemon.stop()
 }
 

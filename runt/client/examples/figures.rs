@@ -1,0 +1,124 @@
+//! What the daemon costs when the client costs little: this crate's own, against a daemon that listens on the given socket.
+//!
+//! For: `cargo xtask bench --only own`. Arguments: the socket, and a folder for notebooks. No kernel runs beside it.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use runtimed_client::protocol::documents::notebook::{NewCell, Place};
+use runtimed_client::protocol::handshake::OpenNotebook;
+use runtimed_client::protocol::request::NotebookRequest;
+use runtimed_client::{Client, NotebookSession};
+use serde_json::json;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Cells that 100,000 changes are spread over: the cost of an edit grows with what was typed into its own cell.
+const CELLS: usize = 1000;
+/// Times each thing is done.
+const TIMES: usize = 200;
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(socket), Some(folder)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: figures SOCKET FOLDER".into());
+    };
+    let client = Client::new(socket);
+    for cells in [100, 1000, 5000] {
+        let mut times = Vec::new();
+        for time in 0..5 {
+            // A file that the daemon has never seen.
+            let path = folder.join(format!("open-{cells}-{time}.ipynb"));
+            write(&path, cells)?;
+            let start = Instant::now();
+            let session = open(&client, &path).await?;
+            session.wait_for(|it| (it.notebook.cell_count() == cells).then_some(())).await?;
+            times.push(start.elapsed());
+            close(&client, session).await?;
+        }
+        show(&format!("open {cells} cells until the client has them"), times);
+    }
+
+    let path = folder.join("edits.ipynb");
+    write(&path, CELLS)?;
+    let (writer, reader) = (open(&client, &path).await?, open(&client, &path).await?);
+    let cell = NewCell { id: "fresh".into(), cell_type: "code".into(), ..NewCell::default() };
+    writer.edit(|notebook| notebook.insert_cell(Place::End, &cell))?;
+    show("an edit until another window has it, from change 10 on", edits(&writer, &reader, "fresh").await?);
+    let start = Instant::now();
+    let many = 100_000;
+    for number in 0..many {
+        let id = format!("c{}", number % CELLS);
+        writer.edit(|notebook| notebook.set_source(&id, &format!("x = {number}")))?;
+        // At the speed of the daemon, so that each is a message of its own.
+        if number % 10 == 0 {
+            writer.request(NotebookRequest::AcknowledgeNotebookSync).await?;
+        }
+    }
+    println!("{many} changes took {:.1} s", start.elapsed().as_secs_f64());
+    let cell = NewCell { id: "late".into(), cell_type: "code".into(), ..NewCell::default() };
+    writer.edit(|notebook| notebook.insert_cell(Place::End, &cell))?;
+    writer.request(NotebookRequest::AcknowledgeNotebookSync).await?;
+    reader.wait_for(|it| it.notebook.source("late").map(drop)).await?;
+    show("the same, from change 100,000 on", edits(&writer, &reader, "late").await?);
+    reader.close().await;
+    close(&client, writer).await
+}
+
+/// The times from an edit to its arrival.
+async fn edits(writer: &NotebookSession, reader: &NotebookSession, cell: &str) -> Outcome<Vec<Duration>> {
+    let mut times = Vec::new();
+    for number in 0..TIMES {
+        let text = format!("y = {number}");
+        let start = Instant::now();
+        writer.edit(|notebook| notebook.set_source(cell, &text))?;
+        reader.wait_for(|it| (it.notebook.source(cell).as_ref() == Some(&text)).then_some(())).await?;
+        times.push(start.elapsed());
+    }
+    Ok(times)
+}
+
+/// A notebook whose kernel nobody has.
+fn write(path: &Path, cells: usize) -> Outcome<()> {
+    let source = [
+        "import numpy as np\n",
+        "values = np.linspace(0, 1, 1000)\n",
+        "print(values.mean(), values.std())\n",
+    ];
+    let cells: Vec<_> = (0..cells)
+        .map(|number| {
+            json!({"cell_type": "code", "id": format!("c{number}"), "metadata": {}, "outputs": [],
+                "execution_count": null, "source": source})
+        })
+        .collect();
+    let kernelspec = json!({"name": "nobody-has-it", "display_name": "-", "language": "-"});
+    let notebook =
+        json!({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernelspec}, "cells": cells});
+    Ok(std::fs::write(path, notebook.to_string())?)
+}
+
+async fn open(client: &Client, path: &Path) -> Outcome<NotebookSession> {
+    let open = OpenNotebook { path: path.display().to_string(), ..OpenNotebook::default() };
+    let session = NotebookSession::open(client, open).await?;
+    session.ready().await?;
+    Ok(session)
+}
+
+/// Closes a notebook for everybody.
+async fn close(client: &Client, session: NotebookSession) -> Outcome<()> {
+    let id = session.notebook_id().ok_or("a notebook without an id")?;
+    session.close().await;
+    client.shutdown_notebook(&id).await?;
+    Ok(())
+}
+
+fn show(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at =
+        |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default().as_secs_f64() * 1000.0;
+    println!("{what}: {:.2} ms in the median, {:.2} at the 95th percentile", at(50), at(95));
+}
