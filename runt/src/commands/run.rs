@@ -1,6 +1,6 @@
 //! `runt run`: a notebook as a script.
 //!
-//! Promises: outputs appear as they are made; the notebook is saved whether it succeeds or fails; the
+//! Promises: outputs appear as they are made, whoever the daemon is by then; the notebook is saved whether it succeeds or fails; the
 //! exit code is 0 exactly when every cell succeeded, 130 after Ctrl-C, 143 after SIGTERM, else 1.
 //! Never: changes the given notebook when an output file is named.
 
@@ -30,11 +30,14 @@ const TRACEBACK_LIMIT: Duration = Duration::from_secs(1);
 /// A cell that took less is not worth a line about that.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
+/// How long a run waits for the next daemon. One that is restarted or upgraded is back in a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Runs all cells of a notebook.
 pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut interrupt = Interrupt::listen()?;
-    let client = Client::discover();
+    let client = Client::discover().patient(PATIENCE);
     // Before a file is written: an older result is worth more than a copy that nobody can run.
     client.ping().await.map_err(explain)?;
     let target = Target::new(&options)?;
@@ -49,7 +52,7 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
         Ok((session, client.blobs().await.map_err(explain)?))
     };
     let (session, blobs) = interrupt.or(opening).await?;
-    let mut run = Run { session, blobs, options: &options, interrupt, asked: None };
+    let mut run = Run { session, client: &client, blobs, options: &options, interrupt, asked: None };
     let cells = run.all_cells().await;
     let asked = run.asked;
     // Whatever happened, what there is now is worth keeping.
@@ -116,6 +119,7 @@ impl Target {
 /// A notebook that is being run.
 struct Run<'a> {
     session: NotebookSession,
+    client: &'a Client,
     blobs: BlobReader,
     options: &'a RunOptions,
     interrupt: Interrupt,
@@ -182,7 +186,12 @@ impl Run<'_> {
         let mut printer = CellPrinter::default();
         let mut phase = Phase::default();
         let mut deadline = None;
+        let mut alone = false;
         loop {
+            if alone == self.session.is_connected() {
+                alone = !alone;
+                self.tell_of_the_daemon(alone).await?;
+            }
             let (execution, outputs, kernel) = self.look(cell)?;
             if !self.options.json {
                 phase.show(&kernel);
@@ -219,6 +228,20 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// Says that the daemon is gone, or that the next one is there.
+    async fn tell_of_the_daemon(&mut self, alone: bool) -> anyhow::Result<()> {
+        if alone {
+            let patience = PATIENCE.as_secs();
+            anstream::eprintln!(
+                "the daemon is gone; the cell goes on. Waiting {patience} s for the next one ..."
+            );
+        } else {
+            self.blobs = self.client.blobs().await.map_err(explain)?;
+            anstream::eprintln!("the next daemon is there");
+        }
+        Ok(())
     }
 
     /// The execution of a cell as it is now.

@@ -54,6 +54,32 @@ fn what_a_cell_prints_is_seen_while_it_runs() {
 }
 
 #[test]
+fn a_run_outlives_the_daemon() {
+    let Some(world) = World::new() else { return };
+    world.runt(&["daemon", "restart"]).good();
+    let picture = "from IPython.display import Image\nImage(bytes(5000), format='png')";
+    let counts = "import pathlib, time\nfor number in range(200):\n    print(number, flush=True)\n    time.sleep(0.01)\n\
+        while not pathlib.Path('go').exists(): pass";
+    notebook(&world, "outlives.ipynb", &[counts, picture]);
+    let mut run = started(&world, "outlives.ipynb");
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.find(|line| line == "10").as_deref(), Some("10"));
+    world.runt(&["daemon", "restart"]).good();
+    fs::write(world.home().join("work/go"), "").unwrap();
+    let rest: Vec<String> = lines.collect();
+    let mut errors = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert!(run.wait().unwrap().success(), "{errors}");
+    let numbers: Vec<String> = (11..200).map(|number| number.to_string()).collect();
+    assert_eq!(rest[..numbers.len()], numbers, "{errors}");
+    assert!(rest.iter().any(|line| line.starts_with("[image/png,")), "{rest:?}");
+    assert!(
+        errors.contains("the daemon is gone; the cell goes on.")
+            && errors.contains("the next daemon is there")
+    );
+}
+
+#[test]
 fn a_run_that_is_interrupted_keeps_what_there_is() {
     let Some(world) = World::new() else { return };
     world.runt(&["daemon", "restart"]).good();
