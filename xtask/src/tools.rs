@@ -161,7 +161,7 @@ fn notebooks(folder: PathBuf) -> Result<PathBuf> {
 /// A venv with `packages`, made again if a marker does not say that it is complete.
 fn venv(folder: PathBuf, packages: &[&str]) -> Result<PathBuf> {
     let marker = folder.join("complete");
-    let wanted = packages.join("\n");
+    let wanted = format!("{}\nwith bin and share", packages.join("\n"));
     if std::fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
         return Ok(folder);
     }
@@ -179,14 +179,18 @@ fn venv(folder: PathBuf, packages: &[&str]) -> Result<PathBuf> {
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", site.trim()])
             .args(packages),
     )?;
-    // `--target` puts scripts into the target's bin folder.
-    for entry in std::fs::read_dir(PathBuf::from(site.trim()).join("bin")).into_iter().flatten().flatten() {
-        let link = folder.join("bin").join(entry.file_name());
-        if !link.exists() {
-            // From wherever the folder is seen: worktrees share it.
-            let target = entry.path();
-            let below = target.strip_prefix(&folder).map(|path| Path::new("..").join(path));
-            std::os::unix::fs::symlink(below.unwrap_or(target), link)?;
+    // `--target` puts scripts and data, such as kernelspecs, into the target's own folders.
+    for name in ["bin", "share"] {
+        std::fs::create_dir_all(folder.join(name))?;
+        let entries = std::fs::read_dir(PathBuf::from(site.trim()).join(name));
+        for entry in entries.into_iter().flatten().flatten() {
+            let link = folder.join(name).join(entry.file_name());
+            if !link.exists() {
+                // From wherever the folder is seen: worktrees share it.
+                let target = entry.path();
+                let below = target.strip_prefix(&folder).map(|path| Path::new("..").join(path));
+                std::os::unix::fs::symlink(below.unwrap_or(target), link)?;
+            }
         }
     }
     std::fs::write(marker, wanted)?;

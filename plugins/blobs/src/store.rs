@@ -115,8 +115,8 @@ impl Store {
     fn set_aside(&self, digest: Digest, why: &str) {
         let _alone = self.deleting.write().unwrap_or_else(PoisonError::into_inner);
         let (from, to) = (self.layout.data(digest), self.layout.quarantined(digest));
-        let is_right = fs::read(&from).is_ok_and(|bytes| Digest(Sha256::digest(&bytes).into()) == digest);
-        if is_right {
+        let is_wrong = fs::read(&from).is_ok_and(|bytes| Digest(Sha256::digest(&bytes).into()) != digest);
+        if !is_wrong {
             return;
         }
         let moved = make_private_folder(&self.layout.quarantine()).and_then(|()| fs::rename(&from, &to));

@@ -154,6 +154,16 @@ impl JupyterKernel {
     }
 }
 
+/// Whether the shim says that somebody else has the kernel now, before it closes.
+async fn is_replaced(reader: &mut Reader) -> bool {
+    while let Ok(Some(frame)) = reader.next().await {
+        if frame.kind == from_shim::REPLACED {
+            return true;
+        }
+    }
+    false
+}
+
 /// The task's part.
 struct Life {
     folder: PathBuf,
@@ -189,7 +199,14 @@ impl Life {
         let over = tokio::select! {
             over = self.read(&mut reader, &*events) => over,
             // Ends when the handle is dropped, which detaches.
-            () = write(&mut writer, &mut frames, end) => return self.accepted.is_cancelled(),
+            () = write(&mut writer, &mut frames, end) => {
+                if self.accepted.is_cancelled() {
+                    return true;
+                }
+                // Nobody has made use of it here, so it ends with this connection, unless another has replaced that.
+                drop(writer);
+                return timeout(GOING, is_replaced(&mut reader)).await.unwrap_or(false);
+            }
         };
         match over {
             Over::Exited(report) => {

@@ -152,6 +152,27 @@ async fn an_interrupt_that_python_overlooks_is_noticed_all_the_same() {
     world.end().await;
 }
 
+/// A child of a child, which the shim has taken over, dies of a signal that has no name.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_end_of_an_orphan_is_not_the_kernels() {
+    let world = World::new().await;
+    let Some((kernel, mut recorder)) = world.launch().await else { return };
+    let code = "import os, subprocess, time\n\
+        orphan = int(subprocess.check_output(['sh', '-c', 'sleep 600 > /dev/null & echo $!']))\n\
+        os.kill(orphan, 40)\n\
+        while os.path.exists(f'/proc/{orphan}'): time.sleep(0.001)\n\
+        print('buried')";
+    let id = execute(&*kernel, code);
+    let (_, reply) = recorder.answer(&id).await;
+    assert_eq!(reply["status"], "ok");
+    let id = execute(&*kernel, "1");
+    let (_, reply) = recorder.answer(&id).await;
+    assert_eq!(reply["status"], "ok");
+    drop(kernel);
+    world.end().await;
+}
+
 #[tokio::test]
 async fn code_can_ask_for_input() {
     let world = World::new().await;

@@ -32,6 +32,8 @@ use crate::room::task::Message;
 /// Source: what clients of the reference daemon know. Settings `blobs.collect_every_secs`, `blobs.keep_unused_secs`.
 const EVERY: u64 = 30 * 60;
 const KEPT: u64 = 30 * 24 * 60 * 60;
+/// Shortest time that an unneeded blob stays: an hour. What is stored and about to be named is told by its age alone.
+const SHORTEST: u64 = 60 * 60;
 /// Until the first round, at least: starting is busy enough.
 const FIRST: Duration = Duration::from_secs(60);
 /// Hex digits of a blob's name.
@@ -59,7 +61,7 @@ pub(crate) async fn collect(rooms: Weak<Directory>, every: Duration) {
                 continue;
             }
         };
-        let grace_secs = setting(&directory.host, "keep_unused_secs", KEPT);
+        let grace_secs = setting(&directory.host, "keep_unused_secs", KEPT).max(SHORTEST);
         match blobs.sweep(LiveSet { digests, grace_secs }).await {
             Ok(swept) if swept.deleted > 0 => tracing::info!(
                 deleted = swept.deleted,
@@ -93,7 +95,9 @@ async fn look(directory: &Arc<Directory>, mut known: Known) -> (Known, Result<BT
     }
     let (journals, records) = (directory.journals.clone(), RecordStore::of(&directory.host));
     let reading = tokio::task::spawn_blocking(move || {
+        // A journal may go, or get another name, between being listed and being read: the second look tells.
         let kept = in_journals(&journals, &open, &mut known);
+        let kept = kept.or_else(|_| in_journals(&journals, &open, &mut known));
         let recorded = kept.and_then(|kept| Ok((kept, in_records(&records)?)));
         (known, recorded)
     });

@@ -16,6 +16,7 @@ use runtimed_client::{Client, ClientError, Places};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::jupyter::processes::Processes;
 use crate::plugins::check::daemon_binary;
 use crate::process::gone;
 use crate::terminal;
@@ -38,6 +39,13 @@ pub(crate) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
             anstream::println!("{text}");
         }
     };
+    let below = tokio::task::spawn_blocking(|| Processes::look().are_in_a_kernel()).await?;
+    if below {
+        bail!(
+            "Failed to restart daemon: this is a notebook's kernel, and the next daemon would end with it. \
+             Nothing was stopped.\nRun 'runt daemon restart' in a terminal."
+        );
+    }
     say("Restarting runtimed service...");
     let (old, before) = match client.daemon_info().await {
         Ok(info) => (Some(info), kernels(&client).await),

@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
+/// The program that keeps a kernel of the daemon.
+const KEEPER: &str = "runtimed-kernel";
 /// What a client is told, and no kernel, when it is to use a kernel that is there.
 const CLIENT: &str = "--existing";
 
@@ -56,9 +58,21 @@ impl Processes {
         let own = Pid::from_u32(std::process::id());
         let found = self.system.processes().values();
         let found: Vec<_> = found.filter(|process| process.pid() != own && names(process.cmd())).collect();
-        // A launcher hands the path on: the kernel is the last in the line.
+        // A launcher hands the path on: the kernel is the last in the line. Two that are not one another's may be the
+        // kernel and an editor: nobody can tell which is which.
         let is_launcher = |pid| found.iter().any(|other| other.parent() == Some(pid));
-        found.iter().find(|process| !is_launcher(process.pid())).map(|process| process.pid().as_u32())
+        let mut last = found.iter().filter(|process| !is_launcher(process.pid()));
+        let kernel = last.next()?.pid().as_u32();
+        last.next().is_none().then_some(kernel)
+    }
+
+    /// Whether this program was started in a daemon's kernel: whatever it starts ends with that.
+    pub(crate) fn are_in_a_kernel(&self) -> bool {
+        let process = |pid| self.system.process(pid);
+        let own = process(Pid::from_u32(std::process::id()));
+        let above = std::iter::successors(own, |below| process(below.parent()?));
+        // More are a circle: a number that was used again.
+        above.take(1000).any(|process| process.name() == KEEPER)
     }
 
     /// The connection file the process `pid` was started with.

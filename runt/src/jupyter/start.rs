@@ -136,9 +136,11 @@ fn spawn(what: &What, path: &Path, stays: bool) -> anyhow::Result<(Box<dyn Child
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder()?).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(stderr.try_clone()?);
-    if !stays {
-        command.env(PARENT, std::process::id().to_string());
-    }
+    match stays {
+        // Not that of the kernel in which this may be a command.
+        true => command.env_remove(PARENT),
+        false => command.env(PARENT, std::process::id().to_string()),
+    };
     if let What::Spec(spec) = what {
         command.envs(spec.variables(|name| std::env::var(name).ok()));
     }

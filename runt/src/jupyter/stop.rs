@@ -51,6 +51,8 @@ pub(crate) async fn stop(found: &Found) -> anyhow::Result<Stopped> {
              Its connection file was left where it is.",
             found.id
         ),
+        // Who has the file and does not listen is no kernel, or not any more: it may be an editor.
+        (Ok(Err(_)), Some(_)) => Stopped::Before,
         (asked, Some(pid)) => {
             if asked.is_err() || !gone(pid, POLITE).await {
                 force(pid).await.with_context(|| format!("Failed to stop {}", found.id))?;

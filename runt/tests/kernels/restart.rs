@@ -23,6 +23,10 @@ async fn kernels_go_on_when_the_daemon_is_restarted() {
     assert_eq!(number(&session, "kept + 1").await, 42);
     assert_eq!(number(&session, "os.getpid()").await, pid);
 
+    let runt = world.command("runt").get_program().to_string_lossy().into_owned();
+    let inside = format!("import subprocess; subprocess.run([{runt:?}, 'daemon', 'restart']).returncode");
+    assert_eq!(number(&session, &inside).await, 1, "it would end with the kernel");
+
     let said = world.runt(&["daemon", "restart"]).good();
     assert_eq!(
         said.out,

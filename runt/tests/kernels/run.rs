@@ -98,7 +98,9 @@ fn a_run_that_is_interrupted_keeps_what_there_is() {
         let mut errors = String::new();
         run.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         assert_eq!(run.wait().unwrap().code(), Some(code), "{errors}");
-        assert!(errors.contains("KeyboardInterrupt"), "{errors}");
+        // What the kernel says of it may come when the cell has ended already.
+        let told = ["KeyboardInterrupt", "the cell was interrupted"];
+        assert!(told.iter().any(|text| errors.contains(text)), "{errors}");
         assert!(fs::read_to_string(&path).unwrap().contains("begun"));
         // The kernel was ours alone.
         assert_eq!(world.runt(&["ps"]).good().out, "No running kernels found.\n");

@@ -16,7 +16,7 @@ mod linux {
 
     use nix::errno::Errno;
     use nix::sys::signal::{Signal, kill};
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
     use nix::unistd::Pid;
 
     use crate::run::note;
@@ -45,6 +45,8 @@ mod linux {
                     _ => break,
                 },
                 Err(Errno::EINTR) => {}
+                // There are ends that nix cannot name: by a real-time signal. Only the kernel's own is the end.
+                Err(_) if is_alive(kernel) => children().filter(|child| *child != kernel).for_each(bury),
                 Err(_) => break,
             }
         }
@@ -64,6 +66,11 @@ mod linux {
             }
             std::thread::sleep(AGAIN);
         }
+    }
+
+    fn is_alive(kernel: Pid) -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(kernel), look) == Ok(WaitStatus::StillAlive)
     }
 
     /// Takes the exit status of a child, if it has one.

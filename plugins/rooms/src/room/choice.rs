@@ -28,7 +28,10 @@ impl Said<'_> {
     pub(crate) fn is_python(&self) -> bool {
         match self.name() {
             Some(name) => built_in(&name).is_some_and(|kind| kind.name == PYTHON),
-            None => self.resolve(&[]).name == PYTHON,
+            None => match self.language() {
+                Some(language) => matches!(language.as_str(), "python" | "ipython"),
+                None => self.resolve(&[]).name == PYTHON,
+            },
         }
     }
 
@@ -46,14 +49,19 @@ impl Said<'_> {
         Some(self.asked).filter(|asked| !asked.is_empty() && !is_habit(asked, self.source))
     }
 
+    /// The language it says it is in.
+    fn language(&self) -> Option<String> {
+        let languages = [self.text("kernelspec", "language"), self.text("language_info", "name")];
+        languages.into_iter().flatten().next()
+    }
+
     fn resolve(&self, installed: &[KernelKind]) -> KernelKind {
         let find = |name: &str| built_in(name).or_else(|| named(name, installed));
         if let Some(asked) = self.asked() {
             return find(asked).unwrap_or_else(|| unknown(asked));
         }
         let name = self.name();
-        let languages = [self.text("kernelspec", "language"), self.text("language_info", "name")];
-        let language = languages.into_iter().flatten().next();
+        let language = self.language();
         name.as_deref()
             .and_then(find)
             .or_else(|| language.as_deref().map(|language| speaks(language, installed))?)
@@ -181,6 +189,7 @@ mod tests {
             asks("x")
         );
         assert_eq!(choose(json!({"language_info": {"name": "julia"}})), asks("julia"));
+        assert_eq!(choose(json!({"language_info": {"name": "R"}, "runt": {"uv": {}}})), asks("ir"));
     }
 
     #[test]

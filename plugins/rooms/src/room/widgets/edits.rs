@@ -21,6 +21,10 @@ use crate::room::kernel_message::KernelRequest;
 /// The labels of daemons begin with this.
 const OURS: &[u8] = b"runtimed:";
 
+/// Changes that are kept until what they build on is here. A client that is in step has none; one that comes back has a
+/// message of them at most, and what it wrote last is what counts.
+const MOST_EARLY: usize = 1024;
+
 /// Edits, oldest first.
 #[derive(Default)]
 pub(super) struct Edits(Vec<Edit>);
@@ -102,7 +106,10 @@ impl RoomCore {
         // What builds on a change that is not here yet counts when that has come.
         let document = self.documents.comms.automerge_mut();
         let is_in = |change: &Change| document.get_change_meta_by_hash(&change.hash()).is_some();
-        let (changes, early): (Vec<Change>, _) = arrived.partition(is_in);
+        let (changes, mut early): (Vec<Change>, Vec<Change>) = arrived.partition(is_in);
+        let mut seen = BTreeSet::new();
+        early.retain(|change| seen.insert(change.hash()));
+        early.drain(..early.len().saturating_sub(MOST_EARLY));
         self.widgets.early = early;
         for (comm, state) in self.documents.comms.written(&changes) {
             if self.documents.runtime.comm(&comm).is_none() {
