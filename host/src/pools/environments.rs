@@ -99,26 +99,24 @@ impl EnvironmentService {
 
     /// The lease that `need` would rather have, if it is still a spare one and as good as a new one of `pool`.
     async fn preferred(&self, pool: &Arc<Pool>, need: &EnvNeed) -> Result<Option<Lease>> {
-        let Some(leased) = need.prefer.as_ref().and_then(|lease| self.find(lease).ok()) else {
+        // Whoever comes first has it, and it is nobody's spare one again: one that is not as good is of no use.
+        let spare = need.prefer.as_ref().and_then(|lease| {
+            let mut leases = self.leases();
+            let leased = leases.get_mut(lease).filter(|leased| Arc::ptr_eq(&leased.pool, pool))?;
+            Some((leased.spare.take()?, leased.environment.clone()))
+        });
+        let Some((spare, environment)) = spare.filter(|(spare, _)| spare.revision == pool.revision()) else {
             return Ok(None);
         };
-        let is_current = |spare: Spare| Arc::ptr_eq(&leased.pool, pool) && spare.revision == pool.revision();
-        let is_current = leased.spare.is_some_and(is_current);
-        let (environment, room) = (leased.environment, need.room.clone());
+        let room = need.room.clone();
         let kept = blocking(move || {
-            let usable = is_current && record::is_usable(&environment);
+            let usable = record::is_usable(&environment);
             if usable {
                 record::lease(&environment.prefix, &room)?;
             }
             Ok(usable)
         });
-        if !kept.await? {
-            return Ok(None);
-        }
-        // Whoever comes first has it.
-        let mut leases = self.leases();
-        let spare = need.prefer.as_ref().and_then(|lease| leases.get_mut(lease)?.spare.take());
-        Ok(spare.map(|spare| spare.lease))
+        Ok(kept.await?.then_some(spare.lease))
     }
 
     async fn inline(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: Task) -> Result<Lease> {
