@@ -129,15 +129,9 @@ impl Warm {
                 }
                 Step::Over => return,
                 Step::Wait(until) => {
-                    let due = async {
-                        match until {
-                            Some(at) => tokio::time::sleep_until(self.begun + at.0).await,
-                            None => std::future::pending().await,
-                        }
-                    };
                     tokio::select! {
                         () = self.changed.notified() => {}
-                        () = due => {}
+                        () = self.due(until) => {}
                     }
                 }
             }
@@ -201,13 +195,26 @@ impl Warm {
     async fn while_wanted<T>(&self, settings: &Json, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
-            if !self.stock().is_wanted(settings, self.now()) {
-                return None;
-            }
+            let until = {
+                let stock = self.stock();
+                if !stock.is_wanted(settings, self.now()) {
+                    return None;
+                }
+                stock.wanted_until()
+            };
             tokio::select! {
                 done = &mut work => return Some(done),
                 () = self.changed.notified() => {}
+                () = self.due(until) => {}
             }
+        }
+    }
+
+    /// Waits until then, or for ever.
+    async fn due(&self, at: Option<Moment>) {
+        match at {
+            Some(at) => tokio::time::sleep_until(self.begun + at.0).await,
+            None => std::future::pending().await,
         }
     }
 

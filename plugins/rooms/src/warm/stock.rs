@@ -127,6 +127,11 @@ impl<K> Stock<K> {
         !self.closed && self.is_in_use(now) && self.settings == *settings && self.kernels.len() < self.limit
     }
 
+    /// When what is wanted now no longer is, if nothing else happens.
+    pub(super) fn wanted_until(&self) -> Option<Moment> {
+        (self.open == 0).then(|| self.empty_since + EMPTY)
+    }
+
     /// It is up.
     pub(super) fn start_ended(&mut self, kernel: K, lease: &str, source: &str, settings: Json) {
         self.starting = false;
@@ -208,7 +213,7 @@ impl<K> Stock<K> {
         if self.closed && self.kernels.is_empty() {
             return Step::Over;
         }
-        let end = (self.open == 0 && !self.kernels.is_empty() && in_use).then(|| self.empty_since + EMPTY);
+        let end = self.wanted_until().filter(|_| !self.kernels.is_empty() && in_use);
         let lacking = self.used
             && self.open > 0
             && self.launching == 0
@@ -332,6 +337,12 @@ mod tests {
         stock.room_got(None, "a", UV);
         let settings = stock.start_began();
         assert!(stock.is_wanted(&settings, at(2)));
+        assert_eq!(stock.wanted_until(), None);
+        stock.rooms(0, at(2));
+        assert!(stock.is_wanted(&settings, at(2)));
+        assert_eq!(stock.wanted_until(), Some(at(2) + EMPTY));
+        assert!(!stock.is_wanted(&settings, at(2) + EMPTY), "time alone is enough");
+        stock.rooms(1, at(2));
         stock.configure(json!({"theme": "dark"}));
         assert!(!stock.is_wanted(&settings, at(2)));
         stock.start_given_up();
