@@ -26,30 +26,30 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::copies::Copied;
-use super::core::{Content, Opening, RoomCore};
+use super::core::{Opening, RoomCore};
 use super::event::{Effect, Event};
 use super::moment::Moment;
 use super::peers::Identity;
 use super::projection::Projection;
-use super::revive::Actors;
 use crate::collect::in_documents;
 use crate::directory::Directory;
 use crate::disk::{self, Announce, Author};
-use crate::ids::{Ids, JobId, LaunchId, PeerId};
+use crate::ids::{JobId, LaunchId, PeerId};
+use crate::journal::JournalFile;
 use crate::journal::file::Compacted;
-use crate::journal::{JournalFile, JournalFolder};
 use crate::kinds;
 use crate::records::RecordStore;
-use crate::reopen::{Reopened, reopen};
 use crate::staging::Staged;
 use crate::watch::{Stamp, Watched};
 
+mod beginning;
 mod following;
 mod journal;
 mod kernels;
 
+use self::beginning::{Begun, begin, keep_alive, refuse};
 use self::following::Following;
-use self::kernels::{FromKernel, Line, attach, run_kernel};
+use self::kernels::{FromKernel, Line, run_kernel};
 
 /// Bytes a client may send ahead of what the room has handled. Source: a whole PUT_BLOB frame of 32 MiB
 /// is let through at once by the last positive byte; this bounds the rest.
@@ -751,76 +751,12 @@ impl RoomTask {
     }
 }
 
-/// The core of a room, what it wants done first, the journal it goes on with, and the kernel that outlived the
-/// daemon.
-struct Begun {
-    core: RoomCore,
-    effects: Vec<Effect>,
-    journal: Option<JournalFile>,
-    kernels: BTreeMap<LaunchId, Arc<dyn Kernel>>,
-}
-
-async fn begin(
-    journals: &JournalFolder,
-    mut opening: Opening,
-    journal: Option<PathBuf>,
-    host: &Host,
-    sender: &mpsc::UnboundedSender<FromKernel>,
-) -> Result<Begun, PluginError> {
-    let (mut file, mut kernels) = (None, BTreeMap::new());
-    if let Some(journal) = journal {
-        let (journals, path, id) = (journals.clone(), opening.path.clone(), opening.id);
-        let actors = Actors::of(&opening.incarnation);
-        let reopened =
-            tokio::task::spawn_blocking(move || reopen(&journals, &journal, id, path.as_deref(), &actors));
-        let reopened = reopened.await.map_err(|error| PluginError::internal(error.to_string()))?;
-        if let Reopened::Kept(mut recovered, new, journal) = reopened? {
-            disk::store_blobs(host.blob_store().as_deref(), new).await;
-            if let Some((launch, kernel)) = attach(host, &recovered.left, sender).await {
-                recovered.left.attached = Some(keep_alive(&host.settings().values));
-                kernels.insert(launch, kernel);
-            }
-            let meta = &recovered.left.meta;
-            opening.working_dir = opening.working_dir.or_else(|| meta.working_dir.clone());
-            opening.environment_mode = opening.environment_mode.or_else(|| meta.environment_mode.clone());
-            opening.content = Content::Kept(recovered);
-            file = Some(journal);
-        }
-    }
-    let (core, effects) = RoomCore::open(opening, Ids::random())
-        .map_err(|error| PluginError::internal(format!("Failed to create notebook: {error}")))?;
-    Ok(Begun { core, effects, journal: file, kernels })
-}
-
-/// Tells everybody who waits why the room did not open.
-async fn refuse(inbox: &mut mpsc::UnboundedReceiver<Message>, error: &PluginError) {
-    inbox.close();
-    while let Some(message) = inbox.recv().await {
-        if let Message::Join(newcomer) = message {
-            // Nobody listening is as good as being told.
-            let _ = newcomer.reply.send(Err(error.clone()));
-        }
-    }
-}
-
 fn no_blob_store() -> PluginError {
     PluginError::unavailable("There is no blob store")
 }
 
 fn environments(host: &Host) -> Result<Arc<dyn Environments>, PluginError> {
     host.environments().ok_or_else(|| PluginError::unavailable("This daemon has no environments"))
-}
-
-/// How long a kernel stays without connections, from the settings.
-fn keep_alive(settings: &Json) -> Duration {
-    /// A week: what "for ever" means.
-    const LONGEST: u64 = 604_800;
-    const DEFAULT: u64 = 30;
-    let seconds = match settings.get("keep_alive_secs") {
-        Some(Json::Null) => LONGEST,
-        value => value.and_then(Json::as_u64).unwrap_or(DEFAULT).clamp(5, LONGEST),
-    };
-    Duration::from_secs(seconds)
 }
 
 /// Reports progress to the room.
