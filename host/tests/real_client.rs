@@ -37,11 +37,50 @@ fn cells_are_executed() {
     script("execution.py");
 }
 
-/// Crashes, kills, limits, hangs, lost sockets and orphans: one sentence in the notebook, and nothing left behind.
+/// One sentence in the notebook, nothing left behind, and the next cell has a new kernel.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_kernel_that_dies_says_why_and_leaves_nothing() {
-    script("deaths.py");
+mod a_kernel_that {
+    use super::script;
+
+    #[test]
+    fn dies_by_itself() {
+        script("deaths.py by_itself");
+    }
+
+    #[test]
+    fn is_killed() {
+        script("deaths.py killed");
+    }
+
+    #[test]
+    fn is_out_of_memory() {
+        script("deaths.py out_of_memory");
+    }
+
+    #[test]
+    fn hangs() {
+        script("deaths.py hangs");
+    }
+
+    #[test]
+    fn closes_its_sockets() {
+        script("deaths.py closes_its_sockets");
+    }
+
+    #[test]
+    fn leaves_children() {
+        script("deaths.py leaves_children");
+    }
+
+    #[test]
+    fn asks() {
+        script("deaths.py asks");
+    }
+
+    #[test]
+    fn is_stopped_while_it_runs() {
+        script("deaths.py is_stopped_while_it_runs");
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -106,9 +145,28 @@ fn files_that_cannot_be_used_say_why() {
     scripts::run("errors.py", start, |_| {});
 }
 
-/// Bash and Deno as a user has them: one installed for Jupyter in the home, one on `PATH`. No environment is made.
 #[test]
-fn kernels_of_other_languages_do_what_python_does() {
+fn a_bash_notebook_does_what_python_does() {
+    of_other_languages("bash");
+}
+
+#[test]
+fn a_new_notebook_can_be_for_bash() {
+    of_other_languages("created");
+}
+
+#[test]
+fn a_deno_notebook_does_what_python_does() {
+    of_other_languages("deno");
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_named() {
+    of_other_languages("not_there");
+}
+
+/// Bash and Deno as a user has them: one installed for Jupyter in the home, one on `PATH`. No environment is made.
+fn of_other_languages(function: &str) {
     let Some(kernels) = env::var_os("RUNTIMED_TEST_KERNELS").map(PathBuf::from) else {
         eprintln!("skipped: no kernels here. `cargo xtask test` installs them (needs the package index).");
         return;
@@ -127,7 +185,7 @@ fn kernels_of_other_languages_do_what_python_does() {
             command.env("PATH", path).env("NTERACT_API_KEY", "secret").env("KEPT", "kept");
         })
     };
-    scripts::run("kernels.py", start, |_| {});
+    scripts::run(&format!("kernels.py {function}"), start, |_| {});
 }
 
 /// Bash's kernel installs itself; then its variables are added to, and another kernelspec beside it is broken.

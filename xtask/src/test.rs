@@ -1,5 +1,7 @@
 //! Runs every test against a staged build, with the tools the tests need.
 
+use std::env;
+
 use anyhow::Result;
 
 use crate::{fixtures, stage, third_party, tools, workspace};
@@ -13,6 +15,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut tests = workspace::cargo();
     if has_nextest() {
         tests.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        if env::var_os("CI").is_some() {
+            // What a CI shows of its log is a part, and it should be of what failed.
+            tests.args(["--status-level", "fail", "--final-status-level", "slow"]);
+        }
     } else {
         tests.args(["test", "--workspace", "--all-targets", "--no-fail-fast"]);
     }

@@ -15,23 +15,26 @@ KILLED = "was ended by signal 9 (SIGKILL: somebody killed it, or the system for 
 GROUP = "/sys/fs/cgroup/memory"
 
 
-async def main(client):
+async def opened(client):
+    """A notebook whose kernel runs."""
     notebook = await client.create_notebook()
     assert value(await ran(notebook, "1 + 1")) == "2"
+    return notebook
 
+
+async def by_itself(client):
+    notebook = await opened(client)
     await dies(notebook, "os._exit(3)", "exited with code 3")
     await dies(notebook, "os.kill(os.getpid(), signal.SIGKILL)", KILLED)
     await dies(notebook, "ctypes.string_at(0)", "was ended by signal 11 (SIGSEGV: native code read or wrote where it must not)")
     await dies(notebook, "os.abort()", "was ended by signal 6 (SIGABRT: native code gave up)")
+
+
+async def killed(client):
+    notebook = await opened(client)
     await killed_from_outside(notebook)
     await killed_with_its_shim(notebook)
     await killed_while_idle(notebook)
-    await out_of_memory(notebook)
-    await hangs(notebook)
-    await closes_its_sockets(notebook)
-    await leaves_children(notebook)
-    await asks(notebook)
-    await is_stopped_while_it_runs(client, notebook)
 
 
 async def begin(notebook, source):
@@ -126,7 +129,8 @@ async def killed_while_idle(notebook):
     await usable(notebook, pid)
 
 
-async def out_of_memory(notebook):
+async def out_of_memory(client):
+    notebook = await opened(client)
     # A limit on addresses is an exception, and the kernel lives on.
     limited = (
         "import resource\nlimits = resource.getrlimit(resource.RLIMIT_AS)\n"
@@ -151,8 +155,9 @@ async def out_of_memory(notebook):
         os.rmdir(group)
 
 
-async def hangs(notebook):
+async def hangs(client):
     """In C, with every signal held back that a process can hold back."""
+    notebook = await opened(client)
     source = "signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))\nctypes.PyDLL(None).sleep(600)"
     cell, execution, behind, pid = await begin(notebook, source)
     await notebook.interrupt()
@@ -180,7 +185,8 @@ async def hangs(notebook):
     await usable(notebook, pid)
 
 
-async def closes_its_sockets(notebook):
+async def closes_its_sockets(client):
+    notebook = await opened(client)
     how = "had closed its connections and was ended"
     one = "kernel = get_ipython().kernel\nkernel.iopub_thread.schedule(kernel.iopub_thread.socket.close)\ntime.sleep(600)"
     # Before the thread can say what comes next.
@@ -195,8 +201,9 @@ async def closes_its_sockets(notebook):
     await dies(notebook, every, how)
 
 
-async def leaves_children(notebook):
+async def leaves_children(client):
     """One in the group, one in a session of its own, and one that has lost its parent, too."""
+    notebook = await opened(client)
     family_of_three = (
         "subprocess.Popen(['sleep', '600'])\n"
         "subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
@@ -214,8 +221,9 @@ async def leaves_children(notebook):
     await usable(notebook, pid)
 
 
-async def asks(notebook):
+async def asks(client):
     """Nobody can answer a question, so it is an error instead of a wait."""
+    notebook = await opened(client)
     for question in ("input('? ')", "import getpass\ngetpass.getpass()"):
         result = await ran(notebook, question)
         assert result.error.ename == "StdinNotImplementedError", result.outputs
@@ -223,8 +231,9 @@ async def asks(notebook):
     assert value(result) == "''"
 
 
-async def is_stopped_while_it_runs(client, notebook):
+async def is_stopped_while_it_runs(client):
     """A restart and an end in the middle of a flood; what it said is there by id when everything else is gone."""
+    notebook = await opened(client)
     flooded = os.path.join(folder(), "flooded")
     flood = f"for i in range(1 << 60):\n    print('x' * 100)\n    if i == 10_000: os.mkdir({flooded!r})"
     _, execution, behind, pid = await begin(notebook, flood)
@@ -248,4 +257,4 @@ async def is_stopped_while_it_runs(client, notebook):
     assert not record.success and record.stdout.startswith(f"{pid}\n"), record
 
 
-start(main)
+start(by_itself, killed, out_of_memory, hangs, closes_its_sockets, leaves_children, asks, is_stopped_while_it_runs)

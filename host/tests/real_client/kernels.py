@@ -8,13 +8,6 @@ import pathlib
 from support import LIMIT, folder, ran, refused, run, saved, start, until, validate
 
 
-async def main(client):
-    await bash(client)
-    await created(client)
-    await deno(client)
-    await not_there(client)
-
-
 def write(name, kernelspec, **metadata):
     """A notebook file with one cell."""
     path = pathlib.Path(folder(), name)
@@ -148,4 +141,4 @@ async def not_there(client):
     await notebook.disconnect()
 
 
-start(main)
+start(bash, created, deno, not_there)

@@ -32,7 +32,7 @@ pub(crate) fn pass_environment(command: &mut Command) {
     command.envs(passed);
 }
 
-/// Runs the script `name` against the daemon that `start` makes, has a look at the daemon, and ends it.
+/// Runs the script `name`, or the function of it that is named behind a blank, against the daemon that `start` makes, has a look at the daemon, and ends it.
 pub(crate) fn run(name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(&Daemon)) {
     let Some(python) = env::var_os("RUNTIMED_TEST_CLIENT_PYTHON") else {
         eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
@@ -40,9 +40,11 @@ pub(crate) fn run(name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(
     };
     let mut daemon = start();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client");
+    let (script, function) = name.split_once(' ').unzip();
     let output = Command::new(python)
         .arg("-B")
-        .arg(folder.join(name))
+        .arg(folder.join(script.unwrap_or(name)))
+        .args(function)
         .env("HOME", daemon.home.path())
         .env("RUNTIMED_SOCKET_PATH", &daemon.socket)
         .output()
@@ -53,7 +55,7 @@ pub(crate) fn run(name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
-        log(&daemon),
+        end_of(&log(&daemon)),
     );
     look(&daemon);
     daemon.signal("TERM");
@@ -64,4 +66,10 @@ pub(crate) fn run(name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(
 fn log(daemon: &Daemon) -> String {
     let log = fs::read_to_string(daemon.base().join("runtimed.log"));
     log.unwrap_or_else(|error| format!("(no log: {error})"))
+}
+
+/// The last lines of a log: what is printed of several failed tests must stay readable.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }

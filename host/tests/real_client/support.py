@@ -1,6 +1,7 @@
 """What the scripts share: one client, waiting for events, validating files, ending the process.
 
-Each script defines `async def main(client)`; the first failing assertion ends it with its traceback.
+Each script defines `async def main(client)`, or several such functions of which its argument names one; the first
+failing assertion ends it with its traceback.
 The socket is RUNTIMED_SOCKET_PATH; RUNTIMED_TEST_KERNEL_PYTHON has nbformat.
 """
 import asyncio
@@ -78,8 +79,10 @@ def folder():
     return tempfile.mkdtemp(dir=os.environ["HOME"])
 
 
-def start(main):
-    """Runs `main(client)` and ends the process; the client may crash in the interpreter's own shutdown."""
+def start(*mains):
+    """Runs the only function, or the one that the argument names, with a client and ends the process; the client may
+    crash in the interpreter's own shutdown."""
+    (main,) = mains if len(mains) == 1 else [main for main in mains if sys.argv[1:] == [main.__name__]]
 
     async def all_of_it():
         async with runtimed.Client() as client:
