@@ -138,6 +138,11 @@ pub struct EnvProviderInfo {
 }
 
 /// A project file that declares an environment.
+///
+/// Kind `environment_yml` says in [`Project::extra`] what the host needs to ask before it is built: `prefix` (absolute path of
+/// the environment), `label` (its name, or that path), `built` (whether it is there), `user_managed` (whether the user made it:
+/// it is added to, never rebuilt), `build_command` (how the user would make it), and `channels` and `pip` as the file lists them.
+/// [`EnvProvider::identities`] of a request with the project names all that trust must allow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Project {
     /// Wire name of the project's kind: `pyproject_toml`, `pixi_toml`, `environment_yml`.
