@@ -16,7 +16,10 @@ fn a_real_client_keeps_executing() {
         eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
         return;
     };
-    let mut daemon = tools.daemon("child", "memory", |_, _| {});
+    let mut daemon = tools.daemon("child", "memory", |_, command| {
+        // It hangs, too, and that is waited for.
+        command.env("RUNTIMED_WARM_ENV_TIMEOUT_SECS", "5");
+    });
     let output = Command::new(python)
         .arg("-B")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client/misbehaving.py"))
