@@ -110,6 +110,11 @@ impl Collector {
         !self.edits.is_empty() || self.stream.as_ref().is_some_and(Stream::is_dirty)
     }
 
+    /// How many outputs drains have shown that are still there.
+    pub(crate) fn shown(&self) -> usize {
+        self.edits.shown()
+    }
+
     /// About how many bytes the next drain hands over.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.edits.blob_bytes() + self.stream.as_ref().map_or(0, Stream::unsealed_bytes)

@@ -90,6 +90,11 @@ impl Edits {
         self.puts.values_mut()
     }
 
+    /// How many outputs a drain has shown that are still there.
+    pub(super) fn shown(&self) -> usize {
+        self.shown.len()
+    }
+
     /// Bytes that a drain would hand over as blobs.
     pub(super) fn blob_bytes(&self) -> usize {
         self.blobs.iter().map(|blob| blob.bytes.len()).sum()

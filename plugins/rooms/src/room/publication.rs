@@ -23,6 +23,13 @@ use crate::outputs::{Collector, DisplayUpdate, NewBlob, OutputChange};
 /// changes, and for a quick cell to be one: the Python client reads everything again at each change.
 pub(super) const COALESCE: Duration = Duration::from_millis(50);
 
+/// And this much later for each output that is shown already: at each change clients read all of them again, the Python
+/// client at 0.2 ms each, and could not follow. 10,000 outputs are some twenty changes instead of a hundred.
+const PER_OUTPUT: Duration = Duration::from_micros(100);
+
+/// But never later than this, so that something always moves.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// With so many bytes collected, the room listens to its kernel no more until they are on their way to the blob
 /// store: a few large images. Together with what is being stored it bounds the memory that a flood takes.
 const MOST_WAITING: usize = 32 << 20;
@@ -99,8 +106,15 @@ impl Publication {
     /// When what has been collected must be published.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let waits = !self.next.is_empty() || self.is_collecting();
-        let at = self.published.map_or(Moment::default(), |at| at + COALESCE);
+        let at = self.published.map_or(Moment::default(), |at| at + self.pause());
         (waits && self.storing.is_none()).then_some(at)
+    }
+
+    /// Between two publications.
+    fn pause(&self) -> Duration {
+        let shown: usize = self.collectors.values().map(Collector::shown).sum();
+        let more = PER_OUTPUT.saturating_mul(u32::try_from(shown).unwrap_or(u32::MAX));
+        COALESCE.saturating_add(more).min(LONGEST_PAUSE)
     }
 
     /// Whether a batch must be made now.

@@ -670,6 +670,27 @@ fn of_many_updates_of_a_display_the_last_is_shown() {
 }
 
 #[test]
+fn the_more_outputs_there_are_the_rarer_they_are_published() {
+    let mut world = World::create(41);
+    let ana = world.join("ana");
+    world.settle();
+    let running = world.run(ana, "loop");
+    let launch = world.launch();
+    let mut published = 0;
+    for number in 0..3000 {
+        let heads = world.core.documents.runtime.heads();
+        let shown = json!({"data": {"text/plain": number.to_string()}, "metadata": {}});
+        world.say(launch, Channel::Iopub, &running, "display_data", &shown);
+        world.pass(Duration::from_millis(1));
+        published += u32::from(number >= 1000 && world.core.documents.runtime.heads() != heads);
+    }
+    assert!((5..20).contains(&published), "{published} instead of forty");
+    world.kernel_ends_its_loop();
+    world.settle();
+    assert_eq!(world.client(ana).outputs(&running).len(), 3000);
+}
+
+#[test]
 fn a_picture_is_stored_before_anybody_hears_of_it() {
     let mut world = World::create(22);
     let ana = world.join("ana");
