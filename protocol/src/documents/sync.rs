@@ -20,6 +20,7 @@ mod incoming;
 #[cfg(test)]
 mod tests;
 
+use incoming::Whole;
 pub use incoming::{Incoming, read_changes};
 
 /// Why a message was refused. The connection it came from ends.
@@ -87,6 +88,31 @@ impl SyncPeer {
         let changed = document.get_heads() != before;
         self.update(document, &before, brought_changes, message);
         Ok(Received { changes, changed, stripped: 0 })
+    }
+
+    /// As [`SyncPeer::receive`], for who does not ask which changes came; true if the document is different now.
+    /// A whole document that holds all of ours takes its place: that costs a quarter of applying its changes.
+    ///
+    /// # Errors
+    /// See [`SyncError`]; the document has not changed then.
+    pub fn follow(&mut self, document: &mut impl Document, bytes: &[u8]) -> Result<bool, SyncError> {
+        let incoming = match Whole::decode(bytes)? {
+            Ok(mut whole) => {
+                let ours = document.automerge_mut();
+                let before = ours.get_heads();
+                let waits = !ours.get_missing_deps(&[]).is_empty();
+                if !waits && before.iter().all(|head| is_known(&mut whole.document, head)) {
+                    let actor = ours.get_actor().clone();
+                    *ours = whole.document.with_actor(actor);
+                    let changed = ours.get_heads() != before;
+                    self.update(ours, &before, true, whole.message);
+                    return Ok(changed);
+                }
+                whole.into()
+            }
+            Err(message) => Incoming::read(message)?,
+        };
+        Ok(self.receive(document, incoming)?.changed)
     }
 
     /// As [`SyncPeer::receive`], for a peer whose label is known: the changes it brings must be written

@@ -18,7 +18,10 @@ impl Incoming {
     /// # Errors
     /// `Undecodable` when the bytes are no message or a change in it is damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, SyncError> {
-        let message = Message::decode(bytes).map_err(undecodable)?;
+        Self::read(Message::decode(bytes).map_err(undecodable)?)
+    }
+
+    pub(super) fn read(message: Message) -> Result<Self, SyncError> {
         let mut changes = Vec::new();
         for bytes in message.changes.iter() {
             changes.extend(read_changes(bytes)?);
@@ -34,6 +37,38 @@ impl Incoming {
     /// The changes the message carries, known or not.
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+}
+
+/// A message that carries a whole document.
+pub(super) struct Whole {
+    pub(super) message: Message,
+    pub(super) document: AutoCommit,
+}
+
+impl Whole {
+    /// Reads a message; as it is if it carries anything else.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Result<Self, Message>, SyncError> {
+        let message = Message::decode(bytes).map_err(undecodable)?;
+        let only = match message.changes.len() {
+            1 => message.changes.iter().next(),
+            _ => None,
+        };
+        let document = only
+            .and_then(|bytes| Some((bytes, Chunk::first(bytes)?)))
+            .filter(|(bytes, chunk)| chunk.kind == DOCUMENT && chunk.bytes.len() == bytes.len())
+            .map(|(bytes, _)| AutoCommit::load(bytes).map_err(undecodable))
+            .transpose()?;
+        Ok(match document {
+            Some(document) => Ok(Self { message, document }),
+            None => Err(message),
+        })
+    }
+}
+
+impl From<Whole> for Incoming {
+    fn from(Whole { message, mut document }: Whole) -> Self {
+        Self { message, changes: document.get_changes(&[]) }
     }
 }
 

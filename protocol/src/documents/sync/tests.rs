@@ -293,3 +293,51 @@ fn a_forbidden_write_is_dropped_and_does_not_go_round_in_circles() {
     talk(&mut server, &mut client);
     assert_eq!(json::get_string(&client, &ROOT, "last_saved").as_deref(), Some("2026-01-01T00:00:00Z"));
 }
+
+/// A client of ours that gets the whole document, with what it has itself.
+#[test]
+fn a_whole_document_takes_the_place_of_less_and_of_nothing_else() {
+    let cells: Vec<_> = (0..20)
+        .map(|number| NewCell { id: format!("c{number}"), cell_type: "code".into(), ..NewCell::default() })
+        .collect();
+    for edits_before in [false, true] {
+        let mut server = NotebookDoc::new("n", "runtimed").unwrap();
+        server.insert_cells(Place::End, &cells).unwrap();
+        let mut client = NotebookDoc::genesis("local:ana/agent:test").unwrap();
+        if edits_before {
+            client.insert_cell(Place::End, &NewCell { id: "mine".into(), ..NewCell::default() }).unwrap();
+        }
+        let (mut to_client, mut to_server) = (SyncPeer::new(), SyncPeer::new());
+        let mut whole = 0;
+        loop {
+            let up = to_server.generate(&mut client);
+            let down = to_client.generate(&mut server);
+            if up.is_none() && down.is_none() {
+                break;
+            }
+            if let Some(up) = up {
+                to_client.receive(&mut server, Incoming::decode(&up).unwrap()).unwrap();
+            }
+            if let Some(down) = down {
+                whole += usize::from(super::Whole::decode(&down).unwrap().is_ok());
+                let mut stock = client.automerge_mut().clone();
+                let mut stock_state = to_server.state.clone();
+                stock.sync().receive_sync_message(&mut stock_state, Message::decode(&down).unwrap()).unwrap();
+                to_server.follow(&mut client, &down).unwrap();
+                assert_eq!(to_server.state, stock_state);
+                assert_eq!(client.heads(), stock.get_heads());
+            }
+        }
+        assert_eq!(whole, 1);
+        assert_eq!(client.heads(), server.heads());
+        assert_eq!(client.cell_count(), 20 + usize::from(edits_before));
+        client.set_source("c3", "written afterwards").unwrap();
+        let mut theirs = client.automerge_mut().clone();
+        assert!(
+            theirs
+                .get_changes(&server.heads())
+                .iter()
+                .all(|change| { change.actor_id().to_bytes() == b"local:ana/agent:test" })
+        );
+    }
+}

@@ -6,7 +6,7 @@
 //! Never: does I/O.
 
 use bytes::Bytes;
-use runtimed_protocol::documents::sync::{Incoming, SyncError};
+use runtimed_protocol::documents::sync::SyncError;
 use runtimed_protocol::documents::{
     self, CommentsDoc, CommsDoc, Document, NotebookDoc, RuntimeStateDoc, SyncPeer,
 };
@@ -113,10 +113,10 @@ impl Replicas {
 
 impl Link {
     fn receive(&mut self, document: &mut impl Document, payload: &Bytes) -> Result<bool, SyncError> {
-        let received = self.peer.receive(document, Incoming::decode(payload)?)?;
+        let changed = self.peer.follow(document, payload)?;
         self.greeted = true;
         self.due = true;
-        Ok(received.changed)
+        Ok(changed)
     }
 
     fn outgoing(&mut self, document: &mut impl Document) -> Option<Vec<u8>> {
