@@ -17,6 +17,8 @@ use crate::{PluginError, Result, Task};
 
 /// Capability id of [`EnvProvider`].
 pub const ENV_PROVIDER: &str = "env-provider.v1";
+/// Where a template's [`Environment::extra`] says that nobody waits: calls of `clone_env` carry no request.
+const BACKGROUND: &str = "background";
 
 /// Builds environments with one package manager. Dropping a returned future cancels the work.
 ///
@@ -84,7 +86,9 @@ pub trait EnvProvider: Send + Sync + 'static {
     /// Returns as soon as the environment is usable; see [`EnvProvider::optimize`] for the rest.
     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment>;
 
-    /// Makes a copy of `template` at `prefix`, faster than [`EnvProvider::create`] would.
+    /// Makes a copy of `template` at `prefix`, which does not exist yet, faster than [`EnvProvider::create`] would.
+    /// The copy must not need the template, and nothing that is done in the copy may be seen in the template. Work nicely
+    /// if [`Environment::in_background`] says so. For venvs there is `clone_venv` (feature `clone-venv`).
     async fn clone_env(&self, template: &Environment, prefix: &Path, task: Task) -> Result<Environment> {
         let _ = (template, prefix, task);
         Err(PluginError::unsupported("this provider cannot clone environments"))
@@ -261,6 +265,19 @@ impl Environment {
             packages,
             extra: serde_json::Map::new(),
         }
+    }
+
+    /// Whether nobody waits for what is made of this environment, as the host tells [`EnvProvider::clone_env`].
+    pub fn in_background(&self) -> bool {
+        self.extra.get(BACKGROUND).and_then(serde_json::Value::as_bool).unwrap_or_default()
+    }
+
+    /// Notes whether somebody waits for what is made of this environment.
+    pub fn set_in_background(&mut self, background: bool) {
+        match background {
+            true => self.extra.insert(BACKGROUND.to_owned(), true.into()),
+            false => self.extra.remove(BACKGROUND),
+        };
     }
 }
 

@@ -8,11 +8,13 @@
 //!
 //! Map: one file per capability ([`EnvProvider`], [`BlobStore`], [`KernelBackend`], [`Rooms`]), one for
 //! what the host offers ([`HostServices`]), one for `plugin.toml` ([`manifest`]), one for names of
-//! Python packages ([`pypi`]); `adapter` turns the traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
+//! Python packages ([`pypi`]), one for copies of venvs (`clone_venv`); `adapter` turns the traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
 
 #[cfg(feature = "abi")]
 pub mod adapter;
 mod blob_store;
+#[cfg(feature = "clone-venv")]
+mod clone_venv;
 mod env_provider;
 mod environments;
 mod error;
@@ -35,6 +37,8 @@ mod task;
 pub use async_trait::async_trait;
 pub use blob_store::*;
 pub use bytes::Bytes;
+#[cfg(feature = "clone-venv")]
+pub use clone_venv::clone_venv;
 pub use env_provider::*;
 pub use environments::*;
 pub use error::*;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
-    PackageIdentity, PluginError, Project, Result, Task, async_trait, pypi,
+    PackageIdentity, PluginError, Project, Result, Task, async_trait, clone_venv, pypi,
 };
 use serde_json::{Map, json};
 
@@ -125,6 +125,14 @@ impl EnvProvider for UvProvider {
         );
         task.report("ready", json!({ "env_path": environment.prefix, "python_path": environment.python }));
         Ok(environment)
+    }
+
+    async fn clone_env(&self, template: &Environment, prefix: &Path, task: Task) -> Result<Environment> {
+        if project_file(template).is_some() {
+            return Err(PluginError::unsupported("a project keeps its environment itself"));
+        }
+        task.phase("creating_venv");
+        clone_venv(template, prefix).await
     }
 
     async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {

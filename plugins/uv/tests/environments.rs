@@ -64,6 +64,52 @@ async fn an_environment_from_creation_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_copy_is_an_environment_of_its_own() {
+    let Some(bench) = Bench::new() else { return };
+    let provider = bench.provider();
+    let template = bench.create(&provider, "template", &["ipykernel", "uv"], Task::silent()).await.unwrap();
+    provider.optimize(&template).await.unwrap();
+    let copy = provider.clone_env(&template, &bench.path("copy"), Task::silent()).await.unwrap();
+    assert_eq!((&copy.prefix, &copy.python_version), (&bench.path("copy"), &template.python_version));
+    assert_eq!(provider.verify(&copy).await.unwrap(), Health::Usable);
+    // Scripts and programs work, uv among them, and the byte code is good: nothing is compiled again.
+    let jupyter = Command::new(copy.prefix.join("bin/jupyter")).arg("--paths").output().unwrap();
+    assert!(String::from_utf8(jupyter.stdout).unwrap().contains(copy.prefix.to_str().unwrap()));
+    assert!(Command::new(copy.prefix.join("bin/uv")).arg("--version").status().unwrap().success());
+    let verbose =
+        Command::new(&copy.python).args(["-v", "-c", "import ipykernel.kernelapp"]).output().unwrap();
+    let trace = String::from_utf8(verbose.stderr).unwrap();
+    let here = format!("{}/", copy.prefix.display());
+    let compiled = |line: &&str| line.contains("wrote") && line.contains(&here);
+    assert!(trace.contains("matches") && trace.lines().find(compiled).is_none(), "{trace}");
+
+    // What is installed into one, or removed from it, the other has not, or keeps.
+    provider.install(&copy, &["six".to_owned()], Task::silent()).await.unwrap();
+    let removed = Command::new(copy.prefix.join("bin/uv"))
+        .args(["pip", "uninstall", "ipykernel", "--python"])
+        .arg(&copy.python)
+        .env("UV_CACHE_DIR", common::test_tools().join("uv-cache"))
+        .output()
+        .unwrap();
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    let imports = |name: &str| {
+        Command::new(&template.python)
+            .args(["-c", &format!("import {name}")])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
+    assert!(imports("ipykernel") && !imports("six"));
+
+    let project = json!({ "project_file": "/lab/pyproject.toml" });
+    let project = project.as_object().unwrap().clone();
+    let project = runtimed_plugin_api::Environment { extra: project, ..template };
+    let error = provider.clone_env(&project, &bench.path("p"), Task::silent()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unsupported);
+}
+
+#[tokio::test]
 async fn without_a_network_the_cache_is_enough() {
     let Some(mut bench) = Bench::new() else { return };
     bench.create(&bench.provider(), "online", &["ipykernel"], Task::silent()).await.unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
     NoLines, PackageIdentity, ProcessExit, ProcessLines, ProcessSpec, Result, Task, async_trait,
-    pypi,
+    clone_venv, pypi,
 };
 use serde_json::json;
 
@@ -139,6 +139,16 @@ impl EnvProvider for VenvProvider {
         }
         task.report("ready", json!({ "env_path": env.prefix, "python_path": env.python }));
         Ok(env)
+    }
+
+    async fn clone_env(
+        &self,
+        template: &Environment,
+        prefix: &Path,
+        task: Task,
+    ) -> Result<Environment> {
+        task.phase("creating_venv");
+        clone_venv(template, prefix).await
     }
 
     async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `env-provider`: what pools, trust and rooms rely on.
 
 mod builds;
+mod copies;
 mod plans;
 mod tested;
 
@@ -29,6 +30,10 @@ pub(crate) const CASES: &[Case] = &[
     case!("document", "an environment that a newer version described is still usable", |bench| each(
         bench,
         builds::document
+    )),
+    case!("clone", "a copy is an environment of its own, or the provider makes none", |bench| each(
+        bench,
+        copies::alone
     )),
     case!("install", "a package can be added to an environment that is in use", |bench| each(
         bench,
