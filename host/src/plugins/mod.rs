@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::manifest::Manifest;
 
-pub use registry::{Providers, Registry};
+pub use registry::{Provided, Providers, Registry};
 pub(crate) use row::Problem;
 pub use row::{Row, Status};
 pub use search::{SearchPath, Source};

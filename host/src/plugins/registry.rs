@@ -34,7 +34,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 
 /// The environment providers by kind.
-pub type Providers = BTreeMap<String, Arc<dyn EnvProvider>>;
+pub type Providers = BTreeMap<String, Provided>;
+
+/// An environment provider.
+#[derive(Clone)]
+pub struct Provided {
+    /// What builds.
+    pub provider: Arc<dyn EnvProvider>,
+    /// Which of all versions and builds of its plugin it is, as one text.
+    pub edition: String,
+}
 
 /// The plugins of this daemon.
 pub struct Registry {
@@ -277,7 +286,11 @@ impl Registry {
                 continue;
             };
             for provider in plugin.env_providers() {
-                providers.entry(provider.info().kind).or_insert(provider);
+                let manifest = &slot.plan.manifest;
+                let library =
+                    manifest.library_for_this_target().and_then(|library| library.sha256.as_deref());
+                let edition = format!("{} {}", manifest.version, library.unwrap_or_default());
+                providers.entry(provider.info().kind).or_insert(Provided { provider, edition });
             }
         }
         self.providers.send_replace(Some(Arc::new(providers)));

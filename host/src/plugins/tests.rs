@@ -91,7 +91,7 @@ impl World {
 
 /// The provider that the fixture is.
 fn provider(registry: &Registry) -> Arc<dyn EnvProvider> {
-    Arc::clone(&registry.env_providers().borrow().as_ref().unwrap()["fixture"])
+    Arc::clone(&registry.env_providers().borrow().as_ref().unwrap()["fixture"].provider)
 }
 
 fn manifest(id: &str) -> String {

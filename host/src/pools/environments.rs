@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtimed_plugin_api::{
-    EnvNeed, EnvProvider, Environment, Environments, ErrorCode, Lease, PluginError, Release, Result, Task,
-    TrustVerdict, async_trait,
+    EnvNeed, EnvProvider, Environment, Environments, ErrorCode, Health, Lease, PluginError, Release, Result,
+    Task, TrustVerdict, async_trait,
 };
 use serde_json::{Map, Value, json};
 
-use super::keeper::{build_verified, write_record};
+use super::build::{build_verified, write_record};
+use super::derive::derive;
 use super::labels::{Choice, choose, section};
 use super::packages::{add_unnamed, bare_name};
 use super::pool::Pool;
@@ -28,11 +29,11 @@ use crate::settings::Settings;
 /// Implements [`Environments`] on top of the pools. Cheap to clone.
 #[derive(Clone)]
 pub struct EnvironmentService {
-    pools: Pools,
-    settings: Settings,
+    pub(super) pools: Pools,
+    pub(super) settings: Settings,
     trust: TrustStore,
     /// Environments built for declarations, by key.
-    inline_envs: PathBuf,
+    pub(super) inline_envs: PathBuf,
     leases: Arc<Mutex<BTreeMap<String, Leased>>>,
     /// One build at a time for each key, so that equal notebooks share instead of racing.
     building: Arc<Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>>,
@@ -136,10 +137,8 @@ impl EnvironmentService {
         }
         let channels = request.channels.clone();
         let plan = provider.plan(request.clone()).await?;
-        let environment = self.declared(&*provider, folder_name(&plan.key)?, request, &task).await?;
-        let touched = environment.prefix.clone();
-        task.report("ready", json!({ "env_path": touched, "python_path": environment.python }));
-        blocking(move || record::touch(&touched)).await?;
+        let environment = self.declared(&pool, &*provider, folder_name(&plan.key)?, request, &task).await?;
+        task.report("ready", json!({ "env_path": environment.prefix, "python_path": environment.python }));
         let mut config = json!({ format!("{}_deps", pool.kind): dependencies });
         if !channels.is_empty() {
             config[format!("{}_channels", pool.kind)] = json!(channels);
@@ -152,6 +151,7 @@ impl EnvironmentService {
     /// makes that one useless to others, and it must not be rebuilt under the kernel.
     async fn declared(
         &self,
+        pool: &Pool,
         provider: &dyn EnvProvider,
         key: &str,
         request: runtimed_plugin_api::EnvRequest,
@@ -163,42 +163,78 @@ impl EnvironmentService {
             let prefix = self.inline_envs.join(&folder);
             let one_at_a_time = self.build_lock(&prefix);
             let _building = one_at_a_time.lock().await;
-            if let Some(environment) = self.cached(provider, &prefix).await? {
-                task.report("cache_hit", json!({ "env_path": prefix }));
+            let cached = self.cached(provider, &prefix, task).await?;
+            if cached.is_some() || !self.leased().contains(&prefix) {
+                let environment = match cached {
+                    Some(environment) => {
+                        task.report("cache_hit", json!({ "env_path": prefix }));
+                        environment
+                    }
+                    None => self.build(pool, provider, request, &prefix, task.clone()).await?,
+                };
+                // Before anybody else may have it: what was just used is not collected.
+                blocking(move || record::touch(&prefix)).await?;
                 return Ok(environment);
-            }
-            if !self.leased().contains(&prefix) {
-                return self.build(provider, request, &prefix, task.clone()).await;
             }
             number += 1;
             folder = format!("{key}-{number}");
         }
     }
 
-    /// The environment at `prefix`, if a former build left a whole one there.
-    async fn cached(&self, provider: &dyn EnvProvider, prefix: &Path) -> Result<Option<Environment>> {
+    /// The environment at `prefix`, if a former build left a whole one there. A broken one is built anew.
+    async fn cached(
+        &self,
+        provider: &dyn EnvProvider,
+        prefix: &Path,
+        task: &Task,
+    ) -> Result<Option<Environment>> {
         let path = prefix.to_path_buf();
-        let found = blocking(move || Ok(Record::read(&path))).await?;
-        let Some(record) = found else { return Ok(None) };
-        let usable = provider.verify(&record.environment).await? == runtimed_plugin_api::Health::Usable;
-        Ok(usable.then_some(record.environment))
+        let (found, was_there) =
+            blocking(move || Ok((Record::read(&path), record::is_recorded(&path)))).await?;
+        let health = match &found {
+            Some(record) => provider.verify(&record.environment).await?,
+            None => Health::Broken { reason: "its interpreter is gone".to_owned() },
+        };
+        match health {
+            Health::Usable => return Ok(found.map(|record| record.environment)),
+            Health::Broken { reason } if was_there => {
+                tracing::warn!("`{}` is broken and is rebuilt: {reason}", prefix.display());
+                task.report("rebuilding", json!({ "env_path": prefix, "reason": reason }));
+            }
+            Health::Broken { .. } => {}
+        }
+        Ok(None)
     }
 
     async fn build(
         &self,
+        pool: &Pool,
         provider: &dyn EnvProvider,
         request: runtimed_plugin_api::EnvRequest,
         prefix: &Path,
         task: Task,
     ) -> Result<Environment> {
         let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
-        blocking(move || disk::remove_tree(&path, &within)).await?;
+        blocking(move || {
+            std::fs::create_dir_all(&within)?;
+            disk::remove_tree(&path, &within)
+        })
+        .await?;
         let packages = request.packages.clone();
         // A dropped call leaves a folder without a record, which the next build removes.
-        let built = build_verified(provider, &provider.info().kind, request, prefix, task).await;
+        let built = match derive(pool, &request, prefix, &task).await {
+            Some(environment) => Ok(environment),
+            None => {
+                let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
+                blocking(move || disk::remove_tree(&path, &within)).await?;
+                build_verified(provider, request, prefix, task).await
+            }
+        };
         match built {
             Ok(environment) => {
-                Ok(write_record(Record { environment, packages, optimized: false }).await?.environment)
+                Ok(write_record(Record { environment, packages, optimized: false, template_key: None })
+                    .await?
+                    .environment)
             }
             Err(error) => {
                 let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
@@ -241,7 +277,8 @@ impl EnvironmentService {
         })
     }
 
-    fn build_lock(&self, prefix: &Path) -> Arc<tokio::sync::Mutex<()>> {
+    /// Who has this may build, change or delete the environment at `prefix`.
+    pub(super) fn build_lock(&self, prefix: &Path) -> Arc<tokio::sync::Mutex<()>> {
         let mut building = self.building.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         building.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(building.entry(prefix.to_path_buf()).or_default())

@@ -45,6 +45,14 @@ impl Failure {
         (self.at + self.delay()).saturating_duration_since(now)
     }
 
+    /// What happened and what to do.
+    pub(super) fn text(&self) -> String {
+        match &self.error.help {
+            Some(help) => format!("{}\n{help}", self.error.message),
+            None => self.error.message.clone(),
+        }
+    }
+
     /// `timeout`, `invalid_package`, `import_error` or `setup_failed`.
     pub(super) fn kind(&self) -> String {
         let told = self.error.detail.get("error_kind").and_then(|kind| kind.as_str());

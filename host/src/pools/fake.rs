@@ -21,6 +21,14 @@ pub(super) struct FakeProvider {
     pub(super) creating: AtomicUsize,
     /// Builds so far.
     pub(super) built: AtomicUsize,
+    /// Whether it can copy.
+    clones: bool,
+    /// What the next copies fail with, first one first.
+    pub(super) clone_failures: Mutex<Vec<PluginError>>,
+    /// Copies so far.
+    pub(super) cloned: AtomicUsize,
+    /// Environments made faster so far.
+    pub(super) optimized: AtomicUsize,
 }
 
 impl FakeProvider {
@@ -31,7 +39,16 @@ impl FakeProvider {
             gate: None,
             creating: AtomicUsize::new(0),
             built: AtomicUsize::new(0),
+            clones: false,
+            clone_failures: Mutex::default(),
+            cloned: AtomicUsize::new(0),
+            optimized: AtomicUsize::new(0),
         }
+    }
+
+    /// Copies environments, too.
+    pub(super) fn cloning(kind: &'static str) -> Self {
+        Self { clones: true, ..Self::new(kind) }
     }
 
     pub(super) fn failing(kind: &'static str, failures: Vec<PluginError>) -> Self {
@@ -87,12 +104,38 @@ impl EnvProvider for FakeProvider {
         })
     }
 
+    async fn clone_env(&self, template: &Environment, prefix: &Path, _: Task) -> Result<Environment> {
+        if !self.clones {
+            return Err(PluginError::unsupported("no copies here"));
+        }
+        std::fs::create_dir(prefix).map_err(|error| PluginError::internal(error.to_string()))?;
+        let mut failures = self.clone_failures.lock().unwrap();
+        if !failures.is_empty() {
+            return Err(failures.remove(0));
+        }
+        self.cloned.fetch_add(1, Ordering::SeqCst);
+        let mut copy =
+            Environment { prefix: prefix.to_path_buf(), python: prefix.join("python"), ..template.clone() };
+        copy.set_in_background(false);
+        std::fs::copy(&template.python, &copy.python)
+            .map_err(|error| PluginError::internal(error.to_string()))?;
+        Ok(copy)
+    }
+
+    async fn optimize(&self, _: &Environment) -> Result<()> {
+        self.optimized.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
     async fn install(&self, _: &Environment, _: &[String], _: Task) -> Result<()> {
         Ok(())
     }
 
-    async fn verify(&self, _: &Environment) -> Result<Health> {
-        Ok(Health::Usable)
+    async fn verify(&self, env: &Environment) -> Result<Health> {
+        Ok(match env.python.exists() {
+            true => Health::Usable,
+            false => Health::Broken { reason: "the interpreter is gone".into() },
+        })
     }
 
     async fn launch(&self, env: &Environment) -> Result<LaunchCommand> {

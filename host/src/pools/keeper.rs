@@ -2,34 +2,31 @@
 //!
 //! For: `Pools::run`, which runs one keeper for each kind and restarts it if it panics.
 //! Promises: one build at a time; a build that fails, hangs or is given up leaves no folder; settings
-//! are followed while a build runs; a provider that is replaced ends the build it has begun, one that is gone
-//! leaves nothing behind that nobody uses.
+//! are followed while a build runs; what nobody waits for gives way at once; a provider that is replaced ends the build it
+//! has begun, one that is gone leaves nothing behind that nobody uses.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtimed_plugin_api::{
-    EnvProvider, EnvRequest, Environment, ErrorCode, Health, PluginError, Progress, ProgressSink, Result,
-    SettingsView, Task,
-};
-use serde_json::{Map, json};
+use runtimed_plugin_api::{Environment, ErrorCode, PluginError, Result, SettingsView, Task};
+use serde_json::Map;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::build::{Attempt, COPIED, attempt, duplicate, write_record};
+use super::environments::blocking;
 use super::in_use::in_use;
 use super::packages::pool_packages;
 use super::pool::{Pool, stopping};
 use super::record::{self, Record, pool_folder};
 use super::state::{Next, PoolState, Ready};
+use super::template::{self, Template};
+use crate::plugins::Provided;
 use crate::settings;
 use crate::shutdown::Shutdown;
 
-/// Longest build (environments contract, section 2.5).
-const BUILD_LIMIT: Duration = Duration::from_secs(900);
-/// Changes [`BUILD_LIMIT`], in whole seconds.
-const BUILD_LIMIT_VARIABLE: &str = "RUNTIMED_WARM_ENV_TIMEOUT_SECS";
 /// Optimizing is a courtesy and must not run for ever (our choice).
 const OPTIMIZE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -44,6 +41,8 @@ pub(super) struct Keeper {
     pub disabled: bool,
     /// Ends it.
     pub shutdown: Shutdown,
+    /// Whether it was said that copies cannot be made, since one was made.
+    pub said: bool,
 }
 
 impl Keeper {
@@ -51,6 +50,7 @@ impl Keeper {
     /// The pool is to be configured before.
     pub(super) async fn run(mut self) {
         self.recover().await;
+        self.pool.set_recovered();
         let mut providers = self.pool.watch_provider();
         while !self.shutdown.has_begun() {
             if providers.has_changed().unwrap_or(false) {
@@ -58,12 +58,17 @@ impl Keeper {
                 self.configure();
             }
             self.pool.keep(|state| state.expire(Instant::now()));
-            match (self.pool.provider().ok(), self.pool.next()) {
-                (Some(provider), Next::Build) => self.build(provider, &mut providers).await,
-                (Some(provider), Next::Optimize(ready)) => self.optimize(&*provider, *ready).await,
-                (provider, next) => {
+            match (self.pool.provided().ok(), self.pool.next()) {
+                (Some(provided), Next::Build) => self.build(provided, &mut providers).await,
+                (Some(provided), Next::MakeTemplate(ready)) => self.make_template(&provided, *ready).await,
+                (Some(provided), Next::OptimizeTemplate(template)) => {
+                    self.optimize_template(&provided, *template).await;
+                }
+                (Some(provided), Next::Renew(ready)) => self.renew(provided, &ready.environment.prefix).await,
+                (Some(provided), Next::Optimize(ready)) => self.optimize(&provided, *ready).await,
+                (provided, next) => {
                     let longest = match next {
-                        Next::Wait(Some(longest)) if provider.is_some() => longest,
+                        Next::Wait(Some(longest)) if provided.is_some() => longest,
                         _ => Duration::MAX,
                     };
                     tokio::select! {
@@ -109,19 +114,23 @@ impl Keeper {
             }
             let taken = found.iter().filter(|(_, record)| record.is_none());
             let used = in_use(taken.map(|(prefix, _)| prefix.clone()).collect());
-            (found, used)
+            (found, used, Template::find(&envs, &kind))
         });
-        let (found, used) = found.await.unwrap_or_default();
+        let (found, used, (template, left_over)) = found.await.unwrap_or_default();
+        self.pool.keep(|state| {
+            let mut gone: Vec<_> =
+                left_over.into_iter().filter(|prefix| state.place(prefix).is_none()).collect();
+            if let Some(template) = template.filter(|it| state.place(&it.environment.prefix).is_none()) {
+                let age = template.age();
+                gone.extend(state.template_made(template, age, Instant::now()));
+            }
+            gone
+        });
         for (prefix, record) in found {
-            let ready = record.map(|record| Ready {
-                environment: record.environment,
-                packages: record.packages,
-                optimized: record.optimized,
-                since: Instant::now(),
-            });
+            let ready = record.map(|record| record.into_ready(Instant::now()));
             self.pool.keep(|state| match ready {
                 // A keeper that is started again finds its own.
-                _ if state.tracks(&prefix) => Vec::new(),
+                _ if state.place(&prefix).is_some() => Vec::new(),
                 Some(ready) => state.recover(ready).into_iter().collect(),
                 // A kernel or a build of a former daemon that has not ended yet; the next start sees to it.
                 None if used.contains(&prefix) => Vec::new(),
@@ -130,21 +139,11 @@ impl Keeper {
         }
     }
 
-    async fn build(
-        &mut self,
-        provider: Arc<dyn EnvProvider>,
-        providers: &mut watch::Receiver<Option<Arc<dyn EnvProvider>>>,
-    ) {
-        let folder = format!("{}{}", pool_folder(&self.pool.kind), uuid::Uuid::new_v4());
-        let prefix = self.pool.envs.join(folder);
-        let packages = self.pool.packages();
-        self.pool.keep(|state| {
-            state.build_started(&prefix);
-            Vec::new()
-        });
+    async fn build(&mut self, provided: Provided, providers: &mut watch::Receiver<Option<Provided>>) {
+        let (prefix, started) = (self.begin(), Instant::now());
         let pool = Arc::clone(&self.pool);
-        let mut build = std::pin::pin!(build(&pool, provider, &prefix, packages));
-        let built = loop {
+        let mut attempt = std::pin::pin!(attempt(&pool, provided, &prefix));
+        let ended = loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.begun() => break Err(stopping()),
@@ -155,133 +154,179 @@ impl Keeper {
                     }
                 }
                 Ok(()) = self.settings.changed() => self.configure(),
-                built = &mut build => break built,
+                ended = &mut attempt => break ended,
             }
         };
         self.pool.show(None);
-        match built {
-            Ok(ready) => self.pool.keep(|state| state.build_succeeded(ready)),
-            Err(error) if error.code == ErrorCode::Cancelled => self.pool.keep(|state| {
-                state.build_cancelled(&prefix);
-                vec![prefix.clone()]
-            }),
+        match ended {
+            Ok(Attempt::Built(ready, how)) => {
+                self.say_ready(&prefix, how, started);
+                self.pool.keep(|state| state.build_succeeded(ready));
+            }
+            other => self.not_built(&prefix, other),
+        }
+    }
+
+    /// Ends an attempt without an environment.
+    fn not_built(&mut self, prefix: &Path, ended: Result<Attempt>) {
+        match ended {
+            Ok(Attempt::NoCopy(reason)) => self.no_copy(prefix, &reason),
+            Ok(Attempt::Outdated) => {
+                tracing::info!("the template of {} environments is outdated", self.pool.kind);
+                self.give_up(prefix);
+                self.pool.keep(|state| state.drop_template().into_iter().collect());
+            }
+            Ok(Attempt::Built(..)) => self.give_up(prefix),
+            Err(error) if error.code == ErrorCode::Cancelled => self.give_up(prefix),
             Err(error) => {
                 tracing::warn!("could not build a {} environment: {error}", self.pool.kind);
                 self.pool.keep(|state| {
-                    state.build_failed(&prefix, error, Instant::now());
-                    vec![prefix.clone()]
+                    state.build_failed(prefix, error, Instant::now());
+                    vec![prefix.to_path_buf()]
                 });
             }
         }
     }
 
-    /// Gives way at once when somebody changes the pool: refilling comes first.
-    async fn optimize(&mut self, provider: &dyn EnvProvider, ready: Ready) {
-        let Ready { environment, packages, .. } = ready;
-        tokio::select! {
-            biased;
-            () = self.shutdown.begun() => return,
-            () = self.pool.woken() => return,
-            result = timeout(OPTIMIZE_LIMIT, provider.optimize(&environment)) => match result {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!("could not optimize a {} environment: {error}", self.pool.kind),
-                Err(_) => tracing::debug!("optimizing a {} environment took too long", self.pool.kind),
+    /// Makes a template of an environment that nobody has, unless somebody takes it meanwhile.
+    async fn make_template(&mut self, provided: &Provided, ready: Ready) {
+        let (provider, prefix) = (&*provided.provider, template::folder(&self.pool.envs, &self.pool.kind));
+        let key = ready.template_key.unwrap_or_default();
+        let work = async {
+            let copied = duplicate(provider, &ready.environment, &prefix, true, Task::silent()).await?;
+            blocking(move || Template::record(copied, key)).await
+        };
+        match self.aside(work).await {
+            Some(Ok(template)) => {
+                tracing::info!(prefix = %prefix.display(), "fresh {} environments are copies now", self.pool.kind);
+                self.pool.keep(|state| state.template_made(template, Duration::ZERO, Instant::now()));
             }
+            Some(Err(error)) => self.no_copy(&prefix, &error),
+            None => self.give_up(&prefix),
         }
+    }
+
+    /// Makes the template faster. What was done before it had to give way need not be done again.
+    async fn optimize_template(&mut self, provided: &Provided, mut template: Template) {
+        if self.optimized(provided, &template.environment).await {
+            template.optimized = true;
+            blocking(move || template.write()).await.ok();
+            self.pool.keep(|state: &mut PoolState| {
+                state.template_optimized();
+                Vec::new()
+            });
+        }
+    }
+
+    /// Puts a copy of the template in the place of an environment, so that it need not be optimized itself.
+    async fn renew(&mut self, provided: Provided, old: &Path) {
+        let (prefix, started) = (self.begin(), Instant::now());
+        let pool = Arc::clone(&self.pool);
+        match self.aside(attempt(&pool, provided, &prefix)).await {
+            Some(Ok(Attempt::Built(copy, how))) => {
+                self.say_ready(&prefix, how, started);
+                self.pool.keep(|state| vec![state.renewed(old, copy)]);
+            }
+            Some(other) => self.not_built(&prefix, other),
+            None => self.give_up(&prefix),
+        }
+    }
+
+    async fn optimize(&mut self, provided: &Provided, ready: Ready) {
+        if !self.optimized(provided, &ready.environment).await {
+            return;
+        }
+        let Ready { environment, packages, template_key, .. } = ready;
         let prefix = environment.prefix.clone();
-        write_record(Record { environment, packages, optimized: true }).await.ok();
+        write_record(Record { environment, packages, optimized: true, template_key }).await.ok();
         self.pool.keep(|state: &mut PoolState| {
             state.optimized(&prefix);
             Vec::new()
         });
     }
-}
 
-/// Builds one environment with `packages` at `prefix` and proves that it works.
-async fn build(
-    pool: &Arc<Pool>,
-    provider: Arc<dyn EnvProvider>,
-    prefix: &Path,
-    packages: Vec<String>,
-) -> Result<Ready> {
-    let task = Task::new(Arc::new(ShowProgress(Arc::clone(pool))));
-    let request = EnvRequest {
-        packages: packages.clone(),
-        channels: provider.info().default_channels,
-        background: true,
-        ..EnvRequest::default()
-    };
-    let environment = build_verified(&*provider, &pool.kind, request, prefix, task).await?;
-    let record = Record { environment, packages, optimized: false };
-    let record = write_record(record).await?;
-    Ok(Ready {
-        environment: record.environment,
-        packages: record.packages,
-        optimized: false,
-        since: Instant::now(),
-    })
-}
-
-/// Plans, creates and verifies an environment within the time limit.
-pub(super) async fn build_verified(
-    provider: &dyn EnvProvider,
-    kind: &str,
-    request: EnvRequest,
-    prefix: &Path,
-    task: Task,
-) -> Result<Environment> {
-    let work = async {
-        let plan = provider.plan(request).await?;
-        let parent = prefix.parent().map(PathBuf::from).unwrap_or_default();
-        tokio::fs::create_dir_all(&parent).await.map_err(|error| {
-            PluginError::internal(format!("could not make `{}`: {error}", parent.display()))
-        })?;
-        let environment = provider.create(plan, prefix, task).await?;
-        if environment.prefix != prefix || environment.kind != kind {
-            return Err(PluginError::internal(format!(
-                "the {kind} provider built something else than it was asked for"
-            )));
+    /// Makes an environment faster. False if that gave way to something else.
+    async fn optimized(&mut self, provided: &Provided, environment: &Environment) -> bool {
+        let kind = self.pool.kind.clone();
+        match self.aside(timeout(OPTIMIZE_LIMIT, provided.provider.optimize(environment))).await {
+            None => return false,
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => tracing::debug!("could not optimize a {kind} environment: {error}"),
+            Some(Err(_)) => tracing::debug!("optimizing a {kind} environment took too long"),
         }
-        match provider.verify(&environment).await? {
-            Health::Usable => Ok(environment),
-            Health::Broken { reason } => {
-                Err(PluginError::internal(reason).detail(json!({ "error_kind": "import_error" })))
+        true
+    }
+
+    /// Does what nobody waits for. None if it had to give way, because somebody changed the pool or the settings, or
+    /// the daemon stops.
+    async fn aside<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.shutdown.begun() => None,
+            () = self.pool.woken() => None,
+            Ok(()) = self.settings.changed() => {
+                self.configure();
+                None
+            }
+            done = work => Some(done),
+        }
+    }
+
+    /// Begins a build at the prefix that this returns.
+    fn begin(&self) -> PathBuf {
+        let folder = format!("{}{}", pool_folder(&self.pool.kind), uuid::Uuid::new_v4());
+        let prefix = self.pool.envs.join(folder);
+        self.pool.keep(|state| {
+            state.build_started(&prefix);
+            Vec::new()
+        });
+        prefix
+    }
+
+    /// Ends it without an environment.
+    fn give_up(&self, prefix: &Path) {
+        self.pool.keep(|state| {
+            state.build_cancelled(prefix);
+            vec![prefix.to_path_buf()]
+        });
+    }
+
+    /// Ends it because no copy can be made, and does without copies: until another template is made if it is the template
+    /// that is to blame.
+    fn no_copy(&mut self, prefix: &Path, reason: &PluginError) {
+        let kind = &self.pool.kind;
+        let ever = reason.code == ErrorCode::Unsupported;
+        match reason.code {
+            ErrorCode::Unsupported => {
+                tracing::debug!("{kind} environments are installed one by one: {reason}");
+            }
+            ErrorCode::Conflict => {
+                tracing::warn!("the template of {kind} environments is made anew: {reason}");
+            }
+            _ if self.said => {}
+            _ => {
+                tracing::warn!("{kind} environments are installed, as they could not be copied: {reason}");
+                self.said = true;
             }
         }
-    };
-    let limit = build_limit();
-    timeout(limit, work).await.unwrap_or_else(|_| {
-        Err(PluginError::new(
-            ErrorCode::Timeout,
-            format!("building a {kind} environment took longer than {} s", limit.as_secs()),
-        ))
-    })
-}
+        self.give_up(prefix);
+        self.pool.keep(|state| {
+            let template = match reason.code {
+                ErrorCode::Conflict => state.drop_template(),
+                _ => state.copying_failed(ever),
+            };
+            template.into_iter().collect()
+        });
+    }
 
-/// Writes a record on the blocking pool.
-pub(super) async fn write_record(record: Record) -> Result<Record> {
-    let written = tokio::task::spawn_blocking(move || record.write().map(|()| record));
-    let failed = |error: &dyn std::fmt::Display| {
-        PluginError::internal(format!("could not record a built environment: {error}"))
-    };
-    written.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    fn say_ready(&mut self, prefix: &Path, how: &str, started: Instant) {
+        self.said &= how != COPIED;
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(prefix = %prefix.display(), how, ms, "a {} environment is ready", self.pool.kind);
+    }
 }
 
 /// Why a build ends whose provider is gone.
 fn given_up(kind: &str) -> PluginError {
     PluginError::new(ErrorCode::Cancelled, format!("no plugin provides {kind} environments any more"))
-}
-
-fn build_limit() -> Duration {
-    let seconds = std::env::var(BUILD_LIMIT_VARIABLE).ok().and_then(|text| text.parse().ok());
-    seconds.filter(|seconds| *seconds > 0).map_or(BUILD_LIMIT, Duration::from_secs)
-}
-
-/// Shows a build's progress to those who wait for the pool.
-struct ShowProgress(Arc<Pool>);
-
-impl ProgressSink for ShowProgress {
-    fn progress(&self, progress: Progress) {
-        self.0.show(Some(progress));
-    }
 }

@@ -4,9 +4,11 @@
 //! Promises: keyed by provider kind, whatever kinds plugins bring; a provider that fails, hangs or
 //! panics costs its own pool and nothing else.
 //!
-//! Map: `state` decides and is pure, `keeper` acts; `labels` decides which environment a notebook gets,
+//! Map: `state` decides and is pure, `keeper` acts: `build` makes one environment, `template` is what it copies; `labels` decides which environment a notebook gets,
 //! `trust` whether it may, `environments` brings it about; `record` is what is on disk.
 
+mod build;
+mod derive;
 mod environments;
 mod failure;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod pool;
 mod record;
 mod state;
 mod taken;
+mod template;
 mod trash;
 mod trust;
 
@@ -126,13 +129,14 @@ impl Pools {
                 continue;
             }
             let (envs, published) = (shared.envs.clone(), shared.published.clone());
-            let (provider, trash, shutdown) = (Arc::clone(provider), trash.clone(), shared.shutdown.clone());
-            let pool = Arc::new(Pool::new(kind.clone(), provider, envs, published, trash, shutdown));
+            let (trash, shutdown) = (trash.clone(), shared.shutdown.clone());
+            let pool = Arc::new(Pool::new(kind.clone(), provider.clone(), envs, published, trash, shutdown));
             let mut keeper = Keeper {
                 pool: Arc::clone(&pool),
                 settings: shared.settings.watch(),
                 disabled: shared.disabled.contains(kind),
                 shutdown: shared.shutdown.clone(),
+                said: false,
             };
             keeper.configure();
             keepers.start(keeper, Duration::ZERO);
@@ -212,15 +216,47 @@ impl Pools {
         });
         match checked.await.ok().flatten() {
             None => return false,
-            Some(Some(record)) => pool.give_back(Ready {
-                environment: record.environment,
-                packages: record.packages,
-                optimized: record.optimized,
-                since: tokio::time::Instant::now(),
-            }),
+            Some(Some(record)) => {
+                // Whatever the client did with it, no other environment is to be made of it.
+                let ready = record.into_ready(tokio::time::Instant::now());
+                pool.give_back(Ready { template_key: None, ..ready });
+            }
             Some(None) => pool.discard(&prefix),
         }
         true
+    }
+
+    /// Builds what the pool of `kind` keeps ready anew. False if there is no such pool.
+    pub fn flush_kind(&self, kind: &str) -> bool {
+        let pools = self.loaded();
+        let pool = pools.get(kind).filter(|pool| pool.is_open());
+        pool.map(|pool| pool.flush()).is_some()
+    }
+
+    /// Builds one environment anew that is ready or a template. False if there is no such.
+    pub fn replace(&self, prefix: &Path) -> bool {
+        self.loaded().values().any(|pool| pool.replace(prefix))
+    }
+
+    /// The kinds that have a pool.
+    pub fn kinds(&self) -> Vec<String> {
+        self.loaded().iter().filter(|(_, pool)| pool.is_open()).map(|(kind, _)| kind.clone()).collect()
+    }
+
+    /// Waits until every pool knows what a former daemon left.
+    ///
+    /// # Errors
+    /// `Cancelled` when the daemon stops before that.
+    async fn recovered(&self) -> Result<()> {
+        for pool in self.by_kind().await?.values() {
+            pool.recovered().await?;
+        }
+        Ok(())
+    }
+
+    /// Where a pool has the environment at `prefix`, if it is one of its own.
+    fn place(&self, prefix: &Path) -> Option<state::Place> {
+        self.loaded().values().find_map(|pool| pool.place(prefix))
     }
 
     /// Prefixes that were handed out.

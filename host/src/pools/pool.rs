@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use super::Published;
 use super::record;
-use super::state::{Next, PoolState, Ready};
+use super::state::{Next, Place, PoolState, Ready};
+use super::template::Template;
 use super::trash::Trash;
+use crate::plugins::Provided;
 use crate::shutdown::Shutdown;
 
 /// The pool of one provider kind.
@@ -23,12 +25,14 @@ pub struct Pool {
     /// Key in settings and labels.
     pub kind: String,
     /// Builds its environments; none while no plugin provides the kind any more.
-    provider: watch::Sender<Option<Arc<dyn EnvProvider>>>,
+    provider: watch::Sender<Option<Provided>>,
     /// Where its environments are.
     pub(super) envs: PathBuf,
     state: Mutex<PoolState>,
     /// Wakes the keeper.
     wake: Notify,
+    /// Whether the keeper has looked at what a former daemon left.
+    recovered: watch::Sender<bool>,
     /// What the running build is at, for those who wait for it.
     progress: watch::Sender<Option<Progress>>,
     published: Published,
@@ -40,7 +44,7 @@ impl Pool {
     /// An empty pool that keeps nothing yet.
     pub(super) fn new(
         kind: String,
-        provider: Arc<dyn EnvProvider>,
+        provider: Provided,
         envs: PathBuf,
         published: Published,
         trash: Trash,
@@ -52,6 +56,7 @@ impl Pool {
             envs,
             state: Mutex::default(),
             wake: Notify::new(),
+            recovered: watch::Sender::new(false),
             progress: watch::Sender::new(None),
             published,
             trash,
@@ -65,6 +70,11 @@ impl Pool {
     /// # Errors
     /// `Unavailable` while no plugin provides the kind any more.
     pub fn provider(&self) -> Result<Arc<dyn EnvProvider>> {
+        self.provided().map(|provided| provided.provider)
+    }
+
+    /// The same, and which edition of it that is.
+    pub(super) fn provided(&self) -> Result<Provided> {
         self.provider.borrow().clone().ok_or_else(|| self.gone())
     }
 
@@ -79,18 +89,19 @@ impl Pool {
     }
 
     /// Hears when the provider is replaced, goes or comes back.
-    pub(super) fn watch_provider(&self) -> watch::Receiver<Option<Arc<dyn EnvProvider>>> {
+    pub(super) fn watch_provider(&self) -> watch::Receiver<Option<Provided>> {
         self.provider.subscribe()
     }
 
     /// Uses `provider` from the next piece of work on; with none, whoever waits hears that it is gone.
-    pub(super) fn set_provider(&self, provider: Option<Arc<dyn EnvProvider>>) {
+    pub(super) fn set_provider(&self, provider: Option<Provided>) {
         let same = match (&*self.provider.borrow(), &provider) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (Some(old), Some(new)) => Arc::ptr_eq(&old.provider, &new.provider),
             (old, new) => old.is_none() && new.is_none(),
         };
         if !same {
             self.provider.send_replace(provider);
+            self.state().provider_changed();
             self.publish();
             self.wake.notify_one();
         }
@@ -202,6 +213,20 @@ impl Pool {
         self.change(PoolState::flush).into_iter().for_each(|prefix| self.trash.put(prefix));
     }
 
+    /// Where it has the environment at `prefix`, if it is one of its own.
+    pub(super) fn place(&self, prefix: &Path) -> Option<Place> {
+        self.state().place(prefix)
+    }
+
+    /// Builds the environment at `prefix` anew elsewhere, if it is ready or the template. Whether it was.
+    pub(super) fn replace(&self, prefix: &Path) -> bool {
+        let replaced = self.change(|state| state.remove(prefix));
+        if replaced {
+            self.trash.put(prefix.to_path_buf());
+        }
+        replaced
+    }
+
     /// What clients see, at this moment.
     pub fn status(&self) -> PoolStatus {
         self.state().status(Instant::now())
@@ -225,6 +250,34 @@ impl Pool {
     /// What a fresh environment of this pool holds.
     pub fn packages(&self) -> Vec<String> {
         self.state().packages().to_vec()
+    }
+
+    /// The keeper has looked at what a former daemon left.
+    pub(super) fn set_recovered(&self) {
+        self.recovered.send_replace(true);
+    }
+
+    /// Waits for that.
+    ///
+    /// # Errors
+    /// `Cancelled` when the daemon stops before it.
+    pub(super) async fn recovered(&self) -> Result<()> {
+        let mut recovered = self.recovered.subscribe();
+        tokio::select! {
+            biased;
+            Ok(_) = recovered.wait_for(|recovered| *recovered) => Ok(()),
+            () = self.shutdown.begun() => Err(stopping()),
+        }
+    }
+
+    /// What fresh environments are copies of, if there is a template.
+    pub(super) fn template(&self) -> Option<Template> {
+        self.state().template().cloned()
+    }
+
+    /// Whether somebody waits for an environment of it now.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.state().is_waited_for()
     }
 
     /// What the keeper should do now.

@@ -10,12 +10,16 @@ use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::Environment;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::packages::packages_hash;
+use super::state::Ready;
 use crate::disk;
 
 /// Our record.
 const RECORD_FILE: &str = "environment.json";
+/// What the folder names of all pooled environments start with.
+pub(super) const POOL_START: &str = "runtimed-";
 /// Marks an environment that somebody has taken; the next daemon does not hand it out again.
 const LEASE_FILE: &str = "lease.json";
 /// Marker: validation passed.
@@ -39,6 +43,9 @@ pub(super) struct Record {
     /// Whether the provider has optimized it.
     #[serde(default)]
     pub optimized: bool,
+    /// See [`Ready::template_key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_key: Option<String>,
 }
 
 /// Who has an environment.
@@ -62,13 +69,19 @@ impl Record {
         if self.optimized {
             std::fs::write(prefix.join(WARMED_FILE), "")?;
         }
-        disk::replace(&prefix.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
+        disk::replace(&file(prefix), &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
     }
 
     /// The record of the environment at `prefix`, if it is whole and can still be used.
     pub(super) fn read(prefix: &Path) -> Option<Self> {
-        let record: Self = serde_json::from_slice(&std::fs::read(prefix.join(RECORD_FILE)).ok()?).ok()?;
+        let record: Self = serde_json::from_slice(&std::fs::read(file(prefix)).ok()?).ok()?;
         (record.environment.prefix == prefix && is_usable(&record.environment)).then_some(record)
+    }
+
+    /// As an environment that entered its pool then.
+    pub(super) fn into_ready(self, since: Instant) -> Ready {
+        let Self { environment, packages, optimized, template_key } = self;
+        Ready { environment, packages, optimized, template_key, since }
     }
 
     /// Makes the environment one that is not found again, before it is changed or given away for good.
@@ -76,7 +89,7 @@ impl Record {
     /// # Errors
     /// Those of the file system.
     pub(super) fn forget(prefix: &Path) -> io::Result<()> {
-        remove_if_there(&prefix.join(RECORD_FILE))
+        remove_if_there(&file(prefix))
     }
 }
 
@@ -100,11 +113,15 @@ pub(super) fn is_leased(prefix: &Path) -> bool {
     prefix.join(LEASE_FILE).exists()
 }
 
+/// Who has taken the environment at `prefix`.
+pub(super) fn leased_by(prefix: &Path) -> Option<String> {
+    let lease = std::fs::read(prefix.join(LEASE_FILE)).ok()?;
+    serde_json::from_slice::<LeaseRecord>(&lease).ok().map(|lease| lease.owner)
+}
+
 /// Whether it is `owner` who has taken the environment at `prefix`.
 pub(super) fn is_leased_to(prefix: &Path, owner: &str) -> bool {
-    let lease = std::fs::read(prefix.join(LEASE_FILE)).ok();
-    let lease = lease.and_then(|bytes| serde_json::from_slice::<LeaseRecord>(&bytes).ok());
-    lease.is_some_and(|lease| lease.owner == owner)
+    leased_by(prefix).as_deref() == Some(owner)
 }
 
 /// Notes that nobody has the environment at `prefix` any more.
@@ -134,7 +151,22 @@ pub(super) fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
 
 /// What the folder names of pooled environments of `kind` start with.
 pub(super) fn pool_folder(kind: &str) -> String {
-    format!("runtimed-{kind}-")
+    format!("{POOL_START}{kind}-")
+}
+
+/// Where the environment at `prefix` is recorded.
+pub(super) fn file(prefix: &Path) -> PathBuf {
+    prefix.join(RECORD_FILE)
+}
+
+/// Whether it is, be it usable or not.
+pub(super) fn is_recorded(prefix: &Path) -> bool {
+    file(prefix).exists()
+}
+
+/// When the environment says that it was used last, in Unix seconds.
+pub(super) fn touched(prefix: &Path) -> Option<i64> {
+    std::fs::read_to_string(prefix.join(LAST_USED_FILE)).ok()?.trim().parse().ok()
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -164,7 +196,8 @@ mod tests {
             extra: serde_json::Map::new(),
         };
         assert_eq!(Record::read(&prefix), None);
-        let record = Record { environment, packages: vec!["ipykernel".into()], optimized: false };
+        let record =
+            Record { environment, packages: vec!["ipykernel".into()], optimized: false, template_key: None };
         record.write().unwrap();
         assert_eq!(Record::read(&prefix), Some(record));
         assert_eq!(pooled(dir.path(), "uv"), std::slice::from_ref(&prefix));

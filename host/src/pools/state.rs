@@ -13,6 +13,7 @@ use runtimed_protocol::pool::PoolStatus;
 use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::template::Template;
 
 /// No pool keeps more (environments contract, section 2.1).
 pub(super) const MAX_TARGET: usize = 20;
@@ -30,8 +31,39 @@ pub struct Ready {
     pub packages: Vec<String>,
     /// Whether it is as fast as it will get.
     pub optimized: bool,
+    /// What a template made of it would be for. None for copies, which hold what was newest when their template was made,
+    /// and for those that somebody has had.
+    pub template_key: Option<String>,
     /// When it entered the pool.
     pub since: Instant,
+}
+
+/// Where a pool has an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Somebody may take it.
+    Ready,
+    /// Fresh ones are copies of it.
+    Template,
+    /// It is not finished.
+    Building,
+    /// Somebody has it.
+    Taken,
+}
+
+/// What fresh environments are made from.
+#[derive(Debug, Default)]
+enum Source {
+    /// Packages, until there is a template.
+    #[default]
+    Packages,
+    /// A template, until then.
+    Template(Box<Template>, Instant),
+    /// Packages: copies cannot be made.
+    NoCopies {
+        /// By this provider, ever. Otherwise until a build has succeeded.
+        ever: bool,
+    },
 }
 
 /// What the pool wants done next.
@@ -39,6 +71,12 @@ pub struct Ready {
 pub(super) enum Next {
     /// Build an environment.
     Build,
+    /// Make a template of a ready environment.
+    MakeTemplate(Box<Ready>),
+    /// Make the template faster.
+    OptimizeTemplate(Box<Template>),
+    /// Put a copy of the template in the place of a ready environment that is slower.
+    Renew(Box<Ready>),
     /// Make a ready environment faster.
     Optimize(Box<Ready>),
     /// Nothing, for this long at most; for ever if none.
@@ -56,6 +94,8 @@ pub(super) struct PoolState {
     available: VecDeque<Ready>,
     /// Usable ones with an outdated package list, taken only when nothing better is there.
     retired: VecDeque<Ready>,
+    /// Where the next one comes from.
+    source: Source,
     /// Prefixes being built.
     warming: BTreeSet<PathBuf>,
     /// Prefixes taken and not yet released.
@@ -93,6 +133,61 @@ impl PoolState {
         if self.available.len() >= self.target {
             gone.extend(self.retired.drain(..).map(prefix));
         }
+        if self.target == 0 {
+            gone.extend(self.drop_template());
+        }
+        gone
+    }
+
+    /// Another provider builds from now on.
+    pub(super) fn provider_changed(&mut self) {
+        if matches!(self.source, Source::NoCopies { .. }) {
+            self.source = Source::Packages;
+        }
+    }
+
+    /// The template, if there is one.
+    pub(super) fn template(&self) -> Option<&Template> {
+        match &self.source {
+            Source::Template(template, _) => Some(template),
+            _ => None,
+        }
+    }
+
+    /// Fresh environments are copies of `template` from now on, `age` after its packages were chosen. Returns prefixes to
+    /// delete.
+    pub(super) fn template_made(&mut self, template: Template, age: Duration, now: Instant) -> Vec<PathBuf> {
+        let gone = self.drop_template();
+        if self.target == 0 {
+            return vec![template.environment.prefix];
+        }
+        self.source = Source::Template(Box::new(template), now + MAX_AGE.saturating_sub(age));
+        gone.into_iter().collect()
+    }
+
+    /// The template is as fast as it will get.
+    pub(super) fn template_optimized(&mut self) {
+        if let Source::Template(template, _) = &mut self.source {
+            template.optimized = true;
+        }
+    }
+
+    /// The template is of no use any more. Returns its prefix.
+    pub(super) fn drop_template(&mut self) -> Option<PathBuf> {
+        match std::mem::take(&mut self.source) {
+            Source::Template(template, _) => Some(template.environment.prefix),
+            Source::NoCopies { ever } => {
+                self.source = Source::NoCopies { ever };
+                None
+            }
+            Source::Packages => None,
+        }
+    }
+
+    /// No copy could be made: by this provider never, or until a build has succeeded. Returns the template's prefix.
+    pub(super) fn copying_failed(&mut self, ever: bool) -> Option<PathBuf> {
+        let gone = self.drop_template();
+        self.source = Source::NoCopies { ever };
         gone
     }
 
@@ -101,12 +196,30 @@ impl PoolState {
         self.warming.clear();
     }
 
-    /// Whether the environment at `prefix` has its place in this pool already.
-    pub(super) fn tracks(&self, prefix: &Path) -> bool {
-        let ready = self.available.iter().chain(&self.retired);
-        ready.map(|ready| &ready.environment.prefix).any(|known| known == prefix)
-            || self.warming.contains(prefix)
-            || self.leased.contains(prefix)
+    /// Where this pool has the environment at `prefix`, if it is one of its own.
+    pub(super) fn place(&self, prefix: &Path) -> Option<Place> {
+        let is = |environment: &Environment| environment.prefix == prefix;
+        if self.available.iter().chain(&self.retired).any(|ready| is(&ready.environment)) {
+            Some(Place::Ready)
+        } else if self.template().is_some_and(|template| is(&template.environment)) {
+            Some(Place::Template)
+        } else if self.warming.contains(prefix) {
+            Some(Place::Building)
+        } else {
+            self.leased.contains(prefix).then_some(Place::Taken)
+        }
+    }
+
+    /// Gives up the environment at `prefix`, if it is ready or the template. Whether it was.
+    pub(super) fn remove(&mut self, prefix: &Path) -> bool {
+        let stays = |ready: &Ready| ready.environment.prefix != prefix;
+        let place = self.place(prefix);
+        self.available.retain(stays);
+        self.retired.retain(stays);
+        if place == Some(Place::Template) {
+            self.drop_template();
+        }
+        matches!(place, Some(Place::Ready | Place::Template))
     }
 
     /// Offers an environment that a former daemon left. Returns its prefix if it is to be deleted.
@@ -127,16 +240,38 @@ impl PoolState {
     /// What to do now.
     pub(super) fn next(&self, now: Instant) -> Next {
         if self.deficit() > 0 {
-            match self.failure.as_ref().map(|failure| failure.retry_in(now)) {
-                Some(wait) if !wait.is_zero() && !self.urgent => return Next::Wait(Some(wait)),
-                _ => return Next::Build,
-            }
+            return self.build_when_due(now);
         }
-        match self.available.iter().find(|ready| !ready.optimized) {
-            Some(ready) => Next::Optimize(Box::new(ready.clone())),
-            None => Next::Wait(self.oldest_surplus().map(|ready| {
-                (ready.since + MAX_AGE).saturating_duration_since(now) + Duration::from_secs(1)
-            })),
+        let slow = self.available.iter().find(|ready| !ready.optimized).cloned().map(Box::new);
+        match (&self.source, slow) {
+            (Source::Packages, _) if self.target > 0 => {
+                // Of a copy there would be copies of what was newest long ago.
+                let fresh = self.available.iter().rev().find(|ready| ready.template_key.is_some()).cloned();
+                return match fresh {
+                    Some(ready) => Next::MakeTemplate(Box::new(ready)),
+                    None => self.build_when_due(now),
+                };
+            }
+            (Source::Template(template, _), _) if !template.optimized => {
+                return Next::OptimizeTemplate(template.clone());
+            }
+            (Source::Template(..), Some(ready)) => return Next::Renew(ready),
+            (Source::NoCopies { .. }, Some(ready)) => return Next::Optimize(ready),
+            _ => {}
+        }
+        let oldest = self.oldest_surplus().map(|ready| ready.since + MAX_AGE + Duration::from_secs(1));
+        let outdated = match &self.source {
+            Source::Template(_, until) => Some(*until),
+            _ => None,
+        };
+        let next = oldest.into_iter().chain(outdated).min();
+        Next::Wait(next.map(|next| next.saturating_duration_since(now)))
+    }
+
+    fn build_when_due(&self, now: Instant) -> Next {
+        match self.failure.as_ref().map(|failure| failure.retry_in(now)) {
+            Some(wait) if !wait.is_zero() && !self.urgent => Next::Wait(Some(wait)),
+            _ => Next::Build,
         }
     }
 
@@ -145,12 +280,15 @@ impl PoolState {
         self.warming.insert(prefix.to_path_buf());
     }
 
-    /// A build ended well. Returns prefixes to delete: an outdated one that it replaces, or itself if
-    /// its list is no longer wanted.
+    /// A build ended well. Returns prefixes to delete: an outdated one that it replaces, and the oldest if there are more
+    /// than there should be.
     pub(super) fn build_succeeded(&mut self, ready: Ready) -> Vec<PathBuf> {
         self.warming.remove(&ready.environment.prefix);
         self.failure = None;
         self.urgent = false;
+        if ready.template_key.is_some() && matches!(self.source, Source::NoCopies { ever: false }) {
+            self.source = Source::Packages;
+        }
         if same_list(&ready.packages, &self.packages) {
             self.available.push_back(ready);
         } else {
@@ -159,7 +297,19 @@ impl PoolState {
         let full = self.available.len() >= self.wanted();
         let replaced = if full { self.retired.len() } else { self.retired.len().min(1) };
         let replaced = if self.available.is_empty() { 0 } else { replaced };
-        self.retired.drain(..replaced).map(prefix).collect()
+        let surplus = self.available.len().saturating_sub(self.wanted());
+        self.retired.drain(..replaced).chain(self.available.drain(..surplus)).map(prefix).collect()
+    }
+
+    /// A copy is to stand in the place of the environment at `old`. Returns the prefix to delete: of that one, or of the
+    /// copy if that one is not there any more.
+    pub(super) fn renewed(&mut self, old: &Path, copy: Ready) -> PathBuf {
+        self.warming.remove(&copy.environment.prefix);
+        let wanted = same_list(&copy.packages, &self.packages);
+        match self.available.iter_mut().find(|ready| wanted && ready.environment.prefix == old) {
+            Some(ready) => prefix(std::mem::replace(ready, copy)),
+            None => prefix(copy),
+        }
     }
 
     /// A build failed.
@@ -170,7 +320,7 @@ impl PoolState {
         self.urgent = false;
     }
 
-    /// A build was given up because the daemon stops.
+    /// A build was given up, or will be tried in another way.
     pub(super) fn build_cancelled(&mut self, prefix: &Path) {
         self.warming.remove(prefix);
     }
@@ -238,6 +388,11 @@ impl PoolState {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
+    /// Whether somebody waits for an environment now.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// Builds that failed so far, and the last failure.
     pub(super) fn failures(&self) -> (u64, Option<&Failure>) {
         (self.failed_builds, self.failure.as_ref())
@@ -247,12 +402,16 @@ impl PoolState {
     pub(super) fn flush(&mut self) -> Vec<PathBuf> {
         self.failure = None;
         self.revision += 1;
-        self.available.drain(..).chain(self.retired.drain(..)).map(prefix).collect()
+        let template = self.drop_template();
+        let all = self.available.drain(..).chain(self.retired.drain(..)).map(prefix);
+        all.chain(template).collect()
     }
 
-    /// Removes environments that are too old, as long as a few stay. Returns prefixes to delete.
+    /// Removes environments that are too old, as long as a few stay, and a template that is. Returns prefixes to delete.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<PathBuf> {
-        let mut gone = Vec::new();
+        let outdated = matches!(&self.source, Source::Template(_, until) if *until <= now);
+        let mut gone: Vec<PathBuf> =
+            if outdated { self.drop_template().into_iter().collect() } else { Vec::new() };
         while self.oldest_surplus().is_some_and(|ready| now.saturating_duration_since(ready.since) > MAX_AGE)
         {
             gone.extend(self.available.pop_front().map(prefix));
@@ -284,7 +443,7 @@ impl PoolState {
             available: self.available.len() as u64,
             warming: (self.warming.len() + queued) as u64,
             pool_size: self.target as u64,
-            error: failure.map(|failure| failure.error.message.clone()),
+            error: failure.map(Failure::text),
             failed_package: failure.and_then(Failure::failed_package),
             error_kind: failure.map(Failure::kind),
             consecutive_failures: failure.map_or(0, |failure| u64::from(failure.count)),
@@ -320,213 +479,4 @@ fn same_list(a: &[String], b: &[String]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn packages(names: &str) -> Vec<String> {
-        names.split(' ').map(str::to_owned).collect()
-    }
-
-    fn ready(name: &str, list: &str, since: Instant) -> Ready {
-        let environment = Environment {
-            kind: "uv".into(),
-            prefix: PathBuf::from("/envs").join(name),
-            python: PathBuf::from("/envs").join(name).join("bin/python"),
-            python_version: None,
-            packages: packages(list),
-            extra: serde_json::Map::new(),
-        };
-        Ready { environment, packages: packages(list), optimized: true, since }
-    }
-
-    /// A pool of `target` environments with the list `a b`, all of them built.
-    fn full(target: usize, now: Instant) -> PoolState {
-        let mut pool = PoolState::default();
-        pool.configure(target, &packages("a b"));
-        for number in 0..target {
-            build(&mut pool, &number.to_string(), "b a", now);
-        }
-        pool
-    }
-
-    fn build(pool: &mut PoolState, name: &str, list: &str, now: Instant) -> Vec<PathBuf> {
-        assert_eq!(pool.next(now), Next::Build);
-        let ready = ready(name, list, now);
-        pool.build_started(&ready.environment.prefix);
-        pool.build_succeeded(ready)
-    }
-
-    #[test]
-    fn a_spare_one_is_built_on_top_and_never_taken_from_anybody() {
-        let now = Instant::now();
-        let mut pool = full(1, now);
-        assert_eq!(pool.take_spare(), None);
-        pool.spare_wait_started();
-        build(&mut pool, "spare", "a b", now);
-        pool.wait_started();
-        assert_eq!(pool.take_spare(), None, "somebody waits");
-        pool.wait_ended();
-        let revision = pool.revision();
-        assert_eq!(pool.take_spare().unwrap().environment.prefix, Path::new("/envs/0"));
-        pool.spare_wait_ended();
-        assert_eq!((pool.next(now), pool.take_spare()), (Next::Wait(None), None));
-
-        pool.configure(1, &packages("b a"));
-        assert_eq!(pool.revision(), revision);
-        pool.configure(1, &packages("c"));
-        pool.flush();
-        assert_eq!(pool.revision(), revision + 2);
-
-        let mut off = PoolState::default();
-        off.configure(0, &packages("a"));
-        off.spare_wait_started();
-        assert_eq!(off.next(now), Next::Wait(None), "nothing is kept ready");
-    }
-
-    #[test]
-    fn a_pool_fills_and_refills_at_once_after_a_take() {
-        let now = Instant::now();
-        let mut pool = PoolState::default();
-        pool.configure(2, &packages("a b"));
-        assert_eq!((pool.status(now).available, pool.status(now).warming), (0, 2));
-        let mut pool = full(2, now);
-        assert_eq!((pool.status(now).available, pool.status(now).warming), (2, 0));
-        assert!(matches!(pool.next(now), Next::Wait(_)));
-        let taken = pool.take().unwrap();
-        assert_eq!(taken.environment.prefix, Path::new("/envs/0"));
-        assert_eq!(pool.leased().count(), 1);
-        assert_eq!(pool.next(now), Next::Build);
-    }
-
-    #[test]
-    fn failures_back_off_and_a_waiting_taker_tries_once_more_at_once() {
-        let now = Instant::now();
-        let mut pool = PoolState::default();
-        pool.configure(1, &packages("a"));
-        pool.build_started(Path::new("/envs/x"));
-        pool.build_failed(Path::new("/envs/x"), PluginError::internal("broken"), now);
-        assert_eq!(pool.next(now), Next::Wait(Some(30 * SECOND)));
-        assert_eq!(pool.status(now + SECOND).retry_in_secs, 29);
-        assert_eq!(pool.status(now).warming, 0);
-
-        pool.wait_started();
-        assert_eq!(pool.next(now), Next::Build);
-        pool.build_started(Path::new("/envs/y"));
-        pool.build_failed(Path::new("/envs/y"), PluginError::internal("still broken"), now);
-        assert_eq!(pool.failures().0, 2);
-        assert_eq!(pool.next(now), Next::Wait(Some(60 * SECOND)));
-        pool.wait_ended();
-
-        assert_eq!(pool.next(now + 60 * SECOND), Next::Build);
-        build(&mut pool, "z", "a", now + 60 * SECOND);
-        assert_eq!(pool.status(now).error, None);
-        assert_eq!(pool.status(now).consecutive_failures, 0);
-    }
-
-    #[test]
-    fn a_taker_gets_an_environment_from_a_pool_that_keeps_none() {
-        let now = Instant::now();
-        let mut pool = PoolState::default();
-        pool.configure(0, &packages("a"));
-        assert_eq!(pool.next(now), Next::Wait(None));
-        pool.wait_started();
-        build(&mut pool, "x", "a", now);
-        assert!(pool.take().is_some());
-        pool.wait_ended();
-        assert_eq!(pool.next(now), Next::Wait(None));
-    }
-
-    #[test]
-    fn changed_packages_retire_what_is_there_and_it_still_serves_as_a_fallback() {
-        let now = Instant::now();
-        let mut pool = full(2, now);
-        assert!(pool.configure(2, &packages("a b c")).is_empty());
-        assert_eq!(pool.status(now).available, 0);
-        assert_eq!(pool.take().unwrap().environment.prefix, Path::new("/envs/0"));
-        assert_eq!(build(&mut pool, "new", "a b c", now), [Path::new("/envs/1")]);
-        assert_eq!(pool.take().unwrap().environment.prefix, Path::new("/envs/new"));
-    }
-
-    #[test]
-    fn an_environment_built_for_an_outdated_list_is_only_a_fallback() {
-        let now = Instant::now();
-        let mut pool = PoolState::default();
-        pool.configure(1, &packages("a"));
-        pool.build_started(Path::new("/envs/x"));
-        pool.configure(1, &packages("a b"));
-        assert!(pool.build_succeeded(ready("x", "a", now)).is_empty());
-        assert_eq!(pool.status(now).available, 0);
-        assert_eq!(pool.next(now), Next::Build);
-    }
-
-    #[test]
-    fn a_smaller_target_trims_the_oldest() {
-        let now = Instant::now();
-        let mut pool = full(3, now);
-        assert_eq!(pool.configure(1, &packages("a b")), [Path::new("/envs/0"), Path::new("/envs/1")]);
-        assert_eq!(pool.configure(99, &packages("a b")), Vec::<PathBuf>::new());
-        assert_eq!(pool.target(), MAX_TARGET);
-    }
-
-    #[test]
-    fn a_flush_rebuilds_everything_without_back_off() {
-        let now = Instant::now();
-        let mut pool = full(2, now);
-        pool.take();
-        pool.build_started(Path::new("/envs/x"));
-        pool.build_failed(Path::new("/envs/x"), PluginError::internal("broken"), now);
-        assert_eq!(pool.flush(), [Path::new("/envs/1")]);
-        assert_eq!((pool.status(now).available, pool.status(now).warming), (0, 2));
-        assert_eq!(pool.next(now), Next::Build);
-    }
-
-    #[test]
-    fn recovery_keeps_what_fits_and_falls_back_on_what_does_not() {
-        let now = Instant::now();
-        let mut pool = PoolState::default();
-        pool.configure(2, &packages("a b"));
-        assert_eq!(pool.recover(ready("good", "a b", now)), None);
-        assert_eq!(pool.recover(ready("old", "a", now)), None);
-        assert_eq!(pool.recover(ready("older", "x", now)), Some("/envs/older".into()));
-        assert_eq!(pool.recover(ready("good2", "a b", now)), None);
-        assert_eq!(pool.recover(ready("good3", "a b", now)), Some("/envs/good3".into()));
-    }
-
-    #[test]
-    fn what_comes_back_is_kept_only_while_there_is_room() {
-        let now = Instant::now();
-        let mut pool = full(1, now);
-        let taken = pool.take().unwrap();
-        assert_eq!(pool.give_back(taken.clone()), None);
-        assert_eq!(pool.give_back(taken), None);
-        assert_eq!((pool.status(now).available, pool.leased().count()), (1, 0));
-
-        let taken = pool.take().unwrap();
-        build(&mut pool, "other", "a b", now);
-        assert_eq!(pool.give_back(taken), Some("/envs/0".into()));
-        assert_eq!(pool.leased().count(), 0);
-    }
-
-    #[test]
-    fn old_environments_go_but_a_few_stay() {
-        let now = Instant::now();
-        let mut pool = full(3, now);
-        assert!(pool.expire(now + MAX_AGE).is_empty());
-        assert_eq!(pool.expire(now + MAX_AGE + SECOND), [Path::new("/envs/0")]);
-    }
-
-    #[test]
-    fn idle_time_is_used_to_optimize_and_only_then() {
-        let now = Instant::now();
-        let mut pool = full(3, now);
-        pool.take();
-        let fresh = Ready { optimized: false, ..ready("fresh", "a b", now) };
-        pool.build_started(&fresh.environment.prefix);
-        pool.build_succeeded(fresh.clone());
-        assert_eq!(pool.next(now), Next::Optimize(Box::new(fresh.clone())));
-        pool.optimized(&fresh.environment.prefix);
-        assert!(matches!(pool.next(now), Next::Wait(Some(_))));
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::fake::FakeProvider;
 use super::*;
+use crate::plugins::Provided;
 
 /// Pools in a temp folder, running.
 struct World {
@@ -62,7 +63,7 @@ impl World {
 }
 
 fn of(provider: Arc<FakeProvider>) -> Providers {
-    Providers::from([(provider.info().kind, provider as Arc<dyn EnvProvider>)])
+    Providers::from([(provider.info().kind, Provided { provider, edition: "1".into() })])
 }
 
 fn need(source: &str) -> EnvNeed {
@@ -353,5 +354,164 @@ async fn declared_packages_are_built_once_they_are_trusted_and_shared_afterwards
     }
     let fresh = world.service.acquire(need("auto"), Task::silent()).await.unwrap();
     assert_eq!(fresh.environment.prefix, a.environment.prefix);
+    world.stop().await;
+}
+
+/// The template of the `uv` pool, once it is as fast as it gets and everything in the pool is a copy of it.
+async fn settled(world: &World) -> template::Template {
+    let mut watch = world.pools.watch();
+    loop {
+        let pool = world.pools.by_kind().await.unwrap()["uv"].clone();
+        let idle = matches!(pool.next(), state::Next::Wait(_)) && pool.status().warming == 0;
+        if let Some(template) = pool.template().filter(|_| idle) {
+            return template;
+        }
+        // Nothing is published when a template becomes faster.
+        drop(timeout(Duration::from_millis(5), watch.changed()).await);
+    }
+}
+
+#[tokio::test]
+async fn a_pool_installs_once_and_then_makes_copies() {
+    let provider = Arc::new(FakeProvider::cloning("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    let template = settled(&world).await;
+    let count = |number: &std::sync::atomic::AtomicUsize| number.load(Ordering::SeqCst);
+    assert!(template.optimized && !world.pools.leased().contains(&template.environment.prefix));
+    assert_eq!(count(&provider.optimized), 1, "once for all");
+    let built = count(&provider.built);
+    for _ in 0..6 {
+        let taken = world.pools.take("uv").await.unwrap();
+        assert_ne!(Path::new(&taken.venv_path), template.environment.prefix);
+    }
+    assert_eq!(settled(&world).await, template);
+    assert_eq!((count(&provider.built), count(&provider.optimized)), (built, 1));
+
+    // The next daemon goes on with it.
+    let dir = world.stop().await;
+    let provider = Arc::new(FakeProvider::cloning("uv"));
+    let world = World::start_in(dir, Arc::clone(&provider)).await;
+    assert_eq!(settled(&world).await, template);
+    world.pools.take("uv").await.unwrap();
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    assert_eq!((count(&provider.built), count(&provider.cloned)), (0, 1));
+
+    // Other packages, another template.
+    world.settings.edit(|_| json!({"uv": {"default_packages": ["six"]}}).as_object().unwrap().clone());
+    while settled(&world).await.key == template.key {
+        tokio::task::yield_now().await;
+    }
+    while template.environment.prefix.exists() {
+        // Deleting tells nobody.
+        sleep(Duration::from_millis(5)).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn without_copies_a_pool_installs_and_says_so_once() {
+    let provider = Arc::new(FakeProvider::cloning("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    settled(&world).await;
+    let built = provider.built.load(Ordering::SeqCst);
+    provider
+        .clone_failures
+        .lock()
+        .unwrap()
+        .extend([PluginError::internal("no space"), PluginError::internal("no space")]);
+    let taken = world.pools.take("uv").await.unwrap();
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    assert_eq!(world.pools.status()["uv"].consecutive_failures, 0, "nobody need know");
+    assert!(provider.built.load(Ordering::SeqCst) > built);
+    world.pools.give_back(&taken).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_template_that_was_changed_is_thrown_away_and_made_again() {
+    let provider = Arc::new(FakeProvider::cloning("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    let changed = settled(&world).await;
+    std::fs::write(changed.environment.prefix.join("evil.py"), "").unwrap();
+    let taken = world.pools.take("uv").await.unwrap();
+    assert!(!Path::new(&taken.venv_path).join("evil.py").exists());
+    while settled(&world).await.environment.prefix == changed.environment.prefix {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..4 {
+        let taken = world.pools.take("uv").await.unwrap();
+        assert!(!Path::new(&taken.venv_path).join("evil.py").exists());
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn declared_packages_are_added_to_a_copy_where_that_is_the_same() {
+    let provider = Arc::new(FakeProvider::cloning("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    settled(&world).await;
+    let built = || provider.built.load(Ordering::SeqCst);
+    let (before, copies) = (built(), provider.cloned.load(Ordering::SeqCst));
+    let declare = |package: &str| EnvNeed {
+        metadata: json!({"runt": {"uv": {"dependencies": [package]}}}),
+        ..need("uv:inline")
+    };
+    let acquire = async |package: &str| {
+        world.service.approve(declare(package)).await.unwrap();
+        world.service.acquire(declare(package), Task::silent()).await.unwrap().environment
+    };
+    let added = acquire("cowsay").await;
+    assert_eq!((built(), provider.cloned.load(Ordering::SeqCst)), (before, copies + 1));
+    assert!(added.packages.contains(&"cowsay".to_owned()) && !added.packages.contains(&"pandas".to_owned()));
+    assert!(added.prefix.starts_with(world.dir.path().join("inline-envs")));
+    let pinned = acquire("cowsay==5").await;
+    assert_eq!(built(), before + 1);
+
+    // Without a template, or if copying fails, it is installed.
+    provider.clone_failures.lock().unwrap().push(PluginError::internal("no space"));
+    let installed = acquire("moo").await;
+    assert_eq!(built(), before + 2);
+    for env in [added, pinned, installed] {
+        assert_eq!(record::Record::read(&env.prefix).unwrap().environment, env);
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_needs_is_deleted_and_what_somebody_has_is_not() {
+    let world = World::start(Arc::new(FakeProvider::cloning("uv"))).await;
+    settled(&world).await;
+    world.service.approve(need("uv:inline")).await.unwrap();
+    let lease = world.service.acquire(need("uv:inline"), Task::silent()).await.unwrap();
+    let prefix = lease.environment.prefix.clone();
+    let old = || std::fs::write(prefix.join(".last-used"), "1000000000").unwrap();
+    let (envs, stranger) = (world.pools.envs().to_path_buf(), world.pools.envs().join("mine"));
+    std::fs::create_dir(&stranger).unwrap();
+    let torn = envs.join("runtimed-uv-00000000-0000-4000-8000-000000000000");
+    std::fs::create_dir(&torn).unwrap();
+    std::fs::write(torn.join(".last-used"), "1000000000").unwrap();
+    old();
+    let clean = async |dry_run| {
+        let survey = world.service.survey(Default::default()).await.unwrap();
+        let cleaned = world.service.clean(survey, dry_run, true).await;
+        cleaned.removed.into_iter().map(|gone| PathBuf::from(gone.path)).collect::<Vec<_>>()
+    };
+    assert_eq!(clean(true).await, [torn.clone()]);
+    assert!(torn.exists());
+    assert_eq!(clean(false).await, [torn.clone()]);
+    assert!(!torn.exists() && prefix.exists() && stranger.exists());
+    assert_eq!(world.pools.status()["uv"].available, 2);
+
+    world.service.release(&lease.id, Release::Keep).await.unwrap();
+    // Between the look and the deed somebody got it.
+    let survey = world.service.survey(Default::default()).await.unwrap();
+    let again = world.service.acquire(need("uv:inline"), Task::silent()).await.unwrap();
+    assert!(world.service.clean(survey, false, true).await.removed.is_empty());
+    assert_eq!(again.environment.prefix, prefix);
+    world.service.release(&again.id, Release::Keep).await.unwrap();
+    assert!(clean(false).await.is_empty(), "it was used a moment ago");
+    old();
+    assert_eq!(clean(false).await, [prefix]);
+    assert!(world.service.remove_unused(&stranger).await.is_err());
     world.stop().await;
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
+use super::template;
 use crate::disk;
 
 /// Folders that are on their way out start with this.
-const TRASH_PREFIX: &str = ".trash-";
+pub(super) const START: &str = ".trash-";
 
 /// Takes folders to delete. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,16 +45,20 @@ impl Trash {
 /// Deletes what a former daemon had no time for.
 pub(super) fn empty_at_start(within: &Path) {
     for entry in std::fs::read_dir(within).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TRASH_PREFIX) {
+        if entry.file_name().to_string_lossy().starts_with(START) {
             disk::remove_tree(&entry.path(), within).ok();
         }
     }
 }
 
-fn delete(folder: &Path, within: &Path) {
-    // Renamed first: half an environment must not be mistaken for one.
-    let doomed = within.join(format!("{TRASH_PREFIX}{}", uuid::Uuid::new_v4()));
+/// Deletes `folder`, which lies directly inside `within`, at once.
+pub(super) fn delete(folder: &Path, within: &Path) {
     let inside = folder.parent() == Some(within);
+    if inside {
+        template::forget(folder);
+    }
+    // Renamed first: half an environment must not be mistaken for one.
+    let doomed = within.join(format!("{START}{}", uuid::Uuid::new_v4()));
     let target = if inside && std::fs::rename(folder, &doomed).is_ok() { &doomed } else { folder };
     if let Err(error) = disk::remove_tree(target, within) {
         tracing::warn!("could not delete `{}`: {error}", target.display());

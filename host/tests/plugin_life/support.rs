@@ -97,7 +97,7 @@ impl World {
     }
 
     pub(crate) fn find_provider(&self) -> Option<Arc<dyn EnvProvider>> {
-        self.registry.env_providers().borrow().as_ref().unwrap().get("fixture").cloned()
+        self.registry.env_providers().borrow().as_ref().unwrap().get("fixture").map(|it| it.provider.clone())
     }
 
     pub(crate) async fn stop(self) {
