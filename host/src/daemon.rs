@@ -259,6 +259,8 @@ impl Daemon {
         background.spawn(async move { daemon.registry.run().await });
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.pools.run(daemon.registry.env_providers()).await });
+        let daemon = Arc::clone(&self);
+        background.spawn(async move { daemon.collect_environments().await });
         background.spawn(mirror.run(self.shutdown.clone()));
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });

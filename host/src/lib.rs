@@ -20,3 +20,4 @@ pub mod pools;
 pub mod settings;
 pub mod shutdown;
 pub mod socket;
+pub mod upkeep;

@@ -8,6 +8,7 @@
 pub mod bootstrap;
 pub mod broadcast;
 pub mod documents;
+pub mod environments;
 pub mod frame;
 pub mod handshake;
 pub mod identity;

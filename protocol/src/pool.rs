@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::environments::{EnvironmentList, EnvironmentsCleaned};
 use crate::frame::POOL_MAX;
 use crate::lenient::null_is_default;
 
@@ -90,6 +91,25 @@ pub enum PoolRequest {
         notebook: String,
         /// Absolute path of a file that is not there yet.
         output: String,
+    },
+    /// Every environment on disk, with sizes and owners. Answer: `environments_list`. Ours; other daemons close.
+    ListEnvironments,
+    /// Delete environments that nobody uses and that are old or too many. Answer: `environments_cleaned`. Ours; other
+    /// daemons close.
+    CleanEnvironments {
+        /// Only say what would be deleted.
+        #[serde(default)]
+        dry_run: bool,
+        /// However new they are.
+        #[serde(default)]
+        all: bool,
+    },
+    /// Build anew what pools keep ready, or delete the environment at a path, so that the next notebook that wants it
+    /// builds it anew. Answer: `environments_rebuilt`. Ours; other daemons close.
+    RebuildEnvironments {
+        /// A provider kind, or a path as in `environments_list`; every pool if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        what: Option<String>,
     },
 }
 
@@ -193,6 +213,15 @@ pub enum PoolReply {
         /// Blobs that its outputs name and that are missing; the file says so in their place.
         missing_blobs: u64,
     },
+    /// Environments on disk.
+    EnvironmentsList(EnvironmentList),
+    /// What was deleted.
+    EnvironmentsCleaned(EnvironmentsCleaned),
+    /// What is built anew.
+    EnvironmentsRebuilt {
+        /// Kinds of pools, or one path.
+        rebuilt: Vec<String>,
+    },
     /// The request failed.
     Error {
         /// For the user.
@@ -295,10 +324,23 @@ impl RoomsList {
     }
 }
 
+impl EnvironmentList {
+    /// Leaves the largest environments, as many as fit into one reply of [`POOL_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Only if a row cannot be JSON.
+    pub fn fit(mut self) -> Result<Self, serde_json::Error> {
+        self.environments.sort_by(|a, b| (b.bytes, &a.path).cmp(&(a.bytes, &b.path)));
+        // The figures beside the rows take less than what `fit` leaves for them.
+        self.truncated = fit(&mut self.environments)?;
+        Ok(self)
+    }
+}
+
 /// Leaves the first rows, as many as fit into one reply. Says how many it left out.
 fn fit<T: Serialize>(rows: &mut Vec<T>) -> Result<Option<u64>, serde_json::Error> {
-    /// Bytes of the reply around its rows, with room for the largest `truncated`.
-    const AROUND: usize = 96;
+    /// Bytes of the reply around its rows, with room for the largest numbers.
+    const AROUND: usize = 256;
     let mut bytes = AROUND;
     let mut fitting = 0;
     for row in &*rows {

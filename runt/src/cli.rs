@@ -59,6 +59,11 @@ pub(crate) enum Command {
     },
     /// List what is kept of notebooks, or write one of them to a new file
     Recover(RecoverOptions),
+    /// Look after environments: what they take on disk, and getting rid of them
+    Env {
+        #[command(subcommand)]
+        command: EnvCommand,
+    },
     /// Look after plugins
     Plugins {
         #[command(subcommand)]
@@ -132,6 +137,43 @@ pub(crate) enum DaemonCommand {
     },
     /// Ask the daemon whether it is there
     Ping {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum EnvCommand {
+    /// List environments: whose they are, whether they are in use, what they take
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What all of them take, and how much they may
+    Stats {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete what nobody uses and is old or too much
+    Clean {
+        /// Only say what would be deleted
+        #[arg(long)]
+        dry_run: bool,
+        /// However new it is; pools keep theirs
+        #[arg(long)]
+        all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build anew what the pools keep ready, or one environment that is not in use
+    Rebuild {
+        /// Kind of a pool, or an environment's path; all pools otherwise
+        #[arg(value_name = "KIND|PATH")]
+        what: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -64,6 +64,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Jupyter { command } => commands::jupyter::run(command).await,
         Command::Verify { repair, json } => commands::recovery::verify(repair, json).await,
         Command::Recover(options) => commands::recovery::recover(options).await,
+        Command::Env { command } => commands::env::run(command).await,
         Command::Plugins { command } => commands::plugins::run(command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());

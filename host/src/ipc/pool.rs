@@ -88,10 +88,7 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
         PoolRequest::GetDaemonInfo => PoolReply::DaemonInfo(daemon_info(daemon)),
         PoolRequest::FlushPool => {
             daemon.pools.flush();
-            if let Err(error) = daemon.ask_rooms(RoomRequest::Flush).await {
-                // Of what they have, nothing is given to a notebook any more.
-                tracing::info!(%error, "rooms were not told that the pools are empty");
-            }
+            daemon.tell_rooms_of_a_flush().await;
             PoolReply::Flushed
         }
         PoolRequest::Shutdown | PoolRequest::Detach => PoolReply::ShuttingDown,
@@ -149,6 +146,21 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
                 other => unexpected(other),
             }
         }
+        PoolRequest::ListEnvironments => match daemon.list_environments().await {
+            Ok(list) => PoolReply::EnvironmentsList(list),
+            Err(error) => refusal(error),
+        },
+        PoolRequest::CleanEnvironments { dry_run, all } => {
+            match daemon.clean_environments(dry_run, all).await {
+                Ok(cleaned) => PoolReply::EnvironmentsCleaned(cleaned),
+                Err(error) => refusal(error),
+            }
+        }
+        PoolRequest::RebuildEnvironments { what } => match daemon.rebuild_environments(what.as_deref()).await
+        {
+            Ok(rebuilt) => PoolReply::EnvironmentsRebuilt { rebuilt },
+            Err(error) => refusal(error),
+        },
         other => PoolReply::error(format!("This daemon has no answer to {other:?}.")),
     }
 }
@@ -230,16 +242,7 @@ async fn list_rooms(daemon: &Daemon) -> Result<PoolReply, PluginError> {
 }
 
 async fn active_env_paths(daemon: &Daemon) -> Result<PoolReply, PluginError> {
-    let mut paths = daemon.environments.leased();
-    paths.extend(daemon.pools.leased());
-    if daemon.registry().await?.rooms().is_some() {
-        match daemon.ask_rooms(RoomRequest::ActiveEnvironments).await? {
-            RoomReply::ActiveEnvironments { paths: active } => paths.extend(active),
-            other => return Ok(unexpected(Ok(other))),
-        }
-    }
-    paths.sort();
-    paths.dedup();
+    let paths = daemon.environments_in_use().await?;
     let paths = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     Ok(PoolReply::ActiveEnvPaths { paths })
 }

@@ -8,6 +8,7 @@
 //! `trust` whether it may, `environments` brings it about; `record` is what is on disk.
 
 mod build;
+mod collect;
 mod derive;
 mod environments;
 mod failure;
@@ -24,6 +25,8 @@ mod taken;
 mod template;
 mod trash;
 mod trust;
+mod upkeep;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -15,6 +15,9 @@
 //! | `plugins.limits.<id>.cpu_secs` | integer | seconds of processor time its process may use |
 //! | `plugins.limits.<id>.open_files` | integer | files its process may have open |
 //!
+//! `environments.max_gib` (docs/ENVIRONMENTS.md) says how much disk environments may take; a tenth of the disk, 4 to 50 GiB,
+//! if not set.
+//!
 //! Limits of `plugins.limits.default` hold for every plugin that names none of its own. The sections `kernels`
 //! (docs/KERNEL_SHIM.md) and `blobs` (docs/RELIABILITY.md) are for plugins, which know the defaults.
 
@@ -77,6 +80,7 @@ const KEYS: &[Key] = &[
     key("kernels.warm", Kind::Optional),
     key("blobs.collect_every_secs", Kind::Optional),
     key("blobs.keep_unused_secs", Kind::Optional),
+    key("environments.max_gib", Kind::Optional),
     key("plugins.disabled", Kind::Names),
     key("plugins.idle_secs", Kind::Optional),
     key("plugins.carrier", Kind::Map(|| json!({ "enum": ["child"] }))),

@@ -110,7 +110,12 @@ async fn environments_that_are_deleted_or_lose_their_python_are_replaced() {
     settled(&daemon, 2);
 
     // And there is none any more.
-    change_settings(&daemon, |settings| settings["uv"]["python"] = json!("/nowhere/python3"));
+    change_settings(&daemon, |settings| {
+        settings["uv"]["python"] = json!("/nowhere/python3");
+        settings["uv_pool_size"] = json!(1);
+    });
+    // They are in force.
+    until(&daemon, |pool| pool["pool_size"] == 1);
     daemon.ask(json!({ "type": "flush_pool" }));
     let pool = until(&daemon, |pool| pool["consecutive_failures"].as_u64() > Some(0));
     let error = pool["error"].as_str().unwrap();

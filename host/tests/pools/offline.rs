@@ -19,11 +19,7 @@ fn without_network(command: &mut Command) {
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
         command.env(name, NOWHERE);
     }
-    // Whatever the index of this machine is, and wherever.
-    for name in ["UV_DEFAULT_INDEX", "UV_INDEX_URL"] {
-        command.env(name, format!("{NOWHERE}/simple"));
-    }
-    for name in ["NO_PROXY", "no_proxy", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"] {
+    for name in ["NO_PROXY", "no_proxy"] {
         command.env_remove(name);
     }
 }
@@ -66,6 +62,7 @@ async fn after_one_warm_up_pools_refill_and_notebooks_start() {
     assert!(daemon.ended().success());
     fs::remove_dir_all(daemon.base().join("inline-envs")).unwrap();
     let daemon = daemon.start_again_with(|_, command| without_network(command));
+    settled(&daemon, 2);
     assert_eq!(value(&with_six(&daemon).await, "six", "import six; six.__name__").await, "six");
     let pool = until(&daemon, |pool| pool["available"] == 2 && pool["warming"] == 0);
     assert_eq!(pool["consecutive_failures"], 0, "{pool}\n{}", log(&daemon));

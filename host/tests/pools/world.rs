@@ -105,16 +105,22 @@ pub(crate) async fn run(session: &NotebookSession, cell: &str, source: &str) -> 
     let (id, cell_type, source) = (cell.to_owned(), "code".to_owned(), source.to_owned());
     let new = NewCell { id, cell_type, source, ..NewCell::default() };
     session.edit(|notebook| notebook.insert_cell(Place::End, &new)).unwrap();
-    let id = session.execute_cell(cell).await.unwrap().execution_id;
+    let queued = session.execute_cell(cell).await;
+    let id = queued.unwrap_or_else(|error| panic!("{error}: {}", kernel(session))).execution_id;
     let ended = |it: &Documents| it.runtime_state.execution(&id).filter(|it| it.status.is_terminal());
     let execution = session.wait_for(ended).await.unwrap();
     (execution, format!("{:?}", session.read(|it| it.runtime_state.outputs(&id))))
 }
 
+/// How its kernel is.
+fn kernel(session: &NotebookSession) -> String {
+    session.read(|it| format!("{:?}", it.runtime_state.kernel_state()))
+}
+
 /// Runs a cell and returns its value.
 pub(crate) async fn value(session: &NotebookSession, cell: &str, source: &str) -> String {
     let (execution, outputs) = run(session, cell, source).await;
-    assert_eq!(execution.status, Status::Done, "{outputs}");
+    assert_eq!(execution.status, Status::Done, "{outputs} {}", kernel(session));
     let text = session.read(|it| {
         let outputs = it.runtime_state.outputs(&execution.execution_id);
         outputs[0].manifest["data"]["text/plain"]["inline"].as_str().map(str::to_owned)

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use runtimed_protocol::environments::{EnvironmentList, EnvironmentsCleaned};
 use runtimed_protocol::frame::POOL_MAX;
 use runtimed_protocol::handshake::Handshake;
 use runtimed_protocol::pool::{
@@ -24,6 +25,8 @@ const REPLY_LIMIT: Duration = Duration::from_secs(3);
 /// start, all at a time, and those that are replaced some seconds to stop.
 const RELOAD_LIMIT: Duration = Duration::from_secs(90);
 
+/// Longest wait until the daemon has looked at every file of every environment, and deleted some: a cold, slow disk.
+const WALK_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Longest wait until the daemon has read everything that is kept: an hour, for a slow disk that is full.
 const VERIFY_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -199,6 +202,32 @@ impl Client {
             PoolRequest::RecoverNotebook { notebook: notebook.to_owned(), output: output.to_owned() };
         match self.ask_within(&request, VERIFY_LIMIT).await? {
             PoolReply::NotebookRecovered { cells, missing_blobs } => Ok((cells, missing_blobs)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every environment on disk, with sizes and owners.
+    pub async fn list_environments(&self) -> Result<EnvironmentList> {
+        match self.ask_within(&PoolRequest::ListEnvironments, WALK_LIMIT).await? {
+            PoolReply::EnvironmentsList(list) => Ok(list),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes environments that nobody uses and that are old or too many; with `all`, however new they are. With
+    /// `dry_run` it only says so.
+    pub async fn clean_environments(&self, dry_run: bool, all: bool) -> Result<EnvironmentsCleaned> {
+        match self.ask_within(&PoolRequest::CleanEnvironments { dry_run, all }, WALK_LIMIT).await? {
+            PoolReply::EnvironmentsCleaned(cleaned) => Ok(cleaned),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has what pools keep ready built anew: of the kind or at the path `what`, or everything. Returns kinds, or the path.
+    pub async fn rebuild_environments(&self, what: Option<&str>) -> Result<Vec<String>> {
+        let request = PoolRequest::RebuildEnvironments { what: what.map(str::to_owned) };
+        match self.ask_within(&request, WALK_LIMIT).await? {
+            PoolReply::EnvironmentsRebuilt { rebuilt } => Ok(rebuilt),
             other => Err(unexpected(&other)),
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod console;
 pub(crate) mod daemon;
+pub(crate) mod env;
 pub(crate) mod jupyter;
 pub(crate) mod notebooks;
 pub(crate) mod plugins;
