@@ -22,6 +22,7 @@ import http.client
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -46,6 +47,7 @@ CASES = {
     "first": (600, "4 x create_notebook + execute 21*2 until the result, pooled environment waiting"),
     "warm": (600, "first, 6 x with 10 s before each: the time to keep another kernel warm, for a daemon that does"),
     "burst": (400, "6 create_notebook at once, each executes 21*2: time from the common start to each result"),
+    "pool": (900, "20 notebooks at once from the pool as it is; then --log: 12 refills by copying, 8 by installing, one by one"),
     "exec": (300, "40 x edit + execute on a warm kernel (expression, silent, print); run-all of 51 cells"),
     "raw": (300, "raw_kernel.py run by --raw-python: a bare ipykernel without any daemon"),
     "edit": (120, "200 edits by client A until client B sees them"),
@@ -133,6 +135,11 @@ def rpc(s, obj):
 def pool_rpc(path, kind):
     with connect(path, {"channel": "pool"}, 10) as s:
         return rpc(s, {"type": kind})
+
+
+def pool_return(path, env):
+    with connect(path, {"channel": "pool"}, 10) as s:
+        return rpc(s, {"type": "return", "env": env})
 
 
 def daemon_pid(path):
@@ -414,6 +421,52 @@ async def case_burst(env):
     if bad:
         raise CaseFailed(f"{len(bad)} of {n} failed, first: {type(bad[0]).__name__}: {bad[0]}")
     record(f"burst_{n}_all", [max(d[1] for d in done)])
+
+
+def built(log, since, how):
+    """Milliseconds of each environment that came about in this way, from a byte of the daemon's log on."""
+    with open(log, errors="replace") as f:
+        f.seek(since)
+        lines = [l for l in f if "environment is ready" in l and f'how="{how}"' in l]
+    return [float(re.search(r"ms=(\d+)", l).group(1)) for l in lines]
+
+
+async def case_pool(env):
+    n, log = 20, env.a.log
+    await env.pool_ready(99)
+    await asyncio.sleep(5)  # a daemon may be making its template faster
+    await env.pool_ready(99)
+    t = time.perf_counter()
+    done = await asyncio.gather(*(first_result(env, t) for _ in range(n)), return_exceptions=True)
+    bad = [d for d in done if isinstance(d, BaseException)]
+    record(f"pool_{n}_first_result", [d[1] for d in done if d not in bad])
+    if bad:
+        raise CaseFailed(f"{len(bad)} of {n} failed, first: {type(bad[0]).__name__}: {bad[0]}")
+    await asyncio.gather(*(env.close(nb) for nb in list(env.books)))
+    await env.pool_ready(99)
+    if not log:
+        return
+    await asyncio.sleep(5)
+    since = os.path.getsize(log)
+    for _ in range(12):
+        with connect(env.a.socket, {"channel": "pool"}, 60) as s:
+            taken = rpc(s, {"type": "take", "env_type": "uv"})
+        await env.pool_ready(99)
+        await asyncio.to_thread(pool_return, env.a.socket, taken["env"])
+        await asyncio.sleep(.5)
+    copied = built(log, since, "copied")
+    installed = []
+    while len(installed) < 8:
+        since = os.path.getsize(log)
+        await asyncio.to_thread(pool_rpc, env.a.socket, "flush_pool")
+        await asyncio.sleep(.5)
+        await env.pool_ready(99)
+        installed += built(log, since, "installed")
+    record("pool_refill_by_copy", copied)
+    record("pool_refill_by_install", installed)
+    if copied:
+        ratio = st.median(installed) / st.median(copied)
+        remark(f"installing takes {ratio:.1f} times as long as copying", pool_ratio=ratio)
 
 
 async def case_exec(env):
@@ -750,6 +803,7 @@ def arguments():
     ap.add_argument("--burst", type=int, default=6, metavar="N", help="burst: notebooks at once (6)")
     ap.add_argument("--fanout", type=int, default=20, metavar="N", help="fanout: joined clients (20)")
     ap.add_argument("--pool-wait", type=float, default=120, metavar="S", help="wait at most so long for pooled environments (120)")
+    ap.add_argument("--log", metavar="FILE", help="pool: the daemon's log")
     ap.add_argument("--raw-python", metavar="CMD", help="raw: an interpreter with ipykernel and jupyter_client")
     a = ap.parse_args()
     a.todo = a.only.split(",") if a.only else [c for c in CASES if {"startup": a.start, "raw": a.raw_python}.get(c, True)]

@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bench.arg("xtask/bench/end_to_end.py").arg("--socket").arg(&daemon.socket);
     bench.arg("--start").arg(start).arg("--raw-python").arg(&tools.kernel_python);
     bench.args(["--only", &cases.join(","), "--runs", &options.runs.to_string()]);
-    bench.arg("--pid").arg(daemon.pid().to_string());
+    bench.arg("--pid").arg(daemon.pid().to_string()).arg("--log").arg(daemon.log());
     if let Some(json) = &options.json {
         bench.arg("--json").arg(json);
     }

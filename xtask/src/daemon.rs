@@ -92,7 +92,8 @@ impl Daemon {
         Ok(())
     }
 
-    fn log(&self) -> PathBuf {
+    /// Its log.
+    pub(crate) fn log(&self) -> PathBuf {
         self.home.join("cache/runt/runtimed.log")
     }
 
