@@ -122,7 +122,7 @@ fn notebooks_of_many_origins_lose_nothing() {
         eprintln!("skipped: no notebooks here. `cargo xtask test` downloads them (needs the package index).");
         return;
     }
-    let settings = r#"{ "plugins": { "disabled": ["uv"] } }"#;
+    let settings = r#"{ "plugins": { "disabled": ["uv", "conda"] } }"#;
     scripts::run("corpus.py", || scripts::start(settings, |_| {}), |_| {});
 }
 
@@ -171,7 +171,7 @@ fn of_other_languages(function: &str) {
         eprintln!("skipped: no kernels here. `cargo xtask test` installs them (needs the package index).");
         return;
     };
-    let settings = r#"{ "plugins": { "disabled": ["uv"] } }"#;
+    let settings = r#"{ "plugins": { "disabled": ["uv", "conda"] } }"#;
     let start = || {
         scripts::start(settings, |command| {
             let home = command.get_envs().find(|(name, _)| *name == "HOME").and_then(|(_, home)| home);

@@ -28,7 +28,7 @@ use runtimed_client::{Client, NotebookSession};
 use support::Daemon;
 
 /// Nothing is run here.
-const SETTINGS: &str = r#"{ "plugins": { "disabled": ["uv"] }, "keep_alive_secs": 5 }"#;
+const SETTINGS: &str = r#"{ "plugins": { "disabled": ["uv", "conda"] }, "keep_alive_secs": 5 }"#;
 
 async fn try_open(daemon: &Daemon, path: &Path) -> Result<NotebookSession, String> {
     let open = OpenNotebook { path: path.display().to_string(), ..OpenNotebook::default() };

@@ -28,6 +28,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtimed-kernelspecs", &[]),
     ("runtimed-plugin-jupyter", &["runtimed-kernel-shim", "runtimed-kernelspecs", "runtimed-plugin-api"]),
     ("runtimed-plugin-uv", &["runtimed-plugin-api"]),
+    ("runtimed-conda-builder", &[]),
+    ("runtimed-plugin-conda", &["runtimed-conda-builder", "runtimed-plugin-api"]),
     ("runtimed-client", &["runtimed-protocol"]),
     (
         "runt",

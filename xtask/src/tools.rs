@@ -54,6 +54,10 @@ pub(crate) struct Tools {
     pip_cache: PathBuf,
     /// Folder with notebooks of many origins.
     notebooks: PathBuf,
+    /// A conda channel made of this machine's Python; none where the script knows no way.
+    conda_channel: Option<PathBuf>,
+    /// rattler's cache of unpacked packages, for all tests.
+    rattler_cache: PathBuf,
 }
 
 /// Makes what is missing. None, with a warning, if the package index cannot be reached: the tests that
@@ -82,6 +86,8 @@ pub(crate) fn prepare() -> Result<Option<Tools>> {
         uv_cache: folder.join("uv-cache"),
         pip_cache: folder.join("pip-cache"),
         notebooks: notebooks(folder.join("notebooks"))?,
+        conda_channel: conda_channel(folder.join("conda-channel"))?,
+        rattler_cache: folder.join("rattler-cache"),
     }))
 }
 
@@ -119,9 +125,13 @@ impl Tools {
             .env("RUNTIMED_TEST_KERNEL_PYTHON", &self.kernel_python)
             .env("RUNTIMED_TEST_KERNELS", &self.kernels)
             .env("RUNTIMED_TEST_NOTEBOOKS", &self.notebooks)
+            .env("RATTLER_CACHE_DIR", &self.rattler_cache)
             .env("RUNTIMED_TEST_UV", self.uv_dir.join("uv"));
         if let Some(python) = &self.client_python {
             command.env("RUNTIMED_TEST_CLIENT_PYTHON", python);
+        }
+        if let Some(channel) = &self.conda_channel {
+            command.env("CONDA_CHANNELS", channel).env("CONDA_DEFAULT_PYTHON", ">=3.9");
         }
         Ok(())
     }
@@ -156,6 +166,31 @@ fn notebooks(folder: PathBuf) -> Result<PathBuf> {
     }
     std::fs::rename(&unpacked, &folder)?;
     Ok(folder)
+}
+
+/// A conda channel at `folder`, made again if a marker does not say that it is complete.
+fn conda_channel(folder: PathBuf) -> Result<Option<PathBuf>> {
+    if !cfg!(target_os = "linux") {
+        eprintln!(
+            "warning: the conda channel is made on Linux only; tests with conda environments are skipped"
+        );
+        return Ok(None);
+    }
+    let script = workspace::root().join("xtask/tools/conda-channel.py");
+    let (marker, wanted) = (folder.join("complete"), std::fs::read_to_string(&script)?);
+    if std::fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
+        return Ok(Some(folder));
+    }
+    // Put in place in one step: others may be at it as well.
+    let making = tempfile::tempdir_in(workspace::target().join("test-tools"))?;
+    let made = making.path().join("channel");
+    workspace::run(workspace::command("python3").arg(script).arg(&made))?;
+    std::fs::write(made.join("complete"), wanted)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::rename(&made, &folder)?;
+    Ok(Some(folder))
 }
 
 /// A venv with `packages`, made again if a marker does not say that it is complete.

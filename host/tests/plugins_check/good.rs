@@ -44,6 +44,8 @@ macro_rules! good {
 good! {
     blobs_in_process: "RUNTIMED_TEST_DIST" "lib/runt/plugins/blobs" "in-process",
     blobs_in_a_child: "RUNTIMED_TEST_DIST" "lib/runt/plugins/blobs" "child",
+    conda_in_process: "RUNTIMED_TEST_DIST" "lib/runt/plugins/conda" "in-process",
+    conda_in_a_child: "RUNTIMED_TEST_DIST" "lib/runt/plugins/conda" "child",
     jupyter_in_process: "RUNTIMED_TEST_DIST" "lib/runt/plugins/jupyter" "in-process",
     jupyter_in_a_child: "RUNTIMED_TEST_DIST" "lib/runt/plugins/jupyter" "child",
     rooms_in_process: "RUNTIMED_TEST_DIST" "lib/runt/plugins/rooms" "in-process",
