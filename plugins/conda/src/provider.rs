@@ -138,7 +138,7 @@ impl EnvProvider for CondaProvider {
             return Err(PluginError::unsupported("the environment of a project is not copied"));
         }
         project::make_folder(prefix.parent().unwrap_or(prefix)).await?;
-        let build = Build { host: &self.host, task: &task, background: true };
+        let build = Build { host: &self.host, task: &task, background: template.in_background() };
         let channels = self.channels_of(template);
         let folder = prefix.parent().unwrap_or(prefix);
         let wanted = Wanted { packages: &[], python: None, channels: &channels, folder };
