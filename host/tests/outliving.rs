@@ -21,7 +21,7 @@ mod support;
 mod scripts;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
@@ -46,6 +46,7 @@ const AT_ONCE: usize = 5;
 #[derive(Debug, Clone, Copy)]
 enum End {
     Killed,
+    /// By `runt daemon restart`.
     Restarted,
     /// Its follower is this program, of another version.
     Upgraded,
@@ -116,18 +117,23 @@ async fn live(life: Life) -> String {
     }
 
     let before = client.ping().await.unwrap().daemon_version;
-    daemon.signal(if matches!(life.end, End::Killed) { "KILL" } else { "TERM" });
+    let restarted = matches!(life.end, End::Restarted).then(|| Restarted::of(&daemon));
+    if restarted.is_none() {
+        daemon.signal(if matches!(life.end, End::Killed) { "KILL" } else { "TERM" });
+    }
     daemon.ended();
-    tokio::time::sleep(life.gone).await;
-    let daemon = daemon.start_again_with(|_, command| {
-        if let (End::Upgraded, Some(program)) = (life.end, env::var_os("RUNT_OUTLIVE_UPGRADE")) {
-            let mut newer = Command::new(program);
-            newer.args(command.get_args()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-            newer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            *command = newer;
-        }
-        scripts::pass_environment(command);
-    });
+    if restarted.is_none() {
+        tokio::time::sleep(life.gone).await;
+        daemon = daemon.start_again_with(|_, command| {
+            if let (End::Upgraded, Some(program)) = (life.end, env::var_os("RUNT_OUTLIVE_UPGRADE")) {
+                let mut newer = Command::new(program);
+                newer.args(command.get_args()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+                newer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                *command = newer;
+            }
+            scripts::pass_environment(command);
+        });
+    }
     let after = client.ping().await.unwrap().daemon_version;
     assert_eq!(before != after, matches!(life.end, End::Upgraded), "{before:?} {after:?}");
 
@@ -152,7 +158,16 @@ async fn live(life: Life) -> String {
         .output();
     let joined = joined.unwrap();
     assert!(joined.status.success(), "{life:?}\n{}", String::from_utf8_lossy(&joined.stderr));
-    stop(daemon);
+    let log = daemon.base().join("runtimed.log");
+    match restarted {
+        Some(restarted) => restarted.stop(&daemon),
+        None => {
+            daemon.signal("TERM");
+            assert!(daemon.ended().success());
+        }
+    }
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("PANIC"), "{log}");
     format!("{life:?}: all there, process and variables {who}")
 }
 
@@ -173,9 +188,38 @@ fn add(session: &NotebookSession, id: &str, source: &str) {
     session.edit(|notebook| notebook.insert_cell(Place::End, &cell)).unwrap();
 }
 
-fn stop(mut daemon: Daemon) {
-    daemon.signal("TERM");
-    assert!(daemon.ended().success());
-    let log = fs::read_to_string(daemon.base().join("runtimed.log")).unwrap();
-    assert!(!log.contains("PANIC"), "{log}");
+/// A daemon that `runt daemon restart` started. Ended when dropped.
+struct Restarted {
+    pid: String,
+}
+
+impl Restarted {
+    fn of(daemon: &Daemon) -> Self {
+        let dist = PathBuf::from(env::var_os("RUNTIMED_TEST_DIST").unwrap());
+        let mut runt = Command::new(dist.join("bin/runt"));
+        let like = support::command(daemon.home.path());
+        runt.args(["daemon", "restart", "--json"]).env_clear();
+        runt.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        scripts::pass_environment(&mut runt);
+        let done = runt.env("RUNTIMED_SOCKET_PATH", &daemon.socket).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let restarted = Self { pid: said["pid"].to_string() };
+        assert_eq!(said["kernels_not_back"], serde_json::json!([]), "{said}");
+        restarted
+    }
+
+    fn stop(self, daemon: &Daemon) {
+        daemon.ask(serde_json::json!({"type": "shutdown"}));
+        // Nobody's child any more.
+        while fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|stat| !stat.contains(") Z ")) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        Command::new("kill").args(["-KILL", &self.pid]).stderr(Stdio::null()).status().ok();
+    }
 }
