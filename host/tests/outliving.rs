@@ -212,7 +212,8 @@ impl Restarted {
     fn stop(self, daemon: &Daemon) {
         daemon.ask(serde_json::json!({"type": "shutdown"}));
         // Nobody's child any more.
-        while fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|stat| !stat.contains(") Z ")) {
+        while fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|stat| !stat.contains(") Z "))
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

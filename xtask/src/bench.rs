@@ -21,8 +21,8 @@ const MISBEHAVING_RUNS: &str = "60";
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// End-to-end cases, comma separated; see xtask/bench/end_to_end.py. One more is `misbehaving`: executions
-    /// while a plugin does all that it must not do, see host/tests/real_client/misbehaving.py. And `own`: opening and
-    /// editing with our own client, see runt/client/examples/figures.rs
+    /// while a plugin does all that it must not do, see host/tests/real_client/misbehaving.py. And `own`: opening,
+    /// editing and executing with our own client, see runt/client/examples
     #[arg(long, default_value = "startup,ping,create,first,raw,exec,edit,open,own")]
     only: String,
     /// How often each end-to-end case is repeated
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         cases.retain(|case| *case != MISBEHAVING);
     }
     if cases.contains(&OWN) {
-        own_client(&dist)?;
+        own_client(&dist, &tools)?;
         cases.retain(|case| *case != OWN);
     }
     if cases.is_empty() {
@@ -85,15 +85,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     daemon.stop()
 }
 
-/// Opening and editing without a kernel and with little work for the client.
-fn own_client(dist: &Path) -> Result<()> {
+/// Opening and editing without a kernel, then executing, with little work for the client.
+fn own_client(dist: &Path, tools: &Tools) -> Result<()> {
+    let example = |name: &str| {
+        let mut example = workspace::cargo();
+        example.args(["run", "--release", "--quiet", "-p", "runtimed-client", "--example", name, "--"]);
+        example
+    };
     let home = tempfile::Builder::new().prefix("runt-").tempdir()?;
-    let settings = serde_json::json!({ "uv_pool_size": 0 });
-    let daemon = Daemon::start(dist, home.path(), &settings)?;
-    let mut figures = workspace::cargo();
-    figures.args(["run", "--release", "--quiet", "-p", "runtimed-client", "--example", "figures", "--"]);
-    workspace::run(figures.arg(&daemon.socket).arg(home.path()))?;
-    daemon.stop()
+    let daemon = Daemon::start(dist, home.path(), &serde_json::json!({ "uv_pool_size": 0 }))?;
+    workspace::run(example("figures").arg(&daemon.socket).arg(home.path()))?;
+    daemon.stop()?;
+    let home = tempfile::Builder::new().prefix("runt-").tempdir()?;
+    let settings = serde_json::json!({ "install_default_data_packages": false, "uv_pool_size": 1 });
+    let daemon = Daemon::start_with(dist, home.path(), &settings, |command| tools.apply(command))?;
+    workspace::run(example("executions").arg(&daemon.socket))?;
+    daemon.stop()?;
+    workspace::run(workspace::command(&tools.kernel_python).arg("xtask/bench/raw_kernel.py"))
 }
 
 /// Executions of a real client while the misbehaving plugin does one deed after the other.
