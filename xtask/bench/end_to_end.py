@@ -455,6 +455,8 @@ async def case_pool(env):
         await asyncio.to_thread(pool_return, env.a.socket, taken["env"])
         await asyncio.sleep(.5)
     copied = built(log, since, "copied")
+    if "environment is ready" not in open(log, errors="replace").read():
+        raise CaseFailed(f"{log} says nothing about environments; start the daemon with RUST_LOG=warn,runtimed_host::pools=info")
     installed = []
     while len(installed) < 8:
         since = os.path.getsize(log)

@@ -65,7 +65,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "uv_pool_size": 2,
         "kernels": { "warm": options.warm },
     });
-    let daemon = Daemon::start_with(&dist, &home, &settings, |command| tools.apply(command))?;
+    let daemon = Daemon::start_with(&dist, &home, &settings, |command| {
+        // The case `pool` reads there how long environments took.
+        command.env("RUST_LOG", "warn,runtimed_host::pools=info");
+        tools.apply(command)
+    })?;
     // Starts are measured with pools off and a home of their own.
     let start = format!(
         "exec env HOME={{dir}} XDG_CACHE_HOME={{dir}}/c XDG_CONFIG_HOME={{dir}}/f XDG_RUNTIME_DIR={{dir}} {} run --socket {{sock}} \
