@@ -33,6 +33,7 @@ pub mod pypi;
 mod rooms;
 pub mod search;
 mod task;
+pub mod trusted_packages;
 
 pub use async_trait::async_trait;
 pub use blob_store::*;

@@ -64,6 +64,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: EnvCommand,
     },
+    /// Look at what notebooks may install, allow more, or take that back
+    Trust {
+        #[command(subcommand)]
+        command: TrustCommand,
+    },
     /// Look after plugins
     Plugins {
         #[command(subcommand)]
@@ -73,6 +78,44 @@ pub(crate) enum Command {
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TrustCommand {
+    /// List what was approved
+    List {
+        /// Also show what every machine allows
+        #[arg(long)]
+        all: bool,
+        /// Print JSON, always with what every machine allows
+        #[arg(long)]
+        json: bool,
+    },
+    /// Allow packages or channels from now on
+    Allow {
+        /// As a notebook names them: numpy, `cowsay>=6`, a URL
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// What they are: pypi, conda, conda-channel, pixi-channel or a provider's own
+        #[arg(long, default_value = "pypi")]
+        ecosystem: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back what was allowed; what is installed stays
+    #[command(visible_alias = "revoke")]
+    Forget {
+        /// As in `runt trust list`
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// What they are: pypi, conda, conda-channel, pixi-channel or a provider's own
+        #[arg(long, default_value = "pypi")]
+        ecosystem: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

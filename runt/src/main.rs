@@ -65,6 +65,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify { repair, json } => commands::recovery::verify(repair, json).await,
         Command::Recover(options) => commands::recovery::recover(options).await,
         Command::Env { command } => commands::env::run(command).await,
+        Command::Trust { command } => commands::trust::run(command),
         Command::Plugins { command } => commands::plugins::run(command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());

@@ -10,3 +10,4 @@ pub(crate) mod ps;
 pub(crate) mod recovery;
 pub(crate) mod restart;
 pub(crate) mod run;
+pub(crate) mod trust;
