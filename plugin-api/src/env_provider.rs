@@ -84,6 +84,10 @@ pub trait EnvProvider: Send + Sync + 'static {
 
     /// Builds the planned environment in `prefix`, which does not exist yet.
     /// Returns as soon as the environment is usable; see [`EnvProvider::optimize`] for the rest.
+    ///
+    /// Of a project, [`EnvRequest::packages`] are added to its file first. Its environment may lie where the project
+    /// keeps it; then `prefix` is not used. A project without such a place gets the same `prefix` every time, which may
+    /// be there from the last time.
     async fn create(&self, plan: EnvPlan, prefix: &Path, task: Task) -> Result<Environment>;
 
     /// Makes a copy of `template` at `prefix`, which does not exist yet, faster than [`EnvProvider::create`] would.
@@ -94,7 +98,8 @@ pub trait EnvProvider: Send + Sync + 'static {
         Err(PluginError::unsupported("this provider cannot clone environments"))
     }
 
-    /// Adds packages to an environment that a kernel may be running in.
+    /// Adds packages to an environment that a kernel may be running in; to a project's, by adding them to its file,
+    /// for the next kernel.
     async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {
         let _ = (env, packages, task);
         Err(PluginError::unsupported("this provider cannot install into a running environment"))
@@ -113,7 +118,8 @@ pub trait EnvProvider: Send + Sync + 'static {
     /// How to start the interpreter of `env`.
     async fn launch(&self, env: &Environment) -> Result<LaunchCommand>;
 
-    /// What trust must allow before `request` may be built.
+    /// What trust must allow before `request` may be built. For a project, what its file names, if the provider wants
+    /// the user to be asked before that is installed.
     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>>;
 }
 
@@ -162,7 +168,8 @@ pub struct Project {
     /// Declared Python constraint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires_python: Option<String>,
-    /// Anything else the provider wants to see again in [`EnvProvider::plan`].
+    /// Anything else the provider wants to see again in [`EnvProvider::plan`]. The host reads `built` (true once the
+    /// environment is there: it is not asked about then), and for the question before that `label` and `build_command`.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
@@ -181,7 +188,7 @@ pub struct EnvRequest {
     /// Set when the environment belongs to one notebook alone; takes part in the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_id: Option<String>,
-    /// The project to run, instead of a list of packages.
+    /// The project to run; `packages` are then what its file lacks and is to be added to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Project>,
     /// Provider-specific options from the notebook, such as uv's `prerelease`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use runtimed_plugin_api::{Host, NoLines, PluginError, ProcessExit, ProcessLines, ProcessSpec, Result, Task};
 use serde_json::json;
 
-use crate::commands::{self, Source};
+use crate::commands::{self, InstallOptions, Source};
 use crate::errors;
 use crate::progress::InstallLines;
 use crate::python::{self, Choice, Installed};
@@ -52,7 +52,7 @@ impl Build<'_> {
             _ => python::choose(None, &self.installed().await?),
         };
         tracing::info!(python = %choice, prefix = %prefix.display(), "creating an environment");
-        self.task.phase("creating_venv");
+        self.task.report("creating_venv", json!({ "python": choice.to_string() }));
         let limit = match choice {
             Choice::Installed { .. } => VENV_LIMIT,
             Choice::Wish(_) | Choice::Download => VENV_DOWNLOAD_LIMIT,
@@ -82,14 +82,14 @@ impl Build<'_> {
         &self,
         python: &Path,
         packages: &[String],
-        prerelease: Option<&str>,
+        options: &InstallOptions<'_>,
         sources: &[Source],
     ) -> Result<()> {
         self.task.report("installing_packages", json!({ "packages": packages }));
         let mut last = PluginError::internal("no package source was tried");
         for source in sources {
             let limit = if *source == Source::Cache { CACHE_LIMIT } else { INDEX_LIMIT };
-            let argv = commands::install(self.uv, python, packages, prerelease, *source);
+            let argv = commands::install(self.uv, python, packages, options, *source);
             let lines = Arc::new(InstallLines::new(self.task.clone()));
             let exit = self.run(argv, limit, "Installing packages", lines).await?;
             if exit.success() {
@@ -118,7 +118,7 @@ impl Build<'_> {
     /// works offline.
     pub(crate) async fn project(&self, file: &Path) -> Result<(PathBuf, bool)> {
         self.task.report("project_preparing", json!({ "source": "uv:pyproject", "project_path": file }));
-        let mut argv = commands::project_python(self.uv);
+        let mut argv = commands::project_python(self.uv, self.cwd);
         argv.extend(["-c", "import ipykernel, sys; print(sys.executable)"].map(str::to_owned));
         let mut exit = self.project_probe(&argv).await?;
         let offline = !exit.success() && errors::is_network(&exit.stderr);
@@ -134,6 +134,14 @@ impl Build<'_> {
         }
         let python = exit.stdout.lines().last().unwrap_or_default().trim();
         Ok((PathBuf::from(python), offline))
+    }
+
+    /// Adds packages to the file of the project in the working directory.
+    pub(crate) async fn add(&self, packages: &[String]) -> Result<()> {
+        self.task.report("installing_packages", json!({ "packages": packages }));
+        let argv = commands::add_to_project(self.uv, self.cwd, packages);
+        let exit = self.run(argv, INDEX_LIMIT, "Adding packages to the project", Arc::new(NoLines)).await?;
+        if exit.success() { Ok(()) } else { Err(errors::add_failed(&exit, self.cwd)) }
     }
 
     async fn project_probe(&self, argv: &[String]) -> Result<ProcessExit> {

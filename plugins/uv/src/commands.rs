@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use crate::origins::Origins;
+
 /// For every uv command: its output is parsed and shown, so no colors and no moving bars.
 const PLAIN: [&str; 3] = ["--color", "never", "--no-progress"];
 
@@ -62,17 +64,27 @@ pub(crate) fn venv(uv_path: &Path, prefix: &Path, python: &str) -> Vec<String> {
     uv(uv_path, &["venv", &prefix.display().to_string(), &python, "--no-project"])
 }
 
+/// What a notebook says about an installation beside the packages.
+#[derive(Debug, Default)]
+pub(crate) struct InstallOptions<'a> {
+    /// uv's prerelease mode.
+    pub(crate) prerelease: Option<&'a str>,
+    /// Other places that packages come from.
+    pub(crate) origins: Option<&'a Origins>,
+}
+
 /// Installs `packages` into the environment of the interpreter `python`.
 pub(crate) fn install(
     uv_path: &Path,
     python: &Path,
     packages: &[String],
-    prerelease: Option<&str>,
+    options: &InstallOptions<'_>,
     source: Source,
 ) -> Vec<String> {
     let python = format!("--python={}", python.display());
     let mut command = uv(uv_path, &["pip", "install", "--link-mode", "hardlink", &python]);
-    command.extend(prerelease.map(|mode| format!("--prerelease={mode}")));
+    command.extend(options.prerelease.map(|mode| format!("--prerelease={mode}")));
+    command.extend(options.origins.iter().flat_map(|origins| origins.arguments()));
     match source {
         Source::Cache => command.push("--offline".to_owned()),
         Source::Index => {}
@@ -93,9 +105,18 @@ pub(crate) fn compile(python: &Path) -> Vec<String> {
     argv(python, &["-I", "-c", COMPILATION])
 }
 
-/// Runs the project's Python with what a kernel needs on top; the working directory chooses the project.
-pub(crate) fn project_python(uv_path: &Path) -> Vec<String> {
-    argv(uv_path, &["run", "--with", "ipykernel", "--with", "uv", "python"])
+/// Adds packages to the file of the project in `folder`. The environment follows with the next run.
+pub(crate) fn add_to_project(uv_path: &Path, folder: &Path, packages: &[String]) -> Vec<String> {
+    let folder = format!("--project={}", folder.display());
+    let mut command = uv(uv_path, &["add", "--no-sync", &folder]);
+    command.extend_from_slice(packages);
+    command
+}
+
+/// Runs the Python of the project in `folder` with what a kernel needs on top, wherever it is started.
+pub(crate) fn project_python(uv_path: &Path, folder: &Path) -> Vec<String> {
+    let folder = format!("--project={}", folder.display());
+    argv(uv_path, &["run", &folder, "--with", "ipykernel", "--with", "uv", "python"])
 }
 
 #[cfg(test)]
@@ -106,7 +127,8 @@ mod tests {
     fn installation_commands() {
         let packages = ["ipykernel".to_owned(), "six>=1".to_owned()];
         let command = |prerelease, source| {
-            install(Path::new("/t/uv"), Path::new("/e/bin/python"), &packages, prerelease, source).join(" ")
+            let options = InstallOptions { prerelease, origins: None };
+            install(Path::new("/t/uv"), Path::new("/e/bin/python"), &packages, &options, source).join(" ")
         };
         let common =
             "/t/uv pip install --link-mode hardlink --python=/e/bin/python --color never --no-progress";
@@ -116,6 +138,12 @@ mod tests {
             command(Some("allow"), Source::FreshIndex),
             format!("{common} --prerelease=allow --refresh ipykernel six>=1")
         );
+    }
+
+    #[test]
+    fn packages_go_into_a_projects_file() {
+        let command = add_to_project(Path::new("uv"), Path::new("/p"), &["six>=1".to_owned()]);
+        assert_eq!(command.join(" "), "uv add --no-sync --project=/p --color never --no-progress six>=1");
     }
 
     #[test]

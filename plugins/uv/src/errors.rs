@@ -4,6 +4,8 @@
 //! Promises: pure; `detail` holds `error_kind` (`timeout`, `invalid_package`, `import_error`,
 //! `setup_failed`), `network`, and `failed_package` where uv names one.
 
+use std::path::Path;
+
 use runtimed_plugin_api::{ErrorCode, PluginError, ProcessExit};
 use serde_json::json;
 
@@ -63,6 +65,22 @@ pub(crate) fn install_failed(exit: &ProcessExit) -> PluginError {
         }
         None => failed(&message, "setup_failed", &text),
     }
+}
+
+/// `uv add` failed for the project in `folder`, and has left its file as it was.
+pub(crate) fn add_failed(exit: &ProcessExit, folder: &Path) -> PluginError {
+    let text = complaint(exit);
+    let file = folder.join(crate::project::MARKER);
+    let mut error =
+        failed(&format!("uv could not add packages to `{}`: {text}", file.display()), "setup_failed", &text);
+    if let Some(package) = failed_package(&text) {
+        error.help = Some(format!(
+            "Check the name and the version of `{package}` in the notebook's dependencies. The project's file is \
+             unchanged."
+        ));
+        error.detail["failed_package"] = json!(package);
+    }
+    error
 }
 
 /// The finished environment cannot import what a kernel needs.

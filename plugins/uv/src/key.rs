@@ -15,6 +15,8 @@ pub(crate) struct KeyParts<'a> {
     pub(crate) prerelease: Option<&'a str>,
     /// The notebook that owns the environment.
     pub(crate) env_id: Option<&'a str>,
+    /// Other places that packages come from; empty for the usual ones.
+    pub(crate) origins: &'a str,
 }
 
 /// 16 hex digits.
@@ -30,6 +32,7 @@ pub(crate) fn cache_key(parts: &KeyParts<'_>) -> String {
             text.push_str(value);
         }
     }
+    text.push_str(parts.origins);
     hex_digits(&text, 16)
 }
 
@@ -74,6 +77,7 @@ mod tests {
             cache_key(&KeyParts { prerelease: Some("allow"), ..base() }),
             cache_key(&KeyParts { env_id: Some("a"), ..base() }),
             cache_key(&KeyParts { deps: &[], ..base() }),
+            cache_key(&KeyParts { origins: "\n--index=https://a", ..base() }),
         ];
         assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
     }

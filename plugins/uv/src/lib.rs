@@ -10,6 +10,7 @@ mod commands;
 mod errors;
 mod index;
 mod key;
+mod origins;
 mod progress;
 mod project;
 mod provider;

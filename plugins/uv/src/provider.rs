@@ -14,8 +14,9 @@ use runtimed_plugin_api::{
 use serde_json::{Map, json};
 
 use crate::build::{self, BACKGROUND, Build};
-use crate::commands::{self, Source};
+use crate::commands::{self, InstallOptions, Source};
 use crate::key::{KeyParts, cache_key, hex_digits};
+use crate::origins::Origins;
 use crate::project;
 use crate::tool::{Surroundings, Tool};
 
@@ -60,20 +61,32 @@ impl UvProvider {
         make_folder(parent).await?;
         let nice = if request.background { BACKGROUND } else { 0 };
         let build = Build { host: &self.host, uv, cwd: parent, task, nice };
-        let wish = blank_is_none(request.python).or_else(|| self.preferred_python());
+        let wish = blank_is_none(request.python.clone()).or_else(|| self.preferred_python());
         let (python, python_version) = build.venv(prefix, wish.as_deref()).await?;
-        let prerelease = request.options.get("prerelease").and_then(|mode| mode.as_str());
+        let origins = Origins::of(&request.options)?;
+        let options = InstallOptions { prerelease: prerelease(&request), origins: Some(&origins) };
         let sources = [Source::Cache, Source::Index, Source::FreshIndex];
-        build.install(&python, &packages, prerelease, &sources).await?;
+        build.install(&python, &packages, &options, &sources).await?;
         build.validate(&python).await?;
         Ok(Environment { python, python_version, ..Environment::at(prefix, KIND, packages) })
     }
 
     /// A project keeps its environment itself; `prefix` only stands for it.
-    async fn prepare(&self, uv: &Path, project: &Project, prefix: &Path, task: &Task) -> Result<Environment> {
+    async fn prepare(
+        &self,
+        uv: &Path,
+        project: &Project,
+        packages: &[String],
+        prefix: &Path,
+        task: &Task,
+    ) -> Result<Environment> {
         make_folder(prefix).await?;
+        let packages = pypi::checked(packages)?;
         let cwd = project.file.parent().unwrap_or(&project.file);
         let build = Build { host: &self.host, uv, cwd, task, nice: 0 };
+        if !packages.is_empty() {
+            build.add(&packages).await?;
+        }
         let (python, offline) = build.project(&project.file).await?;
         let extra = [(PROJECT_FILE.to_owned(), json!(project.file)), (OFFLINE.to_owned(), json!(offline))];
         Ok(Environment {
@@ -115,7 +128,7 @@ impl EnvProvider for UvProvider {
         task.report("starting", json!({ "env_hash": plan.key }));
         let uv = self.tool.path(&task).await?;
         let environment = match &plan.request.project {
-            Some(project) => self.prepare(&uv, project, prefix, &task).await?,
+            Some(project) => self.prepare(&uv, project, &plan.request.packages, prefix, &task).await?,
             None => self.build(&uv, plan.request, prefix, &task).await?,
         };
         tracing::info!(
@@ -136,18 +149,21 @@ impl EnvProvider for UvProvider {
     }
 
     async fn install(&self, env: &Environment, packages: &[String], task: Task) -> Result<()> {
-        if project_file(env).is_some() {
-            return Err(PluginError::unsupported("a project's packages come from its pyproject.toml")
-                .help("Add the packages there and restart the kernel."));
-        }
         let packages = pypi::checked(packages)?;
         if packages.is_empty() {
             return Ok(());
         }
         let uv = self.tool.path(&task).await?;
-        let cwd = env.prefix.parent().unwrap_or(&env.prefix);
+        let project = project_file(env);
+        let inside = project.as_deref().unwrap_or(&env.prefix);
+        let cwd = inside.parent().unwrap_or(inside);
         let build = Build { host: &self.host, uv: &uv, cwd, task: &task, nice: 0 };
-        build.install(&env.python, &packages, None, &[Source::Cache, Source::Index]).await
+        if project.is_some() {
+            return build.add(&packages).await;
+        }
+        build
+            .install(&env.python, &packages, &InstallOptions::default(), &[Source::Cache, Source::Index])
+            .await
     }
 
     async fn optimize(&self, env: &Environment) -> Result<()> {
@@ -185,16 +201,17 @@ impl EnvProvider for UvProvider {
         let uv = self.tool.path(&Task::silent()).await?;
         let offline = env.extra.get(OFFLINE).and_then(|value| value.as_bool()).unwrap_or_default();
         Ok(LaunchCommand {
-            argv: commands::project_python(&uv),
+            argv: commands::project_python(&uv, file.parent().unwrap_or(&file)),
             env: offline.then(|| ("UV_OFFLINE".to_owned(), "1".to_owned())).into_iter().collect(),
-            path: Vec::new(),
-            cwd: file.parent().map(Path::to_owned),
+            ..LaunchCommand::default()
         })
     }
 
     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
+        // What a project's own file names is not asked about, as the protocol has it.
         let mut identities: Vec<_> =
             declared(&pypi::checked(&request.packages)?).map(|package| pypi::identity(package)).collect();
+        identities.extend(Origins::of(&request.options)?.identities());
         identities.sort();
         identities.dedup();
         Ok(identities)
@@ -220,14 +237,20 @@ fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
     let key = cache_key(&KeyParts {
         deps: &deps,
         python: request.python.as_deref(),
-        prerelease: request.options.get("prerelease").and_then(|mode| mode.as_str()),
+        prerelease: prerelease(&request),
         env_id: request.env_id.as_deref(),
+        origins: &Origins::of(&request.options)?.key(),
     });
     request.packages = unnamed(&BASE, &deps);
     request.packages.append(&mut deps);
     let tail = unnamed(&TAIL, &request.packages);
     request.packages.extend(tail);
     Ok(EnvPlan { key, request })
+}
+
+/// uv's prerelease mode, as the notebook has it.
+fn prerelease(request: &EnvRequest) -> Option<&str> {
+    request.options.get("prerelease").and_then(|mode| mode.as_str())
 }
 
 /// The packages that are not simply those every environment has.

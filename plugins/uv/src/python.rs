@@ -1,7 +1,7 @@
 //! Which interpreter an environment gets.
 //!
 //! Promises: pure. A wish goes to uv unchanged, which prefers an installed interpreter that satisfies
-//! it. Without a wish the newest installed Python is taken, and a download is the last resort.
+//! it. Without a wish Python 3.13 is taken if it is installed, else the newest that is; a download is the last resort.
 
 use std::fmt;
 
@@ -10,7 +10,10 @@ use serde::Deserialize;
 /// Oldest Python chosen unasked. Source: current ipykernel and IPython releases need it.
 const OLDEST: (u64, u64) = (3, 10);
 
-/// What uv downloads when nothing usable is installed. Source: the reference daemon's pools.
+/// What is taken if it is installed, whatever else is. Source: the reference daemon's pools.
+const USUAL: (u64, u64) = (3, 13);
+
+/// The same, as uv downloads it when nothing usable is installed.
 const DOWNLOAD: &str = "3.13";
 
 /// How the interpreter was chosen.
@@ -18,7 +21,7 @@ const DOWNLOAD: &str = "3.13";
 pub(crate) enum Choice {
     /// Asked for by the notebook or the settings.
     Wish(String),
-    /// The newest on this machine.
+    /// The usual one, or the newest on this machine.
     Installed { path: String, version: String },
     /// Nothing usable is here.
     Download,
@@ -39,7 +42,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wish(wish) => write!(f, "`{wish}`, as asked for"),
-            Self::Installed { path, version } => write!(f, "{version} at {path}, the newest installed"),
+            Self::Installed { path, version } => write!(f, "{version} at {path}, as installed"),
             Self::Download => write!(f, "{DOWNLOAD}, to be downloaded as none is installed"),
         }
     }
@@ -82,7 +85,7 @@ pub(crate) fn choose(wish: Option<&str>, installed: &[Installed]) -> Choice {
     for python in installed {
         // On equal versions the first wins: uv lists its own before those on PATH.
         if let (Some(release), Some(path)) = (python.release(), python.path.as_deref())
-            && best.is_none_or(|(newest, ..)| release > newest)
+            && best.is_none_or(|(best, ..)| rank(release) > rank(best))
         {
             best = Some((release, path, &python.version));
         }
@@ -91,6 +94,12 @@ pub(crate) fn choose(wish: Option<&str>, installed: &[Installed]) -> Choice {
         Some((_, path, version)) => Choice::Installed { path: path.to_owned(), version: version.to_owned() },
         None => Choice::Download,
     }
+}
+
+/// What is better ranks higher.
+fn rank(release: (u64, u64, u64)) -> (bool, (u64, u64, u64)) {
+    let (major, minor, _) = release;
+    ((major, minor) == USUAL, release)
 }
 
 /// Versions worth showing, each once, in uv's order.
@@ -137,6 +146,16 @@ mod tests {
         assert_eq!(choose(Some("  "), &pythons), chosen);
         assert_eq!(choose(Some(" >=3.12 "), &pythons), Choice::Wish(">=3.12".to_owned()));
         assert_eq!(versions(&pythons), ["3.11.7", "3.11.2", "3.13.0"]);
+    }
+
+    #[test]
+    fn the_usual_release_wins_over_a_newer_one() {
+        let pythons = installed(
+            r#"[{"version":"3.14.2","path":"/new"},{"version":"3.13.1","path":"/a"},
+                {"version":"3.13.5","path":"/b"},{"version":"3.11.7","path":"/old"}]"#,
+        );
+        let chosen = Choice::Installed { path: "/b".to_owned(), version: "3.13.5".to_owned() };
+        assert_eq!(choose(None, &pythons), chosen);
     }
 
     #[test]

@@ -186,16 +186,23 @@ async fn a_project_runs_with_its_own_packages() {
     let project = provider.detect(&folder).await.unwrap();
     assert_eq!(project.as_ref().unwrap().dependencies, ["six"]);
 
-    let plan = provider.plan(EnvRequest { project, ..request(&[]) }).await.unwrap();
+    // What a notebook adds goes into the file first.
+    let plan = provider.plan(EnvRequest { project, ..request(&["cowsay"]) }).await.unwrap();
     let env = provider.create(plan, &bench.path("p"), Task::silent()).await.unwrap();
     assert_eq!(provider.verify(&env).await.unwrap(), Health::Usable);
+    let declared = provider.detect(&folder).await.unwrap().unwrap().dependencies;
+    assert!(declared.len() == 2 && declared.iter().any(|one| one.starts_with("cowsay")), "{declared:?}");
+    let unknown = ["this-package-does-not-exist-zzz9".to_owned()];
+    let error = provider.install(&env, &unknown, Task::silent()).await.unwrap_err();
+    assert_eq!(error.detail["failed_package"], unknown[0]);
+    assert_eq!(provider.detect(&folder).await.unwrap().unwrap().dependencies, declared);
     let launch = provider.launch(&env).await.unwrap();
     let run = Command::new(&launch.argv[0])
         .args(&launch.argv[1..])
-        .args(["-c", "import ipykernel, six"])
+        .args(["-c", "import ipykernel, six, cowsay"])
         .env("HOME", bench.path("home"))
         .env("UV_CACHE_DIR", common::test_tools().join("uv-cache"))
-        .current_dir(launch.cwd.unwrap())
+        .current_dir("/")
         .output()
         .unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
