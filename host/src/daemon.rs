@@ -175,9 +175,9 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
         let shutdown = Shutdown::default();
         let pools =
             Pools::new(paths.envs.clone(), settings.clone(), cli.run.disabled_pools(), shutdown.clone());
-        let trust = TrustStore::new(paths.trusted_packages());
-        let environments =
-            EnvironmentService::new(pools.clone(), settings.clone(), trust, paths.inline_envs());
+        let trust = TrustStore::new(paths.base.clone());
+        let home = paths.home.as_ref().map(|home| home.canonicalize().unwrap_or_else(|_| home.clone()));
+        let environments = EnvironmentService::new(pools.clone(), settings.clone(), trust, &paths.base, home);
         let registry = registry(cli, &paths, &settings, &environments, &shutdown);
         let daemon = Arc::new(Daemon {
             environments,

@@ -37,6 +37,8 @@ pub struct Paths {
     pub settings: PathBuf,
     /// The work tree a development daemon belongs to.
     pub worktree: Option<PathBuf>,
+    /// The user's home, if there is one.
+    pub home: Option<PathBuf>,
 }
 
 /// The part of the process environment that decides about paths.
@@ -121,6 +123,7 @@ impl Paths {
             blobs: options.blobs.map_or_else(|| base.join("blobs"), absolute),
             settings: options.settings.map_or_else(|| config.join("settings.json"), absolute),
             worktree: env.worktree.clone(),
+            home: env.home.clone().map(PathBuf::from),
             base,
             config,
         }
@@ -144,16 +147,6 @@ impl Paths {
     /// Downloaded tools.
     pub fn tools(&self) -> PathBuf {
         self.base.join("tools")
-    }
-
-    /// Environments built for what notebooks declare, shared by equal declarations.
-    pub fn inline_envs(&self) -> PathBuf {
-        self.base.join("inline-envs")
-    }
-
-    /// Names the user has allowed notebooks to install.
-    pub fn trusted_packages(&self) -> PathBuf {
-        self.base.join("trusted-packages.json")
     }
 }
 

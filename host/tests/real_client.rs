@@ -94,6 +94,12 @@ fn recorded_cells_show_what_the_reference_shows() {
     script("samples.py");
 }
 
+/// Each label that can be had here, asked for by a notebook and proved by its interpreter; what is held, and what is said.
+#[test]
+fn a_notebook_gets_the_environment_that_is_right_and_allowed() {
+    script("choosing.py");
+}
+
 #[test]
 fn two_clients_share_a_notebook() {
     script("sharing.py");

@@ -26,10 +26,12 @@ pub trait Environments: Send + Sync + 'static {
     /// Gives a lease back.
     async fn release(&self, lease: &str, how: Release) -> Result<()>;
 
-    /// Whether what the notebook declares may be installed.
+    /// Whether what the notebook declares may be installed, what project is around it, and how what it runs in differs
+    /// from what it declares.
     async fn trust(&self, need: EnvNeed) -> Result<TrustVerdict>;
 
-    /// Records that the user allows what the notebook declares now.
+    /// Records that the user allows what the notebook declares now; with [`EnvNeed::about_project`], what the project
+    /// around it declares.
     async fn approve(&self, need: EnvNeed) -> Result<TrustVerdict>;
 }
 
@@ -59,6 +61,36 @@ pub struct EnvNeed {
     /// get otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefer: Option<String>,
+    /// The script blocks (PEP 723) in the notebook's code cells, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub script_blocks: Vec<ScriptBlock>,
+    /// For [`Environments::trust`]: what the notebook's kernel runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// For [`Environments::approve`]: what is approved is the project around the notebook, instead of what the notebook
+    /// declares itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub about_project: bool,
+}
+
+/// A script block (PEP 723) of a notebook.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptBlock {
+    /// Where its cell is in the notebook: 1 is the first of all cells.
+    pub cell: usize,
+    /// The TOML in it, without the comment signs.
+    pub text: String,
+}
+
+/// What a notebook's kernel runs in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// [`Lease::id`].
+    pub lease: String,
+    /// [`Lease::source`].
+    pub source: String,
+    /// [`Lease::launched_config`], with what was installed since.
+    pub launched_config: serde_json::Value,
 }
 
 /// An environment that belongs to one room for now.
@@ -85,7 +117,7 @@ pub struct Lease {
 pub enum Release {
     /// It may be collected later.
     Keep,
-    /// Nobody can want it again.
+    /// Nobody can want it again, or it is broken: it is not handed out any more.
     Delete,
 }
 
@@ -99,4 +131,27 @@ pub struct TrustVerdict {
     /// `approved_*` key of the runtime document to the declared specifiers already allowed.
     #[serde(default)]
     pub approved: std::collections::BTreeMap<String, Vec<String>>,
+    /// The project around the notebook, in the shape of the runtime document's `project_context`.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub project_context: serde_json::Map<String, serde_json::Value>,
+    /// Files that are or would be that project's: what happens to one of them may make this verdict another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub project_files: Vec<PathBuf>,
+    /// How what [`EnvNeed::running`] says differs from what the notebook declares; none if nothing was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+}
+
+/// How an environment differs from what its notebook declares, in the shape of the runtime document's `env`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Specifiers that are declared and were not when the kernel was launched.
+    pub added: Vec<String>,
+    /// The other way round.
+    pub removed: Vec<String>,
+    /// Package sources, or something else about the environment that only a restart changes.
+    pub channels_changed: bool,
+    /// The project's own packages are meant: they are added to its file, and a restart installs them.
+    #[serde(default)]
+    pub of_project: bool,
 }

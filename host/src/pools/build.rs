@@ -110,7 +110,9 @@ async fn create(provider: &dyn EnvProvider, plan: EnvPlan, prefix: &Path, task: 
         tokio::fs::create_dir_all(&parent).await.map_err(|error| {
             PluginError::internal(format!("could not make `{}`: {error}", parent.display()))
         })?;
-        verified(provider, provider.create(plan, prefix, task).await?, prefix).await
+        // The environment of a project is where the project keeps it.
+        let place = plan.request.project.is_none().then_some(prefix);
+        verified(provider, provider.create(plan, prefix, task).await?, place).await
     })
     .await
 }
@@ -126,7 +128,7 @@ pub(super) async fn duplicate(
     let mut original = environment.clone();
     original.set_in_background(background);
     within_limit(provider, async {
-        verified(provider, provider.clone_env(&original, prefix, task).await?, prefix).await
+        verified(provider, provider.clone_env(&original, prefix, task).await?, Some(prefix)).await
     })
     .await
 }
@@ -134,10 +136,10 @@ pub(super) async fn duplicate(
 async fn verified(
     provider: &dyn EnvProvider,
     environment: Environment,
-    prefix: &Path,
+    place: Option<&Path>,
 ) -> Result<Environment> {
     let kind = provider.info().kind;
-    if environment.prefix != prefix || environment.kind != kind {
+    if place.is_some_and(|place| environment.prefix != place) || environment.kind != kind {
         return Err(PluginError::internal(format!(
             "the {kind} provider built something else than it was asked for"
         )));

@@ -9,21 +9,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtimed_plugin_api::{
-    EnvNeed, EnvProvider, Environment, Environments, ErrorCode, Health, Lease, PluginError, Release, Result,
-    Task, TrustVerdict, async_trait,
+    EnvNeed, EnvProvider, EnvRequest, Environment, Environments, ErrorCode, Lease, PluginError, Progress,
+    ProgressSink, Release, Result, Task, TrustVerdict, async_trait,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::build::{build_verified, write_record};
-use super::derive::derive;
-use super::labels::{Choice, choose, section};
-use super::packages::{add_unnamed, bare_name};
+use super::Pools;
+use super::captured::Captured;
+use super::declared::{Declaration, DeclaredEnvs};
+use super::drift;
+use super::labels::{self, Choice};
+use super::packages::bare_name;
 use super::pool::Pool;
 use super::record::{self, Record};
 use super::taken::Taken;
 use super::trust::{self, TrustStore};
-use super::{Pools, PoolsByKind};
-use crate::disk;
 use crate::settings::Settings;
 
 /// Implements [`Environments`] on top of the pools. Cheap to clone.
@@ -31,23 +31,36 @@ use crate::settings::Settings;
 pub struct EnvironmentService {
     pub(super) pools: Pools,
     pub(super) settings: Settings,
-    trust: TrustStore,
-    /// Environments built for declarations, by key.
-    pub(super) inline_envs: PathBuf,
+    pub(super) trust: TrustStore,
+    pub(super) declared: DeclaredEnvs,
+    /// Stands for projects whose environments are elsewhere; has those that have no place of their own.
+    pub(super) project_envs: PathBuf,
+    /// The user's home, which is nobody's project.
+    pub(super) home: Option<PathBuf>,
     leases: Arc<Mutex<BTreeMap<String, Leased>>>,
-    /// One build at a time for each key, so that equal notebooks share instead of racing.
-    building: Arc<Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 /// What a lease stands for.
 #[derive(Clone)]
-struct Leased {
+pub(super) struct Leased {
     pool: Arc<Pool>,
-    environment: Environment,
-    /// Other notebooks may use it too.
-    shared: bool,
+    pub(super) environment: Environment,
+    pub(super) whose: Whose,
+    /// What is noted about whose it is.
+    pub(super) captured: Option<Captured>,
     /// It waits for a notebook.
     spare: Option<Spare>,
+}
+
+/// What becomes of an environment that is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The notebook's alone.
+    Own,
+    /// Other notebooks may use it too: it is kept for the next that declares the same.
+    Shared,
+    /// The project's, whose packages are those of its file.
+    Project,
 }
 
 /// A lease that is nobody's yet.
@@ -59,9 +72,17 @@ struct Spare {
 }
 
 impl EnvironmentService {
-    /// The service for `pools`.
-    pub fn new(pools: Pools, settings: Settings, trust: TrustStore, inline_envs: PathBuf) -> Self {
-        Self { pools, settings, trust, inline_envs, leases: Arc::default(), building: Arc::default() }
+    /// The service for `pools`, which keeps what it builds in the folder `base`.
+    pub fn new(
+        pools: Pools,
+        settings: Settings,
+        trust: TrustStore,
+        base: &Path,
+        home: Option<PathBuf>,
+    ) -> Self {
+        let declared = DeclaredEnvs::new(base.join("inline-envs"));
+        let project_envs = base.join("project-envs");
+        Self { pools, settings, trust, declared, project_envs, home, leases: Arc::default() }
     }
 
     /// Prefixes that are leased now.
@@ -69,7 +90,17 @@ impl EnvironmentService {
         self.leases().values().map(|leased| leased.environment.prefix.clone()).collect()
     }
 
-    async fn pooled(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: &Task) -> Result<Lease> {
+    /// One of the pool.
+    ///
+    /// # Errors
+    /// Of the build that was waited for.
+    pub(super) async fn pooled(
+        &self,
+        pool: Arc<Pool>,
+        need: &EnvNeed,
+        label: &str,
+        task: &Task,
+    ) -> Result<Lease> {
         if let Some(lease) = self.preferred(&pool, need).await? {
             return Ok(lease);
         }
@@ -89,7 +120,7 @@ impl EnvironmentService {
         let prewarmed: Vec<String> =
             ready.packages.iter().filter(|package| !base.contains(&bare_name(package))).cloned().collect();
         let config = json!({ "prewarmed_packages": prewarmed });
-        let lease = self.lease(pool, ready.environment, false, label, config).await?;
+        let lease = self.lease(pool, ready.environment, Whose::Own, label, config).await?;
         taken.keep();
         let lease = Lease { prewarmed_packages: prewarmed, ..lease };
         if let (Some(revision), Some(leased)) = (spare, self.leases().get_mut(&lease.id)) {
@@ -120,138 +151,44 @@ impl EnvironmentService {
         Ok(kept.await?.then_some(spare.lease))
     }
 
-    async fn inline(&self, pool: Arc<Pool>, need: &EnvNeed, label: &str, task: Task) -> Result<Lease> {
-        let empty = Map::new();
-        let section = section(&need.metadata, &pool.kind).unwrap_or(&empty);
-        let mut request = trust::request(section);
-        let dependencies = request.packages.clone();
+    /// An environment for what the notebook declares, if that is trusted.
+    async fn declared(&self, pool: Arc<Pool>, declaration: Declaration, task: &Task) -> Result<Lease> {
         let provider = pool.provider()?;
-        let info = provider.info();
-        let mut packages = info.base_packages;
-        packages.retain(|base| !dependencies.iter().any(|named| bare_name(named) == bare_name(base)));
-        packages.extend(dependencies.iter().cloned());
-        add_unnamed(&mut packages, &info.tail_packages);
-        request.packages = packages;
-        if request.channels.is_empty() {
-            request.channels = info.default_channels;
+        self.permit(&*provider, &declaration.request).await?;
+        let is_used = |prefix: &Path| self.leased().iter().any(|leased| leased == prefix);
+        let environment = self.declared.get(&pool, &*provider, &declaration, is_used, task).await?;
+        let EnvRequest { packages, mut channels, .. } = declaration.request;
+        if channels.is_empty() {
+            channels = provider.info().default_channels;
         }
-        let channels = request.channels.clone();
-        let plan = provider.plan(request.clone()).await?;
-        let environment = self.declared(&pool, &*provider, folder_name(&plan.key)?, request, &task).await?;
-        task.report("ready", json!({ "env_path": environment.prefix, "python_path": environment.python }));
-        let mut config = json!({ format!("{}_deps", pool.kind): dependencies });
+        let mut config = json!({ drift::deps_key(&pool.kind): packages });
         if !channels.is_empty() {
-            config[format!("{}_channels", pool.kind)] = json!(channels);
+            config[drift::channels_key(&pool.kind)] = json!(channels);
         }
-        self.lease(pool, environment, true, label, config).await
+        self.lease(pool, environment, Whose::Shared, &declaration.label, config).await
     }
 
-    /// An environment for `key`: a whole one that is there, or a new one in a folder that nobody uses. The
-    /// first folder is `<key>`, the next `<key>-2`: what a notebook installs into its running environment
-    /// makes that one useless to others, and it must not be rebuilt under the kernel.
-    async fn declared(
-        &self,
-        pool: &Pool,
-        provider: &dyn EnvProvider,
-        key: &str,
-        request: runtimed_plugin_api::EnvRequest,
-        task: &Task,
-    ) -> Result<Environment> {
-        let mut folder = key.to_owned();
-        let mut number = 1;
-        loop {
-            let prefix = self.inline_envs.join(&folder);
-            let one_at_a_time = self.build_lock(&prefix);
-            let _building = one_at_a_time.lock().await;
-            let cached = self.cached(provider, &prefix, task).await?;
-            if cached.is_some() || !self.leased().contains(&prefix) {
-                let environment = match cached {
-                    Some(environment) => {
-                        task.report("cache_hit", json!({ "env_path": prefix }));
-                        environment
-                    }
-                    None => self.build(pool, provider, request, &prefix, task.clone()).await?,
-                };
-                // Before anybody else may have it: what was just used is not collected.
-                blocking(move || record::touch(&prefix)).await?;
-                return Ok(environment);
-            }
-            number += 1;
-            folder = format!("{key}-{number}");
+    /// Asks trust about everything that `request` wants of `provider`.
+    ///
+    /// # Errors
+    /// `Denied` unless all of it is allowed.
+    pub(super) async fn permit(&self, provider: &dyn EnvProvider, request: &EnvRequest) -> Result<()> {
+        // A channel alone needs no approval to be declared, but one to be installed from.
+        match self.trust.allows(&provider.identities(request).await?) {
+            true => Ok(()),
+            false => Err(untrusted()),
         }
     }
 
-    /// The environment at `prefix`, if a former build left a whole one there. A broken one is built anew.
-    async fn cached(
-        &self,
-        provider: &dyn EnvProvider,
-        prefix: &Path,
-        task: &Task,
-    ) -> Result<Option<Environment>> {
-        let path = prefix.to_path_buf();
-        let (found, was_there) =
-            blocking(move || Ok((Record::read(&path), record::is_recorded(&path)))).await?;
-        let health = match &found {
-            Some(record) => provider.verify(&record.environment).await?,
-            None => Health::Broken { reason: "its interpreter is gone".to_owned() },
-        };
-        match health {
-            Health::Usable => return Ok(found.map(|record| record.environment)),
-            Health::Broken { reason } if was_there => {
-                tracing::warn!("`{}` is broken and is rebuilt: {reason}", prefix.display());
-                task.report("rebuilding", json!({ "env_path": prefix, "reason": reason }));
-            }
-            Health::Broken { .. } => {}
-        }
-        Ok(None)
-    }
-
-    async fn build(
-        &self,
-        pool: &Pool,
-        provider: &dyn EnvProvider,
-        request: runtimed_plugin_api::EnvRequest,
-        prefix: &Path,
-        task: Task,
-    ) -> Result<Environment> {
-        let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
-        blocking(move || {
-            std::fs::create_dir_all(&within)?;
-            disk::remove_tree(&path, &within)
-        })
-        .await?;
-        let packages = request.packages.clone();
-        // A dropped call leaves a folder without a record, which the next build removes.
-        let built = match derive(pool, &request, prefix, &task).await {
-            Some(environment) => Ok(environment),
-            None => {
-                let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
-                blocking(move || disk::remove_tree(&path, &within)).await?;
-                build_verified(provider, request, prefix, task).await
-            }
-        };
-        match built {
-            Ok(environment) => {
-                Ok(write_record(Record { environment, packages, optimized: false, template_key: None })
-                    .await?
-                    .environment)
-            }
-            Err(error) => {
-                let (path, within) = (prefix.to_path_buf(), self.inline_envs.clone());
-                blocking(move || disk::remove_tree(&path, &within)).await.ok();
-                Err(PluginError {
-                    message: format!("Failed to prepare inline environment: {}", error.message),
-                    ..error
-                })
-            }
-        }
-    }
-
-    async fn lease(
+    /// Makes a lease of an environment that is there. `config` is added to what clients see of it.
+    ///
+    /// # Errors
+    /// Of the provider, which says how its interpreter is started.
+    pub(super) async fn lease(
         &self,
         pool: Arc<Pool>,
         environment: Environment,
-        shared: bool,
+        whose: Whose,
         label: &str,
         config: Value,
     ) -> Result<Lease> {
@@ -262,10 +199,13 @@ impl EnvironmentService {
             "python_path": environment.python,
             "launch_id": uuid::Uuid::new_v4().to_string(),
         });
+        if let Some(version) = &environment.python_version {
+            launched_config["python_version"] = json!(version);
+        }
         if let (Value::Object(all), Value::Object(config)) = (&mut launched_config, config) {
             all.extend(config);
         }
-        let leased = Leased { pool, environment: environment.clone(), shared, spare: None };
+        let leased = Leased { pool, environment: environment.clone(), whose, captured: None, spare: None };
         self.leases().insert(id.clone(), leased);
         Ok(Lease {
             id,
@@ -277,19 +217,13 @@ impl EnvironmentService {
         })
     }
 
-    /// Who has this may build, change or delete the environment at `prefix`.
-    pub(super) fn build_lock(&self, prefix: &Path) -> Arc<tokio::sync::Mutex<()>> {
-        let mut building = self.building.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        building.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(building.entry(prefix.to_path_buf()).or_default())
-    }
-
     fn find(&self, lease: &str) -> Result<Leased> {
         let unknown = || PluginError::not_found(format!("there is no environment lease `{lease}`"));
         self.leases().get(lease).cloned().ok_or_else(unknown)
     }
 
-    fn leases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Leased>> {
+    /// Every lease, by id. For a moment: never across an await.
+    pub(super) fn leases(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Leased>> {
         self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -298,50 +232,68 @@ impl EnvironmentService {
 impl Environments for EnvironmentService {
     async fn acquire(&self, need: EnvNeed, task: Task) -> Result<Lease> {
         let pools = self.pools.by_kind().await?;
-        let kinds: Vec<String> = pools.keys().cloned().collect();
-        let settings = self.settings.view();
-        let default_kind = settings.values.get("default_python_env").and_then(Value::as_str).unwrap_or("uv");
-        let choice = choose(&need.source, &need.metadata, &kinds, default_kind)?;
+        let choice = self.choose(&need, &pools).await?;
         let label = choice.label();
         let missing = || PluginError::internal(format!("the pool for {label} is gone"));
         let pool = pools.get(choice.kind()).cloned().ok_or_else(missing)?;
+        let task = of_kind(&pool.kind, &task);
         match choice {
-            Choice::Pooled(_) => self.pooled(pool, &need, &label, &task).await,
-            Choice::Inline(_) => {
-                let verdict = self.trust.verdict(&need.metadata, &providers(&pools)).await?;
-                // A channel alone needs no approval to be declared, but one to be installed from.
-                if verdict.needs_approval || !self.trust.covers(&need.metadata, &*pool.provider()?).await? {
-                    return Err(PluginError::new(
-                        ErrorCode::Denied,
-                        "The notebook declares packages that are not trusted yet. Nothing was installed.",
-                    )
-                    .help("Review the packages and approve them, then run again."));
-                }
-                self.inline(pool, &need, &label, task).await
+            Choice::Pooled(_) => self.prewarmed(pool, &need, &label, &task).await,
+            Choice::Inline(kind) => {
+                let section = labels::section(&need.metadata, &kind);
+                let declaration = Declaration {
+                    request: section.map(trust::request).unwrap_or_default(),
+                    label,
+                    name: "inline",
+                    place: format!("the notebook's dependencies (`{kind}`)"),
+                };
+                self.declared(pool, declaration, &task).await
             }
+            Choice::Script(kind, script) => {
+                let declaration = Declaration {
+                    request: script.request(&kind),
+                    label,
+                    name: "PEP 723",
+                    place: format!("the script block of cell {}", script.cell),
+                };
+                self.declared(pool, declaration, &task).await
+            }
+            Choice::Project(_, project) => self.project(pool, *project, &need, &label, task).await,
         }
     }
 
     async fn install(&self, lease: &str, packages: Vec<String>, task: Task) -> Result<()> {
         let leased = self.find(lease)?;
-        if leased.shared {
+        let provider = leased.pool.provider()?;
+        let request = EnvRequest { packages: packages.clone(), ..EnvRequest::default() };
+        self.permit(&*provider, &request).await?;
+        if leased.whose == Whose::Shared {
             // It stops being what its key says, so nobody new may get it.
             let prefix = leased.environment.prefix.clone();
             blocking(move || Record::forget(&prefix)).await?;
         }
-        leased.pool.provider()?.install(&leased.environment, &packages, task).await
+        let task = of_kind(&leased.pool.kind, &task);
+        provider.install(&leased.environment, &packages, task).await
     }
 
     async fn release(&self, lease: &str, how: Release) -> Result<()> {
         let leased = self.find(lease)?;
         self.leases().remove(lease);
         let prefix = &leased.environment.prefix;
-        match (leased.shared, how) {
-            // Kept for the next notebook that declares the same.
-            (true, _) => {}
-            (false, Release::Delete) => leased.pool.discard(prefix),
-            // The next start of the daemon collects it.
-            (false, Release::Keep) => {
+        match (leased.whose, how) {
+            (Whose::Project, _) | (Whose::Shared, Release::Keep) => {}
+            // Whoever wants the same gets a new one.
+            (Whose::Shared, Release::Delete) => {
+                let prefix = prefix.clone();
+                blocking(move || Record::forget(&prefix)).await?;
+            }
+            (Whose::Own, Release::Delete) => leased.pool.discard(prefix),
+            (Whose::Own, Release::Keep) => {
+                let kept = prefix.clone();
+                if leased.captured.is_some() {
+                    blocking(move || record::end_lease(&kept)).await?;
+                }
+                // What no notebook keeps is collected by the next start of the daemon.
                 leased.pool.release(prefix);
             }
         }
@@ -350,25 +302,38 @@ impl Environments for EnvironmentService {
 
     async fn trust(&self, need: EnvNeed) -> Result<TrustVerdict> {
         let pools = self.pools.by_kind().await?;
-        self.trust.verdict(&need.metadata, &providers(&pools)).await
+        self.verdict(&need, &pools).await
     }
 
     async fn approve(&self, need: EnvNeed) -> Result<TrustVerdict> {
         let pools = self.pools.by_kind().await?;
-        let providers = providers(&pools);
-        self.trust.approve_all(&need.metadata, &providers).await?;
-        self.trust.verdict(&need.metadata, &providers).await
+        match need.about_project {
+            true => self.approve_project(&need, &pools).await?,
+            false => self.approve_declared(&need, &pools).await?,
+        }
+        self.verdict(&need, &pools).await
     }
 }
 
-fn providers(pools: &PoolsByKind) -> Vec<Arc<dyn EnvProvider>> {
-    pools.values().filter_map(|pool| pool.provider().ok()).collect()
+/// `task` for work of `kind`, which its progress says.
+fn of_kind(kind: &str, task: &Task) -> Task {
+    struct OfKind(String, Task);
+    impl ProgressSink for OfKind {
+        fn progress(&self, mut progress: Progress) {
+            progress.fields.insert("env_type".to_owned(), self.0.clone().into());
+            self.1.sink().progress(progress);
+        }
+    }
+    Task::new(Arc::new(OfKind(kind.to_owned(), task.clone())))
 }
 
-/// A key is a folder's name, so it must not be a path.
-fn folder_name(key: &str) -> Result<&str> {
-    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    plain.then_some(key).ok_or_else(|| PluginError::internal(format!("`{key}` cannot name an environment")))
+/// Why something is not installed.
+fn untrusted() -> PluginError {
+    PluginError::new(
+        ErrorCode::Denied,
+        "The notebook declares packages that are not trusted yet. Nothing was installed.",
+    )
+    .help("Review the packages and approve them, then run again.")
 }
 
 /// Runs file work on the blocking pool.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, LaunchCommand, PackageIdentity,
-    PluginError, Result, Task, async_trait,
+    PluginError, Project, Result, Task, async_trait,
 };
 use tokio::sync::Semaphore;
 
@@ -55,6 +55,11 @@ impl FakeProvider {
         Self { failures: Mutex::new(failures), ..Self::new(kind) }
     }
 
+    /// The next build fails.
+    pub(super) fn fail(&self, failure: PluginError) {
+        self.failures.lock().unwrap().push(failure);
+    }
+
     /// Builds end when the gate gets permits.
     pub(super) fn gated(kind: &'static str) -> Self {
         Self { gate: Some(Semaphore::new(0)), ..Self::new(kind) }
@@ -67,12 +72,29 @@ impl EnvProvider for FakeProvider {
         EnvProviderInfo {
             kind: self.kind.into(),
             label: self.kind.to_uppercase(),
-            markers: Vec::new(),
+            markers: vec![format!("{}.project", self.kind)],
             base_packages: vec!["ipykernel".into()],
             data_packages: vec!["pandas".into()],
             tail_packages: vec!["nbformat".into()],
             default_channels: Vec::new(),
         }
+    }
+
+    /// A project's file is a list of packages.
+    async fn detect(&self, dir: &Path) -> Result<Option<Project>> {
+        let file = dir.join(format!("{}.project", self.kind));
+        let text = std::fs::read_to_string(&file).unwrap();
+        if text == "broken" {
+            return Err(PluginError::invalid("this is no project"));
+        }
+        Ok(Some(Project {
+            kind: format!("{}_project", self.kind),
+            file,
+            dependencies: text.split_whitespace().map(str::to_owned).collect(),
+            dev_dependencies: Vec::new(),
+            requires_python: None,
+            extra: serde_json::Map::new(),
+        }))
     }
 
     async fn plan(&self, request: EnvRequest) -> Result<EnvPlan> {
@@ -86,7 +108,7 @@ impl EnvProvider for FakeProvider {
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
         }
-        std::fs::create_dir(prefix).map_err(|error| PluginError::internal(error.to_string()))?;
+        std::fs::create_dir_all(prefix).map_err(|error| PluginError::internal(error.to_string()))?;
         let mut failures = self.failures.lock().unwrap();
         if !failures.is_empty() {
             return Err(failures.remove(0));
@@ -146,7 +168,8 @@ impl EnvProvider for FakeProvider {
         let identity = |ecosystem: &'static str| {
             move |name: &String| PackageIdentity { ecosystem: ecosystem.into(), name: name.clone() }
         };
+        let of_project = request.project.iter().flat_map(|project| &project.dependencies);
         let channels = request.channels.iter().map(identity("conda-channel"));
-        Ok(request.packages.iter().map(identity("pypi")).chain(channels).collect())
+        Ok(request.packages.iter().chain(of_project).map(identity("pypi")).chain(channels).collect())
     }
 }

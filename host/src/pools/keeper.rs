@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::build::{Attempt, COPIED, attempt, duplicate, write_record};
+use super::captured::is_captured;
 use super::environments::blocking;
 use super::in_use::in_use;
 use super::packages::pool_packages;
@@ -108,7 +109,8 @@ impl Keeper {
         let (envs, kind) = (self.pool.envs.clone(), self.pool.kind.clone());
         let found = tokio::task::spawn_blocking(move || {
             let mut found = BTreeMap::new();
-            for prefix in record::pooled(&envs, &kind) {
+            // What a notebook keeps is neither the pool's nor left over.
+            for prefix in record::pooled(&envs, &kind).into_iter().filter(|prefix| !is_captured(prefix)) {
                 let record = Record::read(&prefix).filter(|_| !record::is_leased(&prefix));
                 found.insert(prefix, record);
             }

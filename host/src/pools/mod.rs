@@ -4,22 +4,32 @@
 //! Promises: keyed by provider kind, whatever kinds plugins bring; a provider that fails, hangs or
 //! panics costs its own pool and nothing else.
 //!
-//! Map: `state` decides and is pure, `keeper` acts: `build` makes one environment, `template` is what it copies; `labels` decides which environment a notebook gets,
-//! `trust` whether it may, `environments` brings it about; `record` is what is on disk.
+//! Map: `state` decides and is pure, `keeper` acts: `build` makes one environment, `template` is what it copies.
+//! `labels` decides which environment a notebook gets, of what `choosing` finds (`projects`, `script`), `trust` whether
+//! it may, `drift` how it differs from what is declared; `environments`, `declared`, `keeping` and `project_env` bring it
+//! about; `record` is what is on disk.
 
 mod build;
+mod captured;
+mod choosing;
 mod collect;
+mod declared;
 mod derive;
+mod drift;
 mod environments;
 mod failure;
 #[cfg(test)]
 mod fake;
 mod in_use;
 mod keeper;
+mod keeping;
 mod labels;
 mod packages;
 mod pool;
+mod project_env;
+mod projects;
 mod record;
+mod script;
 mod state;
 mod taken;
 mod template;

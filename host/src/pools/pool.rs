@@ -197,6 +197,11 @@ impl Pool {
         }
     }
 
+    /// A notebook takes the environment at `prefix` again, which it had before.
+    pub(super) fn adopt(&self, prefix: &Path) {
+        self.change(|state| state.adopt(prefix.to_path_buf()));
+    }
+
     /// Its owner is done with the environment at `prefix`. Returns whether it was taken from here.
     pub fn release(&self, prefix: &Path) -> bool {
         self.change(|state| state.release(prefix))

@@ -74,8 +74,13 @@ impl Record {
 
     /// The record of the environment at `prefix`, if it is whole and can still be used.
     pub(super) fn read(prefix: &Path) -> Option<Self> {
+        Self::read_any(prefix).filter(|record| is_usable(&record.environment))
+    }
+
+    /// The record of the environment at `prefix`, even if it cannot be used any more.
+    pub(super) fn read_any(prefix: &Path) -> Option<Self> {
         let record: Self = serde_json::from_slice(&std::fs::read(file(prefix)).ok()?).ok()?;
-        (record.environment.prefix == prefix && is_usable(&record.environment)).then_some(record)
+        (record.environment.prefix == prefix).then_some(record)
     }
 
     /// As an environment that entered its pool then.

@@ -364,6 +364,11 @@ impl PoolState {
         self.leased.remove(prefix)
     }
 
+    /// An environment is taken that a notebook had before.
+    pub(super) fn adopt(&mut self, prefix: PathBuf) {
+        self.leased.insert(prefix);
+    }
+
     /// A taken environment comes back unused; nothing happens if it came back before. Returns its prefix
     /// if the pool has no room for it.
     pub(super) fn give_back(&mut self, ready: Ready) -> Option<PathBuf> {

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use runtimed_plugin_api::{
-    EnvNeed, EnvProvider, Environments, ErrorCode, Lease, PluginError, Progress, ProgressSink, Release,
+    Drift, EnvNeed, EnvProvider, Environments, ErrorCode, Lease, PluginError, Progress, ProgressSink,
+    Release, Running, ScriptBlock,
 };
 use serde_json::json;
 
@@ -31,9 +32,9 @@ impl World {
         let (settings, _) = Settings::open(&dir.path().join("settings.json"), dir.path());
         let shutdown = Shutdown::default();
         let pools = Pools::new(dir.path().join("envs"), settings.clone(), Vec::new(), shutdown.clone());
-        let trust = TrustStore::new(dir.path().join("trusted.json"));
-        let service =
-            EnvironmentService::new(pools.clone(), settings.clone(), trust, dir.path().join("inline-envs"));
+        let trust = TrustStore::new(dir.path().to_owned());
+        let home = Some(PathBuf::from("/"));
+        let service = EnvironmentService::new(pools.clone(), settings.clone(), trust, dir.path(), home);
         let background = pools.clone();
         let (providers, receiver) = watch::channel(Some(Arc::new(of(provider))));
         let running = tokio::spawn(async move { background.run(receiver).await });
@@ -343,6 +344,8 @@ async fn declared_packages_are_built_once_they_are_trusted_and_shared_afterwards
     assert_eq!(phases, ["cache_hit ready", "creating_venv ready"]);
 
     // What is changed under a running kernel is not given to the next notebook.
+    let six = json!({"runt": {"uv": {"dependencies": ["six"]}}});
+    world.service.approve(EnvNeed { metadata: six, ..need("auto") }).await.unwrap();
     world.service.install(&a.id, vec!["six".into()], Task::silent()).await.unwrap();
     assert!(record::Record::read(&a.environment.prefix).is_none());
     // Nor is it rebuilt under that kernel.
@@ -513,5 +516,137 @@ async fn what_nobody_needs_is_deleted_and_what_somebody_has_is_not() {
     old();
     assert_eq!(clean(false).await, [prefix]);
     assert!(world.service.remove_unused(&stranger).await.is_err());
+    world.stop().await;
+}
+
+/// A need of the notebook at `path`, which declares nothing.
+fn of_file(path: &Path) -> EnvNeed {
+    EnvNeed { metadata: json!({}), notebook_path: Some(path.to_owned()), ..need("") }
+}
+
+#[tokio::test]
+async fn a_script_block_is_built_once_it_is_trusted_and_says_where_it_is() {
+    let provider = Arc::new(FakeProvider::new("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    let block = |cell: usize, text: &str| ScriptBlock { cell, text: text.to_owned() };
+    let scripted = EnvNeed {
+        metadata: json!({}),
+        script_blocks: vec![block(2, "dependencies = ['cowsay']")],
+        ..need("auto")
+    };
+    assert!(world.service.trust(scripted.clone()).await.unwrap().needs_approval);
+    let denied = world.service.acquire(scripted.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!((denied.code, provider.built.load(Ordering::SeqCst)), (ErrorCode::Denied, 2));
+    world.service.approve(scripted.clone()).await.unwrap();
+    let lease = world.service.acquire(scripted.clone(), Task::silent()).await.unwrap();
+    assert_eq!((lease.source.as_str(), &lease.launched_config["uv_deps"]), ("uv:pep723", &json!(["cowsay"])));
+    let running = Some(Running {
+        lease: lease.id.clone(),
+        source: lease.source.clone(),
+        launched_config: lease.launched_config.clone(),
+    });
+    let without = EnvNeed { script_blocks: Vec::new(), running, ..scripted.clone() };
+    assert_eq!(world.service.trust(without).await.unwrap().drift.unwrap().removed, ["cowsay"]);
+
+    // What is wrong is said with its place.
+    let failure = PluginError::invalid("no such package").detail(json!({"failed_package": "cowsay"}));
+    world.service.release(&lease.id, Release::Delete).await.unwrap();
+    provider.fail(failure);
+    let failed = world.service.acquire(scripted.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!(failed.message, "Failed to prepare PEP 723 environment: no such package");
+    assert!(failed.help.unwrap().contains("`cowsay` in the script block of cell 2"));
+    let twice = EnvNeed { script_blocks: vec![block(1, ""), block(3, "")], ..scripted };
+    let error = world.service.acquire(twice, Task::silent()).await.unwrap_err();
+    assert_eq!(error.detail["error_reason"], "environment_prepare_failed");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_project_comes_first_and_is_built_once_the_user_allows_it() {
+    let world = World::start(Arc::new(FakeProvider::new("uv"))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("uv.project");
+    std::fs::write(&file, "six").unwrap();
+    let notebook = of_file(&folder.path().join("a.ipynb"));
+    let denied = world.service.acquire(notebook.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!((denied.code, &denied.detail["awaiting"]), (ErrorCode::Denied, &json!("env_build")));
+    assert_eq!(world.service.trust(notebook.clone()).await.unwrap().status, "no_dependencies");
+    let about = EnvNeed { about_project: true, ..notebook.clone() };
+    let verdict = world.service.approve(about).await.unwrap();
+    assert_eq!(verdict.project_context["absolute_path"], json!(file));
+    assert!(verdict.project_files.contains(&file));
+    let lease = world.service.acquire(notebook.clone(), Task::silent()).await.unwrap();
+    assert_eq!(lease.source, "uv:uv_project");
+    assert_eq!(lease.launched_config["uv_project_deps"], json!(["six"]));
+
+    // The notebook's own packages go into the file, if they are trusted.
+    let adds =
+        EnvNeed { metadata: json!({"runt": {"uv": {"dependencies": ["cowsay"]}}}), ..notebook.clone() };
+    let denied = world.service.acquire(adds.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!((denied.code, denied.detail.get("awaiting")), (ErrorCode::Denied, None));
+    let install = world.service.install(&lease.id, vec!["cowsay".into()], Task::silent()).await.unwrap_err();
+    assert_eq!(install.code, ErrorCode::Denied);
+    world.service.approve(adds.clone()).await.unwrap();
+    let lease = world.service.acquire(adds, Task::silent()).await.unwrap();
+    assert_eq!(lease.environment.packages, ["cowsay"]);
+
+    let alone = EnvNeed { environment_mode: Some("notebook".into()), ..notebook.clone() };
+    assert_eq!(world.service.acquire(alone, Task::silent()).await.unwrap().source, "uv:prewarmed");
+    std::fs::write(&file, "broken").unwrap();
+    let error = world.service.acquire(notebook.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!(error.message, "this is no project");
+    assert_eq!(world.service.trust(notebook).await.unwrap().project_context["state"], "unreadable");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_notebook_that_is_opened_again_has_what_it_had() {
+    let provider = Arc::new(FakeProvider::new("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    let path = world.dir.path().join("a.ipynb");
+    std::fs::write(&path, "").unwrap();
+    let notebook = of_file(&path);
+    let first = world.service.acquire(notebook.clone(), Task::silent()).await.unwrap();
+    let prefix = first.environment.prefix.clone();
+    let other = EnvNeed { room: "another".into(), ..of_file(&world.dir.path().join("b.ipynb")) };
+    assert_ne!(world.service.acquire(other, Task::silent()).await.unwrap().environment.prefix, prefix);
+
+    // What is installed meanwhile belongs to it.
+    world.service.approve(need("")).await.unwrap();
+    world.service.install(&first.id, vec!["cowsay".into()], Task::silent()).await.unwrap();
+    let mut config = first.launched_config.clone();
+    config["uv_deps"] = json!(["cowsay"]);
+    let running = Running { lease: first.id.clone(), source: first.source.clone(), launched_config: config };
+    let declares = EnvNeed { metadata: need("").metadata, ..notebook.clone() };
+    let asks = EnvNeed { running: Some(running), ..declares.clone() };
+    assert_eq!(world.service.trust(asks).await.unwrap().drift, Some(Drift::default()));
+    world.service.release(&first.id, Release::Keep).await.unwrap();
+
+    let dir = world.stop().await;
+    let world = World::start_in(dir, Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    let again = world.service.acquire(declares.clone(), Task::silent()).await.unwrap();
+    assert_eq!((again.source.as_str(), &again.environment.prefix), ("uv:prewarmed", &prefix));
+    assert_eq!(again.launched_config["uv_deps"], json!(["cowsay"]));
+    world.service.release(&again.id, Release::Keep).await.unwrap();
+    let inline = world.service.acquire(
+        EnvNeed { metadata: json!({"runt": {"uv": {"dependencies": ["numpy"]}}}), ..notebook },
+        Task::silent(),
+    );
+    assert_eq!(inline.await.unwrap().source, "uv:inline", "it declares something else by now");
+
+    // Broken, it is made anew in its place, and that is said.
+    std::fs::remove_file(prefix.join("python")).unwrap();
+    let (phases, built) = (Arc::new(Phases::default()), provider.built.load(Ordering::SeqCst));
+    let mended = world.service.acquire(declares, Task::new(phases.clone())).await.unwrap();
+    assert_eq!(mended.environment.prefix, prefix);
+    assert_eq!(provider.built.load(Ordering::SeqCst), built + 1);
+    assert!(mended.environment.packages.contains(&"cowsay".to_owned()));
+    assert_eq!(phases.0.lock().unwrap().join(" "), "rebuilding creating_venv cache_hit");
+
+    // Unwanted, it goes.
+    world.service.release(&mended.id, Release::Delete).await.unwrap();
     world.stop().await;
 }

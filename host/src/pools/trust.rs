@@ -2,151 +2,136 @@
 //!
 //! For: `environments.rs`, which asks before anything a notebook declares is built.
 //! Promises: fails closed: a store that cannot be read allows only the defaults; an approval that could
-//! not be written is an error; the file is replaced atomically and is the user's own.
+//! not be written is an error; what another program allows or forgets holds at once.
 //! Never: knows how a package manager spells names; identities come from its provider.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use runtimed_plugin_api::{EnvProvider, EnvRequest, PackageIdentity, PluginError, Result, TrustVerdict};
-use serde::{Deserialize, Serialize};
+use runtimed_plugin_api::trusted_packages::{FILE_NAME, TrustedPackages, is_default};
+use runtimed_plugin_api::{
+    EnvProvider, EnvRequest, PackageIdentity, PluginError, Result, ScriptBlock, TrustVerdict,
+};
 use serde_json::{Map, Value};
 
 use super::labels::{section, strings};
-use crate::disk;
+use super::script::Script;
 
-/// Packages allowed in both `pypi` and `conda` (environments contract, section 8.1).
-const DEFAULT_PACKAGES: &[&str] = &[
-    "ipykernel",
-    "ipywidgets",
-    "anywidget",
-    "pip",
-    "nbformat",
-    "pyarrow",
-    "pandas",
-    "polars",
-    "matplotlib",
-    "plotly",
-    "altair",
-    "numpy",
-    "scipy",
-];
-/// Channels allowed in both `conda-channel` and `pixi-channel`; URLs with and without the last slash.
-const DEFAULT_CHANNELS: &[&str] = &[
-    "conda-forge",
-    "defaults",
-    "https://repo.anaconda.com/pkgs/main",
-    "https://repo.anaconda.com/pkgs/r",
-    "https://repo.anaconda.com/pkgs/msys2",
-];
 /// Keys of a section that are lists but name no package.
 const CHANNELS: &str = "channels";
-/// Only the user may read or change what was approved.
-const FILE_MODE: u32 = 0o600;
+/// The list of a section whose packages a script block adds to.
+const DEPENDENCIES: &str = "dependencies";
 
 /// The user's approvals. Cheap to clone.
 #[derive(Clone)]
 pub struct TrustStore {
-    path: PathBuf,
-    /// What was approved, once it could be read.
-    approved: Arc<Mutex<Option<Approvals>>>,
-    /// Held while an approval is added, so that two at a time do not lose one.
-    adding: Arc<Mutex<()>>,
+    /// The folder the file is in.
+    base: PathBuf,
+    /// What was read last, and of which file.
+    read: Arc<Mutex<Option<Seen>>>,
 }
 
-/// The file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Approvals {
-    packages: Vec<Approval>,
-}
+/// A file, and what it says.
+type Seen = (Stamp, Arc<TrustedPackages>);
 
-/// One approved name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Approval {
-    #[serde(flatten)]
-    identity: PackageIdentity,
-    /// RFC 3339, UTC.
-    approved_at: String,
-    /// Which action approved it.
-    source: String,
+/// What tells two files at the same place apart: inode, bytes, seconds and nanoseconds of its last change.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// Everything that a notebook declares.
+pub(super) struct Declared<'a> {
+    /// Its metadata.
+    pub(super) metadata: &'a Value,
+    /// Its script blocks.
+    pub(super) scripts: &'a [ScriptBlock],
+    /// The kind that would install what a script block names.
+    pub(super) script_kind: &'a str,
 }
 
 impl TrustStore {
-    /// The store in the file at `path`, which may not exist yet.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, approved: Arc::default(), adding: Arc::default() }
+    /// The store in the folder `base`; neither need be there yet.
+    pub fn new(base: PathBuf) -> Self {
+        Self { base, read: Arc::default() }
     }
 
     /// Whether all of `identities` are allowed.
-    fn allows(&self, identities: &[PackageIdentity]) -> bool {
+    pub(super) fn allows(&self, identities: &[PackageIdentity]) -> bool {
         if identities.iter().all(is_default) {
             return true;
         }
-        let approvals = match self.load() {
-            Ok(approvals) => approvals,
+        match self.load() {
+            Ok(trusted) => identities.iter().all(|identity| trusted.allows(identity)),
             Err(error) => {
-                tracing::warn!(
-                    "nothing is approved, since `{}` cannot be read: {error}",
-                    self.path.display()
-                );
-                return false;
-            }
-        };
-        let approved =
-            |identity: &PackageIdentity| approvals.packages.iter().any(|one| one.identity == *identity);
-        identities.iter().all(|identity| is_default(identity) || approved(identity))
-    }
-
-    /// Allows `identities` from now on. Blocks.
-    fn approve(&self, identities: Vec<PackageIdentity>, source: &str) -> io::Result<()> {
-        let _one_at_a_time = self.adding.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut approvals = self.load()?;
-        for identity in identities {
-            if !approvals.packages.iter().any(|one| one.identity == identity) {
-                let approved_at = jiff::Timestamp::now().to_string();
-                approvals.packages.push(Approval { identity, approved_at, source: source.to_owned() });
+                let file = self.base.join(FILE_NAME);
+                tracing::warn!("nothing is approved, since `{}` cannot be read: {error}", file.display());
+                false
             }
         }
-        disk::replace(&self.path, &serde_json::to_vec_pretty(&approvals)?, FILE_MODE)?;
-        *self.cache() = Some(approvals);
-        Ok(())
     }
 
-    fn load(&self) -> io::Result<Approvals> {
-        let mut cache = self.cache();
-        if let Some(approvals) = &*cache {
-            return Ok(approvals.clone());
+    /// Allows `identities` from now on, by the action `source`.
+    ///
+    /// # Errors
+    /// `Internal` when that could not be recorded: it does not hold then.
+    pub(super) async fn approve(
+        &self,
+        mut identities: Vec<PackageIdentity>,
+        source: &'static str,
+    ) -> Result<()> {
+        identities.retain(|identity| !is_default(identity));
+        if identities.is_empty() {
+            return Ok(());
         }
-        let approvals = match std::fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Approvals::default(),
-            Err(error) => return Err(error),
+        let base = self.base.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let now = jiff::Timestamp::now().to_string();
+            TrustedPackages::edit(&base, |trusted| {
+                for identity in identities {
+                    trusted.allow(identity, &now, source);
+                }
+            })
+        });
+        let failed = |error: &dyn std::fmt::Display| {
+            PluginError::internal(format!("Could not record trusted packages: {error}"))
         };
-        Ok(cache.insert(approvals).clone())
+        written.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Option<Approvals>> {
-        self.approved.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// What the file says now. It is small and rarely changes: it is read anew when it is another.
+    fn load(&self) -> io::Result<Arc<TrustedPackages>> {
+        let file = self.base.join(FILE_NAME);
+        let of = |found: Metadata| (found.ino(), found.size(), found.mtime(), found.mtime_nsec());
+        let stamp = std::fs::metadata(file).ok().map(of);
+        let mut read = self.read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((of, trusted)) = &*read
+            && *of == stamp
+        {
+            return Ok(Arc::clone(trusted));
+        }
+        let trusted = Arc::new(TrustedPackages::read(&self.base)?);
+        *read = Some((stamp, Arc::clone(&trusted)));
+        Ok(trusted)
     }
 
-    /// What trust says about the notebook's `metadata`. Sections without a provider do not count:
-    /// nothing of them can be installed.
+    /// What trust says about what a notebook declares. Sections without a provider do not count:
+    /// nothing of them can be installed. A script block that is none does not count either.
     ///
     /// # Errors
     /// Of the providers.
-    pub async fn verdict(
+    pub(super) async fn verdict(
         &self,
-        metadata: &Value,
+        declared: &Declared<'_>,
         providers: &[Arc<dyn EnvProvider>],
     ) -> Result<TrustVerdict> {
         let (mut any, mut all_allowed, mut approved) = (false, true, BTreeMap::new());
-        for (provider, section) in declared(metadata, providers) {
+        for (provider, section) in sections(declared.metadata, providers) {
             let kind = provider.info().kind;
-            let request = request(section);
             any |= has_packages(section);
-            all_allowed &= asks_nothing(section) || self.allows(&provider.identities(&request).await?);
+            all_allowed &=
+                asks_nothing(section) || self.allows(&provider.identities(&request(section)).await?);
             for name in lists(section) {
                 let mut allowed = Vec::new();
                 for item in strings(section, name) {
@@ -158,54 +143,67 @@ impl TrustStore {
                 approved.insert(format!("approved_{kind}_{name}"), allowed);
             }
         }
+        if let Some((provider, request)) = script(declared, providers) {
+            any |= !request.packages.is_empty();
+            all_allowed &= self.allows(&provider.identities(&request).await?);
+            let allowed: &mut Vec<String> =
+                approved.entry(format!("approved_{}_{DEPENDENCIES}", declared.script_kind)).or_default();
+            for package in request.packages {
+                let only = EnvRequest { packages: vec![package.clone()], ..EnvRequest::default() };
+                if !allowed.contains(&package) && self.allows(&provider.identities(&only).await?) {
+                    allowed.push(package);
+                }
+            }
+        }
         let status = match (any, all_allowed) {
             (false, _) => "no_dependencies",
             (true, true) => "trusted",
             (true, false) => "untrusted",
         };
-        Ok(TrustVerdict { status: status.to_owned(), needs_approval: status == "untrusted", approved })
+        let needs_approval = status == "untrusted";
+        Ok(TrustVerdict { status: status.to_owned(), needs_approval, approved, ..TrustVerdict::default() })
     }
 
-    /// Whether everything that `metadata` declares for `provider` is allowed, channels included.
-    ///
-    /// # Errors
-    /// Of the provider.
-    pub async fn covers(&self, metadata: &Value, provider: &dyn EnvProvider) -> Result<bool> {
-        let Some(section) = section(metadata, &provider.info().kind) else { return Ok(true) };
-        Ok(self.allows(&provider.identities(&request(section)).await?))
-    }
-
-    /// Allows everything that `metadata` declares.
+    /// Allows everything that a notebook declares.
     ///
     /// # Errors
     /// Of the providers; `Internal` when the approval could not be recorded: it does not hold then.
-    pub async fn approve_all(&self, metadata: &Value, providers: &[Arc<dyn EnvProvider>]) -> Result<()> {
+    pub(super) async fn approve_all(
+        &self,
+        declared: &Declared<'_>,
+        providers: &[Arc<dyn EnvProvider>],
+    ) -> Result<()> {
         let mut identities = Vec::new();
-        for (provider, section) in declared(metadata, providers).filter(|(_, section)| !asks_nothing(section))
-        {
-            identities.extend(provider.identities(&request(section)).await?);
+        for (provider, section) in sections(declared.metadata, providers) {
+            if !asks_nothing(section) {
+                identities.extend(provider.identities(&request(section)).await?);
+            }
         }
-        identities.retain(|identity| !is_default(identity));
-        if identities.is_empty() {
-            return Ok(());
+        if let Some((provider, request)) = script(declared, providers) {
+            identities.extend(provider.identities(&request).await?);
         }
-        let store = self.clone();
-        let written = tokio::task::spawn_blocking(move || store.approve(identities, "trust_dialog")).await;
-        let failed = |error: &dyn std::fmt::Display| {
-            PluginError::internal(format!("Could not record trusted packages: {error}"))
-        };
-        written.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+        self.approve(identities, "trust_dialog").await
     }
+}
+
+/// The script block's request, and who would install it.
+fn script<'a>(
+    declared: &Declared<'_>,
+    providers: &'a [Arc<dyn EnvProvider>],
+) -> Option<(&'a Arc<dyn EnvProvider>, EnvRequest)> {
+    let script = Script::read(declared.scripts).ok()??;
+    let provider = providers.iter().find(|provider| provider.info().kind == declared.script_kind)?;
+    Some((provider, script.request(declared.script_kind)))
 }
 
 /// The request that a section of the notebook's metadata stands for, without the provider's own packages.
 pub(super) fn request(section: &Map<String, Value>) -> EnvRequest {
     let text =
         |name: &str| section.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
-    let known = ["dependencies", CHANNELS, "requires-python", "python"];
+    let known = [DEPENDENCIES, CHANNELS, "requires-python", "python"];
     let others = section.iter().filter(|(name, _)| !known.contains(&name.as_str()));
     EnvRequest {
-        packages: strings(section, "dependencies"),
+        packages: strings(section, DEPENDENCIES),
         python: text("requires-python").or_else(|| text("python")).map(str::to_owned),
         channels: strings(section, CHANNELS),
         options: others.map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -214,7 +212,7 @@ pub(super) fn request(section: &Map<String, Value>) -> EnvRequest {
 }
 
 /// The providers that `metadata` has a section for, with the section.
-fn declared<'a>(
+fn sections<'a>(
     metadata: &'a Value,
     providers: &'a [Arc<dyn EnvProvider>],
 ) -> impl Iterator<Item = (&'a Arc<dyn EnvProvider>, &'a Map<String, Value>)> {
@@ -245,47 +243,61 @@ fn has_packages(section: &Map<String, Value>) -> bool {
     lists(section).any(|name| name != CHANNELS && !strings(section, name).is_empty())
 }
 
-fn is_default(identity: &PackageIdentity) -> bool {
-    match identity.ecosystem.as_str() {
-        "pypi" | "conda" => DEFAULT_PACKAGES.contains(&identity.name.as_str()),
-        "conda-channel" | "pixi-channel" => {
-            DEFAULT_CHANNELS.contains(&identity.name.strip_suffix('/').unwrap_or(&identity.name))
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pools::fake::FakeProvider;
     use serde_json::json;
-    use std::os::unix::fs::PermissionsExt;
 
     fn providers() -> Vec<Arc<dyn EnvProvider>> {
         vec![Arc::new(FakeProvider::new("uv"))]
     }
 
+    fn of(metadata: &Value) -> Declared<'_> {
+        Declared { metadata, scripts: &[], script_kind: "uv" }
+    }
+
     async fn status(store: &TrustStore, metadata: &Value) -> String {
-        let verdict = store.verdict(metadata, &providers()).await.unwrap();
+        let verdict = store.verdict(&of(metadata), &providers()).await.unwrap();
         assert_eq!(verdict.needs_approval, verdict.status == "untrusted");
         verdict.status
     }
 
     #[tokio::test]
-    async fn an_approval_holds_for_the_next_daemon_too() {
+    async fn an_approval_holds_for_the_next_daemon_too_until_somebody_forgets_it() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("trusted-packages.json");
-        let store = TrustStore::new(path.clone());
+        let store = TrustStore::new(dir.path().to_owned());
         let metadata = json!({"runt": {"uv": {"dependencies": ["pandas", "cowsay"]}}});
-        let before = store.verdict(&metadata, &providers()).await.unwrap();
+        let before = store.verdict(&of(&metadata), &providers()).await.unwrap();
         assert_eq!(before.status, "untrusted");
         assert_eq!(before.approved["approved_uv_dependencies"], ["pandas"]);
 
-        store.approve_all(&metadata, &providers()).await.unwrap();
+        store.approve_all(&of(&metadata), &providers()).await.unwrap();
         assert_eq!(status(&store, &metadata).await, "trusted");
-        assert_eq!(status(&TrustStore::new(path.clone()), &metadata).await, "trusted");
-        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(status(&TrustStore::new(dir.path().to_owned()), &metadata).await, "trusted");
+        TrustedPackages::edit(dir.path(), |trusted| trusted.packages.clear()).unwrap();
+        assert_eq!(status(&store, &metadata).await, "untrusted");
+    }
+
+    #[tokio::test]
+    async fn a_script_block_needs_approval_like_a_declaration() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TrustStore::new(dir.path().to_owned());
+        let block = |text: &str| [ScriptBlock { cell: 1, text: text.to_owned() }];
+        let metadata = json!({"runt": {"uv": {"dependencies": ["numpy"]}}});
+        let verdict = async |text: &str| {
+            let declared = Declared { scripts: &block(text), ..of(&metadata) };
+            store.verdict(&declared, &providers()).await.unwrap()
+        };
+        let both = "dependencies = ['cowsay', 'pandas']";
+        let untrusted = verdict(both).await;
+        assert!(untrusted.needs_approval);
+        assert_eq!(untrusted.approved["approved_uv_dependencies"], ["numpy", "pandas"]);
+        assert_eq!(verdict("").await.status, "trusted");
+        assert_eq!(verdict("dependencies = [").await.status, "trusted", "nothing of it can be installed");
+        let declared = Declared { scripts: &block(both), ..of(&metadata) };
+        store.approve_all(&declared, &providers()).await.unwrap();
+        assert_eq!(verdict(both).await.status, "trusted");
     }
 
     #[tokio::test]
@@ -303,12 +315,12 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_cannot_be_read_allows_nothing_and_records_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("trusted-packages.json");
+        let path = dir.path().join(FILE_NAME);
         std::fs::write(&path, "not json").unwrap();
-        let store = TrustStore::new(path.clone());
+        let store = TrustStore::new(dir.path().to_owned());
         let metadata = json!({"runt": {"uv": {"dependencies": ["cowsay"]}}});
         assert_eq!(status(&store, &metadata).await, "untrusted");
-        assert!(store.approve_all(&metadata, &providers()).await.is_err());
+        assert!(store.approve_all(&of(&metadata), &providers()).await.is_err());
         assert_eq!(std::fs::read_to_string(path).unwrap(), "not json");
     }
 }

@@ -13,6 +13,7 @@ use runtimed_protocol::environments::{
 };
 use serde_json::Value;
 
+use super::captured::is_captured;
 use super::collect::{Candidate, Limits, Owner, Verdict, decide, just_used};
 use super::environments::{EnvironmentService, blocking};
 use super::in_use::in_use;
@@ -62,7 +63,7 @@ impl EnvironmentService {
         pools.recovered().await?;
         used.extend(self.leased());
         used.extend(pools.leased());
-        let (inline_envs, setting) = (self.inline_envs.clone(), self.budget_setting());
+        let (inline_envs, setting) = (self.declared.folder.clone(), self.budget_setting());
         blocking(move || Ok(look(&pools, &inline_envs, used, setting))).await
     }
 
@@ -100,7 +101,7 @@ impl EnvironmentService {
     /// # Errors
     /// Those of the file system.
     pub(crate) async fn remove_unused(&self, path: &Path) -> Result<Option<&'static str>> {
-        let lock = self.build_lock(path);
+        let lock = self.declared.build_lock(path);
         let Ok(_nobody_else) = lock.try_lock() else { return Ok(Some("it is being built")) };
         if self.leased().iter().any(|leased| leased == path) {
             return Ok(Some("in use"));
@@ -108,7 +109,7 @@ impl EnvironmentService {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let (owner, within) = match path.parent() {
             Some(envs) if envs == self.pools.envs() => (pooled(&self.pools, path, name), envs),
-            Some(envs) if envs == self.inline_envs => (Some(Owner::Cache), envs),
+            Some(envs) if envs == self.declared.folder => (Some(Owner::Cache), envs),
             _ => (None, path),
         };
         match owner {
@@ -220,7 +221,7 @@ fn pooled(pools: &Pools, path: &Path, name: &str) -> Option<Owner> {
         [record::POOL_START, template::START, trash::START].iter().any(|start| name.starts_with(start));
     match pools.place(path) {
         Some(place) => Some(Owner::Pool(place)),
-        None if is_key => Some(Owner::Notebook),
+        None if is_key || is_captured(path) => Some(Owner::Notebook),
         None => ours.then_some(Owner::Nobody),
     }
 }

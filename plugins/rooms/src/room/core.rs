@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::choice::PYTHON;
 use super::copies::Copied;
 use super::death::in_a_sentence;
+use super::declarations::{Asks, Declarations};
 use super::durable::Durable;
 use super::event::{Effect, Event};
 use super::hearing::Hearing;
@@ -123,6 +124,8 @@ pub(crate) struct RoomCore {
 
     pub(super) working_dir: Option<PathBuf>,
     pub(super) environment_mode: Option<String>,
+    /// What the host was asked about what the notebook declares.
+    pub(super) declarations: Declarations,
     /// Comes to rest, and ends then unless somebody is here.
     pub(super) closing: bool,
     /// The kernel stays when the room ends.
@@ -225,6 +228,7 @@ impl RoomCore {
             tasks: BTreeMap::new(),
             working_dir: opening.working_dir,
             environment_mode: opening.environment_mode,
+            declarations: Declarations::default(),
             closing: false,
             detaches: false,
             superseded: Superseded::default(),
@@ -241,8 +245,8 @@ impl RoomCore {
             (_, Some(left)) => core.revive(left),
             (Some(path), _) if reads_file => core.effects.push(Effect::Load { path }),
             // Being asked for is being approved.
-            _ if declares => core.trust(None, true),
-            _ if copies => core.trust(None, false),
+            _ if declares => core.ask_host(Asks::Approval { ticket: None }),
+            _ if copies => core.ask_host(Asks::Opinion),
             _ => {}
         }
         let _ = core.documents.take_changed();
@@ -284,6 +288,7 @@ impl RoomCore {
             Event::Saved { job, result } => self.saved(job, result),
             Event::JournalFailed { reason, lost } => self.journal_failed(&reason, lost),
             Event::FileTouched => self.file_touched(),
+            Event::ProjectTouched => self.project_touched(),
             Event::Looked { job, seen } => self.looked(job, seen),
             Event::Tick => self.tick(),
             Event::Closing => {
@@ -326,6 +331,7 @@ impl RoomCore {
             self.start_held,
             self.linger,
             self.sleep_at,
+            self.declarations.deadline(),
         ];
         earliest(peers.chain(questions).chain(own))
     }
@@ -352,7 +358,7 @@ impl RoomCore {
         let status = match &lifecycle {
             KernelState::NotStarted => "not_started",
             KernelState::AwaitingTrust => "awaiting_trust",
-            KernelState::AwaitingEnvBuild => "awaiting_env_build",
+            KernelState::AwaitingEnvBuild { .. } => "awaiting_env_build",
             KernelState::Resolving
             | KernelState::PreparingEnv
             | KernelState::Launching
@@ -476,6 +482,7 @@ impl RoomCore {
         self.end_kept_alive_kernel();
         self.autosave();
         self.look_if_due();
+        self.ask_if_due();
     }
 }
 

@@ -94,6 +94,11 @@ impl Durable {
         self.held.meta = false;
     }
 
+    /// The journal does not know the kernel's environment as it is now.
+    pub(super) fn environment_changed(&mut self) {
+        self.held.kernel = None;
+    }
+
     /// The notebook's file holds something else now.
     pub(super) fn set_template(&mut self, template: Option<Bytes>) {
         self.template = template.or(self.template.take());
@@ -226,6 +231,7 @@ impl RoomCore {
         if self.durable.meta.path.as_deref() != path {
             self.durable.meta.path = path.map(ToOwned::to_owned);
             self.durable.rename();
+            self.declarations.touched(self.now);
         }
     }
 }

@@ -78,6 +78,8 @@ pub(crate) enum Event {
     JournalFailed { reason: String, lost: bool },
     /// Something happened to the notebook's file.
     FileTouched,
+    /// Something happened to a file that is or would be that of the project around the notebook.
+    ProjectTouched,
     /// The end of [`Effect::Look`].
     Looked { job: JobId, seen: Seen },
     /// The moment that [`super::core::RoomCore::deadline`] named has come.
@@ -107,8 +109,8 @@ pub(crate) enum Effect {
     Load { path: PathBuf },
     /// Find out which kernels are installed.
     FindKernels { launch: LaunchId },
-    /// Find or build an environment.
-    Acquire { launch: LaunchId, need: EnvNeed },
+    /// Find or build an environment. This lease is given back first: its environment is broken.
+    Acquire { launch: LaunchId, need: EnvNeed, instead_of: Option<String> },
     /// Give an environment back.
     Release { lease: String, how: Release },
     /// Start a kernel.
@@ -139,6 +141,8 @@ pub(crate) enum Effect {
     Clone { job: JobId, source: Uuid },
     /// Ask whether what the notebook declares is trusted, or approve it.
     Trust { job: JobId, need: EnvNeed, approve: bool },
+    /// Say when something happens to one of these files.
+    WatchProject { files: Vec<PathBuf> },
     /// Install packages into the environment.
     Install { job: JobId, lease: String, packages: Vec<String> },
     /// Write the notebook's file.

@@ -5,7 +5,7 @@
 //! environment belongs to the room until it is given back.
 //! Never: starts or stops anything. [`super::launch`] moves the stages; the shell does the work.
 
-use runtimed_plugin_api::{EnvNeed, KernelKind, Lease};
+use runtimed_plugin_api::{EnvNeed, KernelKind, Lease, Running};
 use serde_json::Value as Json;
 
 use super::moment::Moment;
@@ -58,6 +58,10 @@ pub(crate) struct Launch {
     pub(crate) wanted: Wanted,
     /// What was chosen.
     pub(crate) kind: KernelKind,
+    /// What its environment was asked for.
+    pub(crate) need: EnvNeed,
+    /// Why the kernel did not start in the first environment it got.
+    pub(crate) failed: Option<String>,
     /// Who asked.
     pub(crate) waiting: Vec<Waiting>,
 }
@@ -137,6 +141,33 @@ impl Kernel {
 }
 
 impl Environment {
+    /// Whether it is a project's, whose file may say something else by now.
+    pub(crate) fn is_projects(&self) -> bool {
+        let how = self.lease.source.split_once(':').map_or("", |(_, how)| how);
+        !matches!(how, "prewarmed" | "inline" | "pep723")
+    }
+
+    /// What the host is told of it.
+    pub(crate) fn running(&self) -> Running {
+        Running {
+            lease: self.lease.id.clone(),
+            source: self.lease.source.clone(),
+            launched_config: self.lease.launched_config.clone(),
+        }
+    }
+
+    /// These packages were installed while the kernel runs in it, since `need` says so.
+    pub(crate) fn installed(&mut self, packages: &[String], need: EnvNeed) {
+        let key = format!("{}_deps", self.lease.environment.kind);
+        if let Some(config) = self.lease.launched_config.as_object_mut() {
+            let list = config.entry(key).or_insert_with(|| Json::Array(Vec::new()));
+            list.as_array_mut()
+                .into_iter()
+                .for_each(|list| list.extend(packages.iter().cloned().map(Json::from)));
+        }
+        self.need = need;
+    }
+
     /// Whether a launch with `need` can run here without another environment.
     pub(crate) fn fits(&self, need: &EnvNeed) -> bool {
         let source = &self.lease.source;
@@ -148,7 +179,9 @@ impl Environment {
             }),
         };
         wanted
+            && !self.is_projects()
             && declared(&need.metadata) == declared(&self.need.metadata)
+            && need.script_blocks == self.need.script_blocks
             && (&need.notebook_path, &need.working_dir, &need.environment_mode)
                 == (&self.need.notebook_path, &self.need.working_dir, &self.need.environment_mode)
     }

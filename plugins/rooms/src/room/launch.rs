@@ -24,6 +24,7 @@ use super::hearing::Hearing;
 use super::kernel::{Environment, Launch, Stage, Stopping, Up, Waiting, Wanted};
 use super::presence::To;
 use super::requests::Ticket;
+use super::script;
 use crate::ids::LaunchId;
 
 /// Between the answer to a launch request and the document saying that the kernel runs. Without it the
@@ -37,7 +38,7 @@ impl RoomCore {
         let idle = matches!(self.kernel.stage, Stage::Down);
         let stopped = matches!(
             self.documents.runtime.kernel_state(),
-            KernelState::AwaitingTrust | KernelState::AwaitingEnvBuild
+            KernelState::AwaitingTrust | KernelState::AwaitingEnvBuild { .. }
         );
         if idle && !stopped && self.may_retry_launch() {
             self.launch(Wanted::default(), None);
@@ -137,16 +138,13 @@ impl RoomCore {
         kept(self.documents.runtime.set_env_progress(None));
         match result {
             Ok(lease) => {
-                let need = self.need(&launch.wanted.source);
+                let need = launch.need.clone();
                 kept(self.documents.runtime.set_prewarmed_packages(&lease.prewarmed_packages));
                 self.kernel.environment = Some(Environment { need, lease: *lease });
                 self.start_process(launch);
             }
-            Err(error) if error.code == ErrorCode::Denied => {
-                self.launch_failed(launch, KernelState::AwaitingTrust, &error);
-            }
             Err(error) => {
-                let state = error_state(&error, "environment_prepare_failed");
+                let state = held(&error).unwrap_or_else(|| error_state(&error, "environment_prepare_failed"));
                 self.launch_failed(launch, state, &error);
             }
         }
@@ -272,8 +270,9 @@ impl RoomCore {
     /// Takes the environment from the room; what is left to do with it.
     pub(crate) fn take_environment(&mut self) -> Option<Effect> {
         let Environment { lease, .. } = self.kernel.environment.take()?;
-        // A pooled environment is never handed out twice.
-        let how = if lease.source.ends_with(":prewarmed") { Release::Delete } else { Release::Keep };
+        // The notebook's own waits for it to be opened again; without a file it cannot be.
+        let lost = lease.source.ends_with(":prewarmed") && self.saving.path().is_none();
+        let how = if lost { Release::Delete } else { Release::Keep };
         Some(Effect::Release { lease: lease.id, how })
     }
 
@@ -286,6 +285,7 @@ impl RoomCore {
             notebook_path: self.saving.path().map(ToOwned::to_owned),
             working_dir: self.working_dir.clone(),
             environment_mode: self.environment_mode.clone(),
+            script_blocks: script::blocks(&self.documents.notebook),
             ..EnvNeed::default()
         }
     }
@@ -316,7 +316,14 @@ impl RoomCore {
     }
 
     fn begin_launch(&mut self, wanted: Wanted, waiting: Vec<Waiting>) {
-        let launch = Launch { id: self.ids.launch(), wanted, kind: choice::unknown(""), waiting };
+        let launch = Launch {
+            id: self.ids.launch(),
+            wanted,
+            kind: choice::unknown(""),
+            need: EnvNeed::default(),
+            failed: None,
+            waiting,
+        };
         self.kernel.existed = true;
         self.forget_widgets();
         self.show_kernel(KernelState::Resolving);
@@ -354,18 +361,21 @@ impl RoomCore {
     }
 
     /// It is known which kernel it will be.
-    fn chosen(&mut self, launch: Launch) {
+    fn chosen(&mut self, mut launch: Launch) {
         if launch.kind.name != PYTHON {
             self.release_environment();
             kept(self.documents.runtime.set_prewarmed_packages(&[]));
             return self.start_process(launch);
         }
         let need = self.need(&launch.wanted.source);
-        if self.kernel.environment.as_ref().is_some_and(|environment| environment.fits(&need)) {
+        let fits =
+            |environment: &Environment| environment.fits(&need) && !self.is_drawn_to_a_project(environment);
+        if self.kernel.environment.as_ref().is_some_and(fits) {
             return self.start_process(launch);
         }
         self.release_environment();
-        self.effects.push(Effect::Acquire { launch: launch.id, need });
+        launch.need = need.clone();
+        self.effects.push(Effect::Acquire { launch: launch.id, need, instead_of: None });
         self.kernel.stage = Stage::Acquiring(launch);
     }
 
@@ -387,10 +397,27 @@ impl RoomCore {
         self.kernel.stage = Stage::Starting(launch);
     }
 
-    /// The process did not come up. The environment may be why: the next launch gets another.
-    fn start_failed(&mut self, launch: Launch, error: &PluginError) {
-        self.release_environment();
-        self.launch_failed(launch, error_state(error, ""), error);
+    /// The process did not come up. The environment may be why: it is made anew, once.
+    fn start_failed(&mut self, mut launch: Launch, error: &PluginError) {
+        let Some(Environment { need, lease }) = self.kernel.environment.take() else {
+            return self.launch_failed(launch, error_state(error, ""), error);
+        };
+        let Some(first) = launch.failed else {
+            let reason = words(error);
+            let progress =
+                json!({"env_type": lease.environment.kind, "phase": "rebuilding", "reason": reason});
+            kept(self.documents.runtime.set_env_progress(Some(&progress)));
+            self.show_kernel(KernelState::PreparingEnv);
+            (launch.failed, launch.need) = (Some(reason), need.clone());
+            self.effects.push(Effect::Acquire { launch: launch.id, need, instead_of: Some(lease.id) });
+            self.kernel.stage = Stage::Acquiring(launch);
+            return;
+        };
+        self.effects.push(Effect::Release { lease: lease.id, how: Release::Delete });
+        let second = "The environment was made anew once, and the kernel did not start in that one either.";
+        let error = PluginError { message: first, help: Some(second.to_owned()), ..error.clone() };
+        launch.failed = None;
+        self.launch_failed(launch, error_state(&error, ""), &error);
     }
 
     fn launch_failed(&mut self, launch: Launch, state: KernelState, error: &PluginError) {
@@ -405,6 +432,7 @@ impl RoomCore {
 
     fn announce(&mut self, up: Up) {
         self.kernel.stage = Stage::Up(up);
+        self.declarations.touched(self.now);
         self.show_kernel(KernelState::Running(Activity::Idle));
     }
 
@@ -451,6 +479,18 @@ pub(super) fn words(error: &PluginError) -> String {
         Some(help) => format!("{}\n{help}", error.message),
         None => error.message.clone(),
     }
+}
+
+/// What a kernel waits for that may not have its environment yet.
+fn held(error: &PluginError) -> Option<KernelState> {
+    if error.code != ErrorCode::Denied {
+        return None;
+    }
+    if error.detail.get("awaiting").and_then(Json::as_str) != Some("env_build") {
+        return Some(KernelState::AwaitingTrust);
+    }
+    let reason = error.detail.get("error_reason").and_then(Json::as_str).unwrap_or_default().to_owned();
+    Some(KernelState::AwaitingEnvBuild { reason, details: words(error) })
 }
 
 fn error_state(error: &PluginError, reason: &str) -> KernelState {

@@ -189,15 +189,11 @@ impl RoomCore {
         if edits.is_empty() {
             return;
         }
-        let declares = edits.iter().any(|edit| matches!(edit, Edit::Metadata(_)));
         self.documents.notebook.set_actor(&format!("runtimed:filesystem:{}", self.incarnation));
         for edit in edits {
             kept(self.carry_out_one(edit));
         }
         self.documents.notebook.set_actor(&Actors::of(&self.incarnation).notebook);
-        if declares {
-            self.trust(None, false);
-        }
     }
 
     fn carry_out_one(&mut self, edit: Edit) -> documents::Result<()> {

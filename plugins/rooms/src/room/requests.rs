@@ -8,10 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use runtimed_plugin_api::{Digest, PluginError, TrustVerdict};
+use runtimed_plugin_api::{Digest, EnvNeed};
 use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::automerge::ChangeHash;
-use runtimed_protocol::documents::runtime_state::{KernelState, Trust};
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::request::{
     CommMessage, NotebookRequest as Request, RequestEnvelope, RequestError, UploadedPart,
@@ -21,16 +20,14 @@ use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::core::{RoomCore, kept};
-use super::event::Effect;
-use super::kernel::Wanted;
+use super::core::RoomCore;
+use super::declarations::Asks;
 use super::kernel_message::KernelRequest;
-use super::launch::words;
 use super::moment::Moment;
 use super::parts::Upload;
 use super::peers::Scope;
 use super::widgets::{Blobs, Outgoing};
-use crate::ids::{JobId, PeerId};
+use crate::ids::PeerId;
 
 /// How long a request waits for the changes it requires. Source: protocol v4.
 const REQUIRED_HEADS: Duration = Duration::from_secs(10);
@@ -52,10 +49,10 @@ pub(crate) struct Ticket {
 
 /// Slow work, and what to do about its end.
 pub(crate) enum Task {
-    /// Whether what the notebook declares is trusted.
-    Trust { ticket: Option<Ticket>, approve: bool },
-    /// Packages for the running environment.
-    Install { ticket: Ticket, packages: Vec<String> },
+    /// What is to be said about what the notebook declares.
+    Trust { asks: Asks },
+    /// Packages for the running environment, which `need` declares.
+    Install { ticket: Ticket, packages: Vec<String>, need: Box<EnvNeed> },
     /// Somebody's blob.
     Upload { ticket: Ticket, sha256: String, size: u64, media_type: String },
     /// The beginning of somebody's upload in parts.
@@ -168,49 +165,6 @@ impl RoomCore {
         }
     }
 
-    /// Asks what trust says, or approves what is declared.
-    pub(super) fn trust(&mut self, ticket: Option<Ticket>, approve: bool) {
-        let job = self.ids.job();
-        self.tasks.insert(job, Task::Trust { ticket, approve });
-        let need = self.need("");
-        self.effects.push(Effect::Trust { job, need, approve });
-    }
-
-    /// Trust has spoken.
-    pub(super) fn trust_answered(&mut self, job: JobId, result: Result<TrustVerdict, PluginError>) {
-        let Some(Task::Trust { ticket, approve }) = self.tasks.remove(&job) else { return };
-        let verdict = match result {
-            Ok(verdict) => verdict,
-            Err(error) => return self.answer(ticket, Response::error(words(&error))),
-        };
-        let strip = |key: &str| key.strip_prefix("approved_").unwrap_or(key).to_owned();
-        kept(self.documents.runtime.set_trust(&Trust {
-            status: verdict.status,
-            needs_approval: verdict.needs_approval,
-            approved: verdict.approved.into_iter().map(|(key, specs)| (strip(&key), specs)).collect(),
-        }));
-        if approve
-            && !verdict.needs_approval
-            && self.documents.runtime.kernel_state() == KernelState::AwaitingTrust
-        {
-            self.launch(Wanted::default(), None);
-        }
-        self.answer(ticket, Response::Ok);
-    }
-
-    /// Packages were installed, or not.
-    pub(super) fn installed(&mut self, job: JobId, result: Result<(), PluginError>) {
-        let Some(Task::Install { ticket, packages }) = self.tasks.remove(&job) else { return };
-        let response = match result {
-            Ok(()) => Response::SyncEnvironmentComplete { synced_packages: packages },
-            Err(error) => Response::SyncEnvironmentFailed {
-                needs_restart: error.code == runtimed_plugin_api::ErrorCode::Unsupported,
-                error: words(&error),
-            },
-        };
-        self.answer(Some(ticket), response);
-    }
-
     fn start_request(&mut self, peer: PeerId, envelope: RequestEnvelope) {
         if let InitialLoad::Failed { reason } = &self.load {
             let (ticket, error) = (Ticket { peer, id: envelope.id, in_line: true }, Response::error(reason));
@@ -277,7 +231,7 @@ impl RoomCore {
             Request::ApproveTrust { observed_heads } => {
                 match self.guard_dependencies(observed_heads.as_deref(), "approving") {
                     Some(reason) => Response::GuardRejected { reason },
-                    None => return self.trust(Some(ticket), true),
+                    None => return self.ask_host(Asks::Approval { ticket: Some(ticket) }),
                 }
             }
             Request::SendComm { message } => return self.send_comm(ticket, *message),
@@ -297,55 +251,13 @@ impl RoomCore {
             Request::CloneAsEphemeral { source_notebook_id } => {
                 return self.clone_room(ticket, &source_notebook_id);
             }
-            Request::ApproveProjectEnvironment { .. } => self.approve_project(),
+            Request::ApproveProjectEnvironment { project_file_path } => {
+                return self.approve_project(ticket, project_file_path.as_deref());
+            }
             Request::ApplyBokehSessionPatch { request } => unknown_bokeh_session(&request),
             _ => Response::error(format!("This daemon cannot do `{action}`")),
         };
         self.answer(Some(ticket), response);
-    }
-
-    /// Approves the project around the notebook. There is none that an environment would be made of.
-    fn approve_project(&self) -> Response {
-        if self.working_dir.is_none() && self.saving.path().is_none() {
-            return Response::error("No notebook path or working directory for project environment approval");
-        }
-        Response::error(
-            "This daemon makes no environments of project files yet. Nothing was approved. \
-             Declare what the notebook needs in the notebook, and approve that.",
-        )
-    }
-
-    /// Installs into the running environment what the notebook declares.
-    fn sync_environment(&mut self, ticket: Ticket, observed: Option<&[String]>) {
-        if let Some(reason) = self.guard_dependencies(observed, "syncing") {
-            return self.answer(Some(ticket), Response::GuardRejected { reason });
-        }
-        let environment = self.kernel.environment.as_ref().filter(|_| self.kernel.live().is_some());
-        let Some(lease) = environment.map(|environment| environment.lease.clone()) else {
-            return self
-                .answer(Some(ticket), Response::SyncEnvironmentComplete { synced_packages: Vec::new() });
-        };
-        let packages = self.documents.notebook.dependencies(
-            &lease.environment.kind,
-            runtimed_protocol::documents::notebook::DependencyKind::Packages,
-        );
-        if packages.is_empty() {
-            return self
-                .answer(Some(ticket), Response::SyncEnvironmentComplete { synced_packages: packages });
-        }
-        let job = self.ids.job();
-        self.effects.push(Effect::Install { job, lease: lease.id, packages: packages.clone() });
-        self.tasks.insert(job, Task::Install { ticket, packages });
-    }
-
-    /// Why something may not be done to the dependencies, given what the user saw.
-    fn guard_dependencies(&mut self, observed: Option<&[String]>, doing: &str) -> Option<String> {
-        let same = match self.observed(observed?) {
-            Ok(before) => before.runt() == self.documents.notebook.runt(),
-            Err(_) => false,
-        };
-        (!same)
-            .then(|| format!("Dependencies changed while the trust dialog was open. Review before {doing}."))
     }
 
     /// Sends a widget's message to the kernel.

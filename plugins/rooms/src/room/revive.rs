@@ -17,6 +17,7 @@ use runtimed_protocol::documents::runtime_state::{
 use serde_json::json;
 
 use super::core::{RoomCore, kept};
+use super::declarations::Asks;
 use super::durable::DEGRADED;
 use super::event::Effect;
 use super::executions::execute_request;
@@ -118,7 +119,7 @@ impl RoomCore {
             checkpoint.source_issue_reason = left.notice.unwrap_or_default();
             kept(runtime.set_file_checkpoint(&checkpoint));
         }
-        self.trust(None, false);
+        self.ask_host(Asks::Opinion);
         if let Some(file) = left.outside {
             self.take_in(file);
             self.saving.changed(self.now);

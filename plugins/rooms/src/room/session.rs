@@ -16,6 +16,7 @@ use runtimed_protocol::session_control::{
 };
 
 use super::core::{RoomCore, kept};
+use super::declarations::Asks;
 use super::event::Effect;
 use super::kernel::Stage;
 use super::load::Loaded;
@@ -179,6 +180,7 @@ impl RoomCore {
         let changed = self.documents.take_changed();
         if changed[Stream::Notebook as usize] {
             self.saving.changed(self.now);
+            self.declarations.touched(self.now);
         }
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
@@ -217,7 +219,7 @@ impl RoomCore {
         } else {
             self.launch_for_visitors();
         }
-        self.trust(None, false);
+        self.ask_host(Asks::Opinion);
         for id in ids {
             let held = self.peers.get_mut(&id).map(|peer| std::mem::take(&mut peer.held)).unwrap_or_default();
             held.into_iter().for_each(|(frame_type, payload)| self.frame(id, frame_type, payload));

@@ -81,6 +81,8 @@ pub(crate) enum Message {
     Summary(oneshot::Sender<(RoomSummary, Option<PathBuf>)>),
     /// Something happened to the notebook's file.
     FileTouched,
+    /// Something happened to a file of the project around the notebook.
+    ProjectTouched,
     /// A save is about to replace a file, when `go` is dropped.
     Writing { job: JobId, digest: [u8; 32], go: oneshot::Sender<()> },
     /// What is in the notebook.
@@ -138,6 +140,8 @@ pub(crate) struct RoomTask {
     jobs: JoinSet<Done>,
     /// The notebook's file, and how it is followed.
     file: Option<(PathBuf, Following)>,
+    /// The files of the project around the notebook that are to be watched, and the watches so far.
+    project: (Vec<PathBuf>, Vec<Watched>),
     /// Who waits for a view of the notebook.
     viewers: Vec<oneshot::Sender<Projection>>,
     /// Who waits for the room to come to rest.
@@ -182,6 +186,8 @@ enum Done {
     Kernel(LaunchId, Result<Box<dyn Kernel>, PluginError>),
     /// The file is watched from now on.
     Watching(PathBuf, Watched),
+    /// Those of these files are watched that can be.
+    WatchingProject(Vec<PathBuf>, Vec<Watched>),
     /// The file is another than last time.
     Touched(PathBuf, Option<Stamp>),
     Upload(JobId, Uuid, Result<(Staged, String), PluginError>),
@@ -233,6 +239,7 @@ impl RoomTask {
             warm: None,
             jobs: JoinSet::new(),
             file: None,
+            project: Default::default(),
             viewers: Vec::new(),
             closing: Vec::new(),
             dissolve_at_rest: false,
@@ -266,6 +273,7 @@ impl RoomTask {
     async fn finish(&mut self) {
         self.outboxes.clear();
         self.file = None;
+        self.project = Default::default();
         // A backend may wait for what it said to be taken before it says how the kernel ended.
         self.kernel_inbox.close();
         while self.kernel_inbox.try_recv().is_ok() {}
@@ -384,6 +392,7 @@ impl RoomTask {
                 let _ = reply.send((summary, prefix));
             }
             Message::FileTouched => self.handle(Event::FileTouched),
+            Message::ProjectTouched => self.handle(Event::ProjectTouched),
             Message::Writing { job, digest, go } => {
                 self.handle(Event::Writing { job, digest });
                 let flushed = self.flush();
@@ -439,6 +448,13 @@ impl RoomTask {
                     *following = Following::Watched(watched);
                     // Whatever happened meanwhile was not seen.
                     self.handle(Event::FileTouched);
+                }
+            }
+            Done::WatchingProject(files, watched) => {
+                if self.project.0 == files {
+                    self.project.1 = watched;
+                    // Whatever happened meanwhile was not seen.
+                    self.handle(Event::ProjectTouched);
                 }
             }
             Done::Touched(path, stamp) => {
@@ -581,12 +597,17 @@ impl RoomTask {
                 });
                 self.launching = Some((launch, job));
             }
-            Effect::Acquire { launch, need } => {
+            Effect::Acquire { launch, need, instead_of } => {
                 let task = Task::new(Arc::new(Reporter { launch, inbox: self.own_inbox.clone() }));
                 let warm = self.directory.warm.clone();
                 let job = self.jobs.spawn(async move {
                     let result = match environments(&host) {
-                        Ok(environments) => warm.acquire(&*environments, need, task).await,
+                        Ok(environments) => {
+                            if let Some(lease) = instead_of {
+                                give_back(&*environments, &lease, Release::Delete).await;
+                            }
+                            warm.acquire(&*environments, need, task).await
+                        }
                         Err(error) => Err(error),
                     };
                     Done::Environment(launch, result)
@@ -604,10 +625,8 @@ impl RoomTask {
             }
             Effect::Release { lease, how } => {
                 self.jobs.spawn(async move {
-                    if let Ok(environments) = environments(&host)
-                        && let Err(error) = environments.release(&lease, how).await
-                    {
-                        tracing::warn!(%error, lease, "an environment was not given back");
+                    if let Ok(environments) = environments(&host) {
+                        give_back(&*environments, &lease, how).await;
                     }
                     Done::Nothing
                 });
@@ -694,6 +713,7 @@ impl RoomTask {
                     Event::Trust { job, result }
                 });
             }
+            Effect::WatchProject { files } => self.follow_project(files),
             Effect::Install { job, lease, packages } => {
                 self.job(async move {
                     let result = match environments(&host) {
@@ -753,6 +773,12 @@ impl RoomTask {
 
 fn no_blob_store() -> PluginError {
     PluginError::unavailable("There is no blob store")
+}
+
+async fn give_back(environments: &dyn Environments, lease: &str, how: Release) {
+    if let Err(error) = environments.release(lease, how).await {
+        tracing::warn!(%error, lease, "an environment was not given back");
+    }
 }
 
 fn environments(host: &Host) -> Result<Arc<dyn Environments>, PluginError> {

@@ -25,6 +25,7 @@ use super::superseded::KEPT;
 use crate::notebook_file::Notebook;
 
 mod client;
+mod declarations;
 mod journal;
 mod kernels;
 mod outliving;
@@ -463,12 +464,33 @@ fn after_a_kernel_that_did_not_start_the_next_gets_another_environment() {
     world.no_kernel = Some(PluginError::internal("No module named ipykernel"));
     let ana = world.join("ana");
     world.settle();
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Running(Activity::Idle));
+    assert_eq!((world.acquired, &world.released[..]), (2, &[Release::Delete][..]));
+}
+
+#[test]
+fn a_kernel_that_does_not_start_in_a_new_environment_either_says_both() {
+    let mut world = World::create(45);
+    world.hold_jobs = true;
+    let ana = world.join("ana");
+    world.settle();
+    world.no_kernel = Some(PluginError::internal("No module named ipykernel"));
+    world.hold_jobs = false;
+    while world.no_kernel.is_some() {
+        assert!(world.step());
+    }
+    world.no_kernel = Some(PluginError::internal("still not"));
+    world.settle();
     let kernel = world.client(ana).runtime.kernel_state();
-    assert!(matches!(kernel, KernelState::Error { details, .. } if details == "No module named ipykernel"));
+    let KernelState::Error { details, .. } = kernel else { panic!("{kernel:?}") };
+    assert!(
+        details.starts_with("No module named ipykernel\n") && details.contains("made anew once"),
+        "{details}"
+    );
+    assert_eq!(world.released, [Release::Delete, Release::Delete]);
     let launch =
         json!({"action": "launch_kernel", "kernel_type": "", "env_source": "", "notebook_path": null});
     assert!(matches!(world.ask(ana, launch), Response::KernelLaunched(_)));
-    assert_eq!((world.acquired, &world.released[..]), (2, &[Release::Delete][..]));
 }
 
 #[test]

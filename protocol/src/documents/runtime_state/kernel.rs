@@ -14,8 +14,13 @@ pub enum KernelState {
     NotStarted,
     /// Dependencies wait for approval.
     AwaitingTrust,
-    /// The declared environment has not been built.
-    AwaitingEnvBuild,
+    /// The declared environment has not been built, and somebody must say that it may be.
+    AwaitingEnvBuild {
+        /// A code such as `conda_env_yml_missing`, or empty.
+        reason: String,
+        /// What would be built, and how to go on.
+        details: String,
+    },
     /// Working out which environment is needed.
     Resolving,
     /// The environment is being made.
@@ -67,7 +72,7 @@ impl KernelState {
         match self {
             Self::NotStarted => "NotStarted",
             Self::AwaitingTrust => "AwaitingTrust",
-            Self::AwaitingEnvBuild => "AwaitingEnvBuild",
+            Self::AwaitingEnvBuild { .. } => "AwaitingEnvBuild",
             Self::Resolving => "Resolving",
             Self::PreparingEnv => "PreparingEnv",
             Self::Launching => "Launching",
@@ -96,7 +101,9 @@ impl RuntimeStateDoc {
         let text = |key| json::get_string(&self.document, &kernel, key).unwrap_or_default();
         match text("lifecycle").as_str() {
             "AwaitingTrust" => KernelState::AwaitingTrust,
-            "AwaitingEnvBuild" => KernelState::AwaitingEnvBuild,
+            "AwaitingEnvBuild" => {
+                KernelState::AwaitingEnvBuild { reason: text("error_reason"), details: text("error_details") }
+            }
             "Resolving" => KernelState::Resolving,
             "PreparingEnv" => KernelState::PreparingEnv,
             "Launching" => KernelState::Launching,
@@ -112,13 +119,15 @@ impl RuntimeStateDoc {
         }
     }
 
-    /// Shows where the kernel is in its life. Anything but an error clears the last error.
+    /// Shows where the kernel is in its life. Anything but an error or a hold clears the last error.
     ///
     /// # Errors
     /// See [`RuntimeStateDoc::set_identity`].
     pub fn set_kernel_state(&mut self, state: &KernelState) -> Result<()> {
         let (reason, details) = match state {
-            KernelState::Error { reason, details } => (reason.as_str(), details.as_str()),
+            KernelState::Error { reason, details } | KernelState::AwaitingEnvBuild { reason, details } => {
+                (reason.as_str(), details.as_str())
+            }
             _ => ("", ""),
         };
         write(

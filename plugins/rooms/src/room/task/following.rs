@@ -1,6 +1,7 @@
-//! How the room learns that something happened to its file.
+//! How the room learns that something happened to its file, or to those of the project around it.
 //!
-//! For: the [shell](super). Promises: one watch, or one job that looks, for the file the room has now.
+//! For: the [shell](super). Promises: one watch, or one job that looks, for the file the room has now; a project's file
+//! that cannot be watched is looked at with the next launch.
 
 use std::path::PathBuf;
 
@@ -63,5 +64,29 @@ impl RoomTask {
             });
             *following = Following::Polled(Polling(job));
         }
+    }
+
+    /// Follows the files of the project around the notebook, there or not.
+    pub(super) fn follow_project(&mut self, files: Vec<PathBuf>) {
+        self.project = (files.clone(), Vec::new());
+        let (watch, inbox) = (self.directory.watch.clone(), self.own_inbox.clone());
+        self.jobs.spawn(async move {
+            let watching = tokio::task::spawn_blocking(move || {
+                let follow = |file: &PathBuf| {
+                    let inbox = inbox.clone();
+                    let touched = move || {
+                        // A room that is gone has nobody to tell.
+                        let _ = inbox.send(Message::ProjectTouched);
+                    };
+                    let watched = watch.watch(file, touched);
+                    watched
+                        .inspect_err(|error| tracing::debug!(file = %file.display(), %error, "not watched"))
+                        .ok()
+                };
+                let watched = files.iter().filter_map(follow).collect();
+                Done::WatchingProject(files, watched)
+            });
+            watching.await.unwrap_or(Done::Nothing)
+        });
     }
 }

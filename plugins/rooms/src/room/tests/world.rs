@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtimed_plugin_api::{
-    Channel, ExitReport, JupyterMessage, KernelKind, Lease, PluginError, Release, Sequence, TrustVerdict,
+    Channel, EnvNeed, ExitReport, JupyterMessage, KernelKind, Lease, PluginError, Release, Sequence,
+    TrustVerdict,
 };
 use runtimed_protocol::documents::automerge::ChangeHash;
 use runtimed_protocol::frame::FrameType;
@@ -91,6 +92,12 @@ pub(super) struct World {
     pub(super) effects_left: Option<usize>,
     /// What the next acquire fails with.
     pub(super) no_environment: Option<PluginError>,
+    /// What the host says when it is asked about what the notebook declares.
+    pub(super) verdict: TrustVerdict,
+    /// What it was asked, and whether that was an approval.
+    pub(super) asked: Vec<(EnvNeed, bool)>,
+    /// The project's files that are watched.
+    pub(super) watched: Vec<PathBuf>,
     /// What the next start of a kernel fails with.
     pub(super) no_kernel: Option<PluginError>,
     /// Every kernel there is beside Python.
@@ -238,6 +245,9 @@ impl World {
             cut: BTreeSet::new(),
             effects_left: None,
             no_environment: None,
+            verdict: TrustVerdict { status: "no_dependencies".to_owned(), ..TrustVerdict::default() },
+            asked: Vec::new(),
+            watched: Vec::new(),
             no_kernel: None,
             installed: Vec::new(),
             no_kernels: None,
@@ -578,7 +588,8 @@ impl World {
                     let installed = self.no_kernels.take().map_or_else(|| Ok(self.installed.clone()), Err);
                     self.jobs.push_back(Event::KernelsFound { launch, installed });
                 }
-                Effect::Acquire { launch, .. } => {
+                Effect::Acquire { launch, instead_of, .. } => {
+                    self.released.extend(instead_of.map(|_| Release::Delete));
                     self.acquired += 1;
                     let result =
                         self.no_environment.take().map_or_else(|| Ok(Box::new(lease(self.acquired))), Err);
@@ -658,10 +669,12 @@ impl World {
                     });
                     self.jobs.push_back(Event::Cloned { job, result });
                 }
-                Effect::Trust { job, .. } => {
-                    let verdict = TrustVerdict { status: "trusted".to_owned(), ..TrustVerdict::default() };
+                Effect::Trust { job, need, approve } => {
+                    let verdict = self.verdict.clone();
+                    self.asked.push((need, approve));
                     self.jobs.push_back(Event::Trust { job, result: Ok(verdict) });
                 }
+                Effect::WatchProject { files } => self.watched = files,
                 Effect::Install { job, .. } => self.jobs.push_back(Event::Installed { job, result: Ok(()) }),
                 Effect::Save { job, plan } => self.save(job, *plan),
                 Effect::Look { job, .. } => {

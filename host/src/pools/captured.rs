@@ -1,0 +1,154 @@
+//! Environments that notebooks keep.
+//!
+//! For: a notebook that is opened again and gets the environment it had.
+//! Promises: the note lies in the environment and goes with it; prefixes never move and notebooks are not written to;
+//! a copy of a notebook does not get the environment of the original.
+//! Blocks: call it from the blocking pool.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use runtimed_plugin_api::EnvNeed;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::labels::{section, strings};
+use super::record::{self, Record};
+use crate::disk;
+
+/// The note.
+const FILE: &str = "captured.json";
+/// Environments are the user's own.
+const FILE_MODE: u32 = 0o600;
+
+/// Whose an environment is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Captured {
+    /// `runt.env_id` of the notebook, if it has one: it stays with the notebook when its file moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    env_id: Option<String>,
+    /// The notebook's file.
+    notebook: PathBuf,
+    /// What the notebook declares that is in there.
+    pub(super) packages: Vec<String>,
+}
+
+/// An environment that a notebook had.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Kept {
+    /// Whose it is.
+    pub(super) captured: Captured,
+    /// The environment and what it was built from; its interpreter may be gone.
+    pub(super) record: Record,
+}
+
+impl Captured {
+    /// The note for the notebook of `need`, which has `packages` in its environment. None without a file: it cannot be
+    /// opened again.
+    pub(super) fn by(need: &EnvNeed, packages: Vec<String>) -> Option<Self> {
+        let notebook = need.notebook_path.clone()?;
+        Some(Self { env_id: env_id(need), notebook, packages })
+    }
+
+    /// Puts the note into the environment at `prefix`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn write(&self, prefix: &Path) -> io::Result<()> {
+        disk::replace(&prefix.join(FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
+    }
+
+    fn read(prefix: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(prefix.join(FILE)).ok()?).ok()
+    }
+
+    /// Whether the notebook of `need` is the one, and declares what is in there for `kind`.
+    fn is_of(&self, need: &EnvNeed, kind: &str) -> bool {
+        let Some(path) = &need.notebook_path else { return false };
+        let env_id = env_id(need);
+        let same_id = env_id.is_some() && env_id == self.env_id;
+        let same_file = *path == self.notebook && (env_id.is_none() || self.env_id.is_none());
+        // The original of a copy is still where it was.
+        let is_it = same_file || same_id && (*path == self.notebook || !self.notebook.exists());
+        let declared = section(&need.metadata, kind).map(|section| strings(section, "dependencies"));
+        let declared: BTreeSet<String> = declared.into_iter().flatten().collect();
+        is_it && declared == self.packages.iter().cloned().collect()
+    }
+}
+
+/// Whether a notebook keeps the environment at `prefix`.
+pub(super) fn is_captured(prefix: &Path) -> bool {
+    Captured::read(prefix).is_some()
+}
+
+/// The environment in `envs` that the notebook of `need` had, of the first of `kinds` that there is one of. One that
+/// somebody else has at the moment is not found.
+pub(super) fn find(envs: &Path, kinds: &[String], need: &EnvNeed) -> Option<Kept> {
+    kinds.iter().find_map(|kind| {
+        record::pooled(envs, kind).into_iter().find_map(|prefix| {
+            let captured = Captured::read(&prefix).filter(|captured| captured.is_of(need, kind))?;
+            let free = !record::is_leased(&prefix) || record::is_leased_to(&prefix, &need.room);
+            let record = Record::read_any(&prefix).filter(|_| free)?;
+            Some(Kept { captured, record })
+        })
+    })
+}
+
+fn env_id(need: &EnvNeed) -> Option<String> {
+    need.metadata.pointer("/runt/env_id").and_then(Value::as_str).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtimed_plugin_api::Environment;
+    use serde_json::json;
+
+    fn need(path: &Path, env_id: Option<&str>, packages: &[&str]) -> EnvNeed {
+        EnvNeed {
+            room: "room".to_owned(),
+            metadata: json!({"runt": {"env_id": env_id, "uv": {"dependencies": packages}}}),
+            notebook_path: Some(path.to_owned()),
+            ..EnvNeed::default()
+        }
+    }
+
+    #[test]
+    fn a_notebook_finds_what_it_had_and_a_copy_of_it_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (envs, original) = (dir.path().join("envs"), dir.path().join("a.ipynb"));
+        let prefix = envs.join("runtimed-uv-1");
+        std::fs::create_dir_all(&prefix).unwrap();
+        let environment = Environment::at(&prefix, "uv", Vec::new());
+        Record { environment, packages: Vec::new(), optimized: false, template_key: None }.write().unwrap();
+        std::fs::write(&original, "").unwrap();
+        let found = |need: &EnvNeed| find(&envs, &["uv".to_owned()], need).is_some();
+        let mine = need(&original, Some("id"), &["six"]);
+        assert!(!found(&mine) && !is_captured(&prefix));
+        Captured::by(&mine, vec!["six".to_owned()]).unwrap().write(&prefix).unwrap();
+
+        assert!(found(&mine) && is_captured(&prefix));
+        assert!(!found(&need(&original, Some("id"), &[])), "it declares something else by now");
+        assert!(!found(&need(&original, Some("other"), &["six"])), "another notebook at the same place");
+        assert!(find(&envs, &["conda".to_owned()], &mine).is_none());
+        let copy = need(&dir.path().join("b.ipynb"), Some("id"), &["six"]);
+        assert!(!found(&copy));
+        std::fs::remove_file(&original).unwrap();
+        assert!(found(&copy), "it has moved");
+        record::lease(&prefix, "another room").unwrap();
+        assert!(!found(&copy));
+
+        assert_eq!(Captured::by(&EnvNeed { notebook_path: None, ..mine }, Vec::new()), None);
+    }
+
+    #[test]
+    fn a_notebook_without_an_id_is_known_by_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.ipynb");
+        let (bare, named) = (need(&path, None, &[]), need(&path, Some("id"), &[]));
+        let captured = Captured::by(&bare, Vec::new()).unwrap();
+        assert!(captured.is_of(&bare, "uv") && captured.is_of(&named, "uv"));
+        assert!(!captured.is_of(&need(&dir.path().join("b.ipynb"), None, &[]), "uv"));
+    }
+}

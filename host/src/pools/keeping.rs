@@ -1,0 +1,127 @@
+//! A notebook keeps its environment.
+//!
+//! For: `environments.rs`.
+//! Promises: a notebook that is opened again runs in what it had, made anew at the same place if it is broken, and
+//! that is said; what it declares is trusted first.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use runtimed_plugin_api::{EnvNeed, EnvProvider, EnvRequest, Health, Lease, Result, Task};
+use serde_json::json;
+
+use super::build::{build_verified, write_record};
+use super::captured::{Captured, Kept};
+use super::drift;
+use super::environments::{EnvironmentService, Whose, blocking};
+use super::pool::Pool;
+use super::record::{self, Record};
+use crate::disk;
+
+impl EnvironmentService {
+    /// The environment that the notebook had before, whole or made anew; if there is none, one of the pool.
+    ///
+    /// # Errors
+    /// `Denied` if what the notebook declares is not trusted any more; those of a build.
+    pub(super) async fn prewarmed(
+        &self,
+        pool: Arc<Pool>,
+        need: &EnvNeed,
+        label: &str,
+        task: &Task,
+    ) -> Result<Lease> {
+        let Some(kept) = self.kept(need, vec![pool.kind.clone()]).await? else {
+            let lease = self.pooled(pool, need, label, task).await?;
+            self.capture(&lease.id, need, Vec::new()).await?;
+            return Ok(lease);
+        };
+        let Kept { captured, record } = kept;
+        let provider = pool.provider()?;
+        let declared = EnvRequest { packages: captured.packages.clone(), ..EnvRequest::default() };
+        self.permit(&*provider, &declared).await?;
+        let (prefix, room) = (record.environment.prefix.clone(), need.room.clone());
+        pool.adopt(&prefix);
+        let adopted = Adopted { pool: &pool, prefix: &prefix, keep: false };
+        let record = whole(&*provider, record, &captured, self.pools.envs(), task).await?;
+        let leased = prefix.clone();
+        blocking(move || {
+            record::lease(&leased, &room)?;
+            record::touch(&leased)
+        })
+        .await?;
+        let config = json!({
+            "prewarmed_packages": record.packages,
+            drift::deps_key(&pool.kind): captured.packages,
+        });
+        task.report("cache_hit", json!({ "env_path": prefix }));
+        let lease = self.lease(Arc::clone(&pool), record.environment, Whose::Own, label, config).await?;
+        adopted.keep();
+        self.capture(&lease.id, need, captured.packages).await?;
+        Ok(Lease { prewarmed_packages: record.packages, ..lease })
+    }
+
+    /// Notes that the notebook of `need` keeps the environment of `lease`, if it can be opened again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) async fn capture(&self, lease: &str, need: &EnvNeed, packages: Vec<String>) -> Result<()> {
+        let Some(captured) = Captured::by(need, packages).filter(|_| !need.spare) else { return Ok(()) };
+        let prefix = match self.leases().get_mut(lease) {
+            Some(leased) if leased.whose == Whose::Own && leased.captured.as_ref() != Some(&captured) => {
+                leased.captured = Some(captured.clone());
+                leased.environment.prefix.clone()
+            }
+            _ => return Ok(()),
+        };
+        blocking(move || captured.write(&prefix)).await
+    }
+}
+
+/// A pool's hold of an environment that has no lease yet. It is let go when this is dropped.
+struct Adopted<'a> {
+    pool: &'a Pool,
+    prefix: &'a Path,
+    keep: bool,
+}
+
+impl Adopted<'_> {
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Adopted<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.pool.release(self.prefix);
+        }
+    }
+}
+
+/// The environment of `record` if it is whole; else a new one in its place, with the same in it.
+async fn whole(
+    provider: &dyn EnvProvider,
+    record: Record,
+    captured: &Captured,
+    envs: &Path,
+    task: &Task,
+) -> Result<Record> {
+    let environment = record.environment.clone();
+    let usable = blocking(move || Ok(record::is_usable(&environment))).await?;
+    let reason = match provider.verify(&record.environment).await? {
+        Health::Usable if usable => return Ok(record),
+        Health::Usable => "it is not complete".to_owned(),
+        Health::Broken { reason } => reason,
+    };
+    let prefix = record.environment.prefix.clone();
+    tracing::warn!("`{}` is broken and is rebuilt: {reason}", prefix.display());
+    task.report("rebuilding", json!({ "reason": reason }));
+    let (path, within) = (prefix.clone(), envs.to_owned());
+    blocking(move || disk::remove_tree(&path, &within)).await?;
+    let info = provider.info();
+    let mut packages = record.packages.clone();
+    packages.extend(captured.packages.iter().cloned());
+    let request = EnvRequest { packages, channels: info.default_channels, ..EnvRequest::default() };
+    let environment = build_verified(provider, request, &prefix, task.clone()).await?;
+    write_record(Record { environment, optimized: false, template_key: None, ..record }).await
+}

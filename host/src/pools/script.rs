@@ -1,0 +1,113 @@
+//! What a notebook's script block (PEP 723) declares.
+//!
+//! For: `labels.rs` and `trust.rs`.
+//! Promises: pure; a notebook has one block or none.
+//! Never: decides whether the block counts.
+
+use runtimed_plugin_api::{EnvRequest, PluginError, Result, ScriptBlock};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// A block, read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Script {
+    /// Where its cell is in the notebook; 1 is the first.
+    pub(super) cell: usize,
+    /// Requirement specifiers, as written.
+    pub(super) dependencies: Vec<String>,
+    /// Python constraint.
+    requires_python: Option<String>,
+    /// The tables of `[tool]`: what is meant for one package manager.
+    tool: Map<String, Value>,
+}
+
+/// The block as TOML has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Block {
+    #[serde(default)]
+    dependencies: Vec<String>,
+    requires_python: Option<String>,
+    #[serde(default)]
+    tool: Map<String, Value>,
+}
+
+impl Script {
+    /// The block among `blocks`.
+    ///
+    /// # Errors
+    /// `Invalid` when there are several, or it is not TOML of that shape.
+    pub(super) fn read(blocks: &[ScriptBlock]) -> Result<Option<Self>> {
+        let (cell, text) = match blocks {
+            [] => return Ok(None),
+            [ScriptBlock { cell, text }] => (*cell, text),
+            [first, second, ..] => {
+                let help = format!(
+                    "There is one in cell {} and one in cell {}. Put everything into one of them; nothing was installed.",
+                    first.cell, second.cell
+                );
+                return Err(invalid(
+                    "multiple # /// script blocks found (PEP 723 requires exactly one)",
+                    &help,
+                ));
+            }
+        };
+        let Block { dependencies, requires_python, tool } = toml::from_str(text).map_err(|error| {
+            let problem = format!("invalid TOML in script block: {}", error.to_string().trim_end());
+            invalid(&problem, &format!("Correct the block in cell {cell}; nothing was installed."))
+        })?;
+        Ok(Some(Self { cell, dependencies, requires_python, tool }))
+    }
+
+    /// The request it stands for where `kind` installs, without the provider's own packages.
+    pub(super) fn request(&self, kind: &str) -> EnvRequest {
+        let options = self.tool.get(kind).and_then(Value::as_object).cloned().unwrap_or_default();
+        let python = self.requires_python.as_deref().map(str::trim).filter(|python| !python.is_empty());
+        EnvRequest {
+            packages: self.dependencies.clone(),
+            python: python.map(str::to_owned),
+            options,
+            ..EnvRequest::default()
+        }
+    }
+}
+
+fn invalid(problem: &str, help: &str) -> PluginError {
+    PluginError::invalid(format!("Invalid PEP 723 metadata in notebook: {problem}"))
+        .help(help)
+        .detail(json!({ "error_reason": "environment_prepare_failed" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(cell: usize, text: &str) -> ScriptBlock {
+        ScriptBlock { cell, text: text.to_owned() }
+    }
+
+    #[test]
+    fn a_block_is_a_request() {
+        let text =
+            "requires-python = \" >=3.11 \"\ndependencies = [\"six\"]\n[tool.uv]\nprerelease = \"allow\"";
+        let script = Script::read(&[block(3, text)]).unwrap().unwrap();
+        let request = script.request("uv");
+        assert_eq!((script.cell, request.python.as_deref()), (3, Some(">=3.11")));
+        assert_eq!(request.packages, ["six"]);
+        assert_eq!(request.options["prerelease"], "allow");
+        assert!(script.request("pixi").options.is_empty());
+        assert_eq!(Script::read(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_block_is_said_with_its_cell() {
+        let twice = Script::read(&[block(1, ""), block(4, "")]).unwrap_err();
+        assert!(twice.message.starts_with("Invalid PEP 723 metadata in notebook: multiple # /// script"));
+        assert!(twice.help.unwrap().contains("cell 4"));
+        for text in ["dependencies = [", "dependencies = \"six\""] {
+            let broken = Script::read(&[block(2, text)]).unwrap_err();
+            assert!(broken.message.contains("invalid TOML in script block: "), "{broken}");
+            assert_eq!(broken.detail["error_reason"], "environment_prepare_failed");
+        }
+    }
+}

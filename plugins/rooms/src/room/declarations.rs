@@ -1,0 +1,298 @@
+//! What a notebook declares about where it wants to run, and what the host says to that.
+//!
+//! For: trust, the project around the notebook, the difference between what its kernel runs in and what it declares,
+//! and the requests about them.
+//! Promises: the host is asked again after every change of what is declared, soon and once; what it says is shown
+//! when it is news; nothing is installed that it does not allow.
+//! Never: decides what is trusted, or what a project is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use runtimed_plugin_api::{EnvNeed, ErrorCode, PluginError, TrustVerdict};
+use runtimed_protocol::documents::runtime_state::{Drift, KernelState, Trust};
+use runtimed_protocol::response::NotebookResponse as Response;
+use runtimed_protocol::session_control::InitialLoad;
+use serde_json::{Map, Value as Json};
+
+use super::core::{RoomCore, kept};
+use super::event::Effect;
+use super::kernel::{Environment, Wanted};
+use super::launch::words;
+use super::moment::{Moment, earliest};
+use super::requests::{Task, Ticket};
+use super::script;
+use crate::ids::JobId;
+
+/// After an edit, the host is asked this much later: a person who types a name is one question.
+const PAUSE: Duration = Duration::from_millis(250);
+/// After something happened to a project's file: programs write files in several steps. Source: the reference daemon.
+const QUIET: Duration = Duration::from_millis(500);
+/// When the project was looked at: differs every time, and is no news.
+const OBSERVED_AT: &str = "observed_at";
+
+/// What was asked, and what was said.
+#[derive(Default)]
+pub(crate) struct Declarations {
+    /// What the host was asked about last.
+    asked: Option<EnvNeed>,
+    /// When to look whether there is something else to ask about.
+    due: Option<Moment>,
+    /// When to ask again though the notebook says the same.
+    overdue: Option<Moment>,
+    /// The project that was shown, but for when it was looked at.
+    project: Map<String, Json>,
+    /// The files that are watched.
+    files: Vec<PathBuf>,
+}
+
+/// What somebody wants to know.
+pub(crate) enum Asks {
+    /// What is to be shown.
+    Opinion,
+    /// That what the notebook declares may be installed, and who says so.
+    Approval { ticket: Option<Ticket> },
+    /// That the environment of the project may be built.
+    ProjectApproval { ticket: Ticket },
+    /// What is missing in the running environment.
+    Sync { ticket: Ticket },
+}
+
+impl Declarations {
+    /// The notebook changed, or where its kernel runs.
+    pub(super) fn touched(&mut self, now: Moment) {
+        self.due.get_or_insert(now + PAUSE);
+    }
+
+    /// When to have a look.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        earliest([self.due, self.overdue])
+    }
+
+    fn is_due(&mut self, now: Moment) -> bool {
+        let again = self.overdue.take_if(|at| *at <= now).is_some();
+        if again {
+            self.asked = None;
+        }
+        self.due.take_if(|at| *at <= now).is_some() || again
+    }
+}
+
+impl RoomCore {
+    /// Something happened to a project's file.
+    pub(super) fn project_touched(&mut self) {
+        self.declarations.overdue = Some(self.now + QUIET);
+    }
+
+    /// Asks the host, if it is time and there is something new to ask about.
+    pub(super) fn ask_if_due(&mut self) {
+        if !self.declarations.is_due(self.now) || self.load != InitialLoad::NotNeeded {
+            return;
+        }
+        if self.declarations.asked.as_ref() != Some(&self.declared()) {
+            self.ask_host(Asks::Opinion);
+        }
+    }
+
+    /// Asks the host.
+    pub(super) fn ask_host(&mut self, asks: Asks) {
+        let job = self.ids.job();
+        let mut need = self.declared();
+        self.declarations.asked = Some(need.clone());
+        need.about_project = matches!(asks, Asks::ProjectApproval { .. });
+        let approve = need.about_project || matches!(asks, Asks::Approval { .. });
+        self.effects.push(Effect::Trust { job, need, approve });
+        self.tasks.insert(job, Task::Trust { asks });
+    }
+
+    /// What the notebook declares, and what its kernel runs in.
+    fn declared(&self) -> EnvNeed {
+        let environment = self.kernel.environment.as_ref().filter(|_| self.kernel.live().is_some());
+        EnvNeed { running: environment.map(Environment::running), ..self.need("") }
+    }
+
+    /// Whether a launch would find a project by now, though the room has another environment.
+    pub(super) fn is_drawn_to_a_project(&self, environment: &Environment) -> bool {
+        self.declarations.project.get("state").and_then(Json::as_str) == Some("detected")
+            && environment.need.environment_mode.as_deref() != Some("notebook")
+            && !environment.need.source.contains(':')
+            && !environment.is_projects()
+    }
+
+    /// The host has spoken.
+    pub(super) fn trust_answered(&mut self, job: JobId, result: Result<TrustVerdict, PluginError>) {
+        let Some(Task::Trust { asks }) = self.tasks.remove(&job) else { return };
+        let verdict = match result {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                // Not what it would say now.
+                self.declarations.asked = None;
+                let ticket = match asks {
+                    Asks::Opinion => None,
+                    Asks::Approval { ticket } => ticket,
+                    Asks::ProjectApproval { ticket } | Asks::Sync { ticket } => Some(ticket),
+                };
+                return self.answer(ticket, Response::error(words(&error)));
+            }
+        };
+        self.show_verdict(&verdict);
+        let state = self.documents.runtime.kernel_state();
+        match asks {
+            Asks::Opinion => {}
+            Asks::Approval { ticket } => {
+                if !verdict.needs_approval && state == KernelState::AwaitingTrust {
+                    self.launch(Wanted::default(), None);
+                }
+                self.answer(ticket, Response::Ok);
+            }
+            Asks::ProjectApproval { ticket } => {
+                if matches!(state, KernelState::AwaitingEnvBuild { .. }) {
+                    self.launch(Wanted::default(), None);
+                }
+                self.answer(Some(ticket), Response::Ok);
+            }
+            Asks::Sync { ticket } => self.install_missing(ticket, &verdict),
+        }
+    }
+
+    fn show_verdict(&mut self, verdict: &TrustVerdict) {
+        let strip = |key: &str| key.strip_prefix("approved_").unwrap_or(key).to_owned();
+        let approved = verdict.approved.iter().map(|(key, specs)| (strip(key), specs.clone())).collect();
+        let runtime = &mut self.documents.runtime;
+        kept(runtime.set_trust(&Trust {
+            status: verdict.status.clone(),
+            needs_approval: verdict.needs_approval,
+            approved,
+        }));
+        let drift = verdict.drift.clone().unwrap_or_default();
+        kept(runtime.set_env_drift(&Drift {
+            added: drift.added,
+            removed: drift.removed,
+            channels_changed: drift.channels_changed,
+            deno_changed: false,
+        }));
+        let mut project = verdict.project_context.clone();
+        project.remove(OBSERVED_AT);
+        if project != self.declarations.project {
+            kept(runtime.set_project_context(&verdict.project_context));
+            self.declarations.project = project;
+        }
+        if verdict.project_files != self.declarations.files {
+            self.declarations.files.clone_from(&verdict.project_files);
+            self.effects.push(Effect::WatchProject { files: verdict.project_files.clone() });
+        }
+    }
+
+    /// Approves the project around the notebook: the one that the user was shown.
+    pub(super) fn approve_project(&mut self, ticket: Ticket, file: Option<&str>) {
+        if self.working_dir.is_none() && self.saving.path().is_none() {
+            let error = "No notebook path or working directory for project environment approval";
+            return self.answer(Some(ticket), Response::error(error));
+        }
+        let shown = self.declarations.project.get("absolute_path").and_then(Json::as_str);
+        if file.is_some() && file != shown {
+            let reason =
+                "The project around the notebook changed while the dialog was open. Review before approving.";
+            return self.answer(Some(ticket), Response::GuardRejected { reason: reason.to_owned() });
+        }
+        self.ask_host(Asks::ProjectApproval { ticket });
+    }
+
+    /// Installs into the running environment what the notebook declares.
+    pub(super) fn sync_environment(&mut self, ticket: Ticket, observed: Option<&[String]>) {
+        if let Some(reason) = self.guard_dependencies(observed, "syncing") {
+            return self.answer(Some(ticket), Response::GuardRejected { reason });
+        }
+        let running = self.kernel.environment.is_some() && self.kernel.live().is_some();
+        if !running {
+            let synced_packages = Vec::new();
+            return self.answer(Some(ticket), Response::SyncEnvironmentComplete { synced_packages });
+        }
+        let syncs =
+            |task: &Task| matches!(task, Task::Install { .. } | Task::Trust { asks: Asks::Sync { .. } });
+        if self.tasks.values().any(syncs) {
+            return self.answer(Some(ticket), sync_failed("Environment sync already in progress", false));
+        }
+        self.ask_host(Asks::Sync { ticket });
+    }
+
+    /// It is known what is missing.
+    fn install_missing(&mut self, ticket: Ticket, verdict: &TrustVerdict) {
+        let done = |synced_packages| Response::SyncEnvironmentComplete { synced_packages };
+        if verdict.needs_approval {
+            return self.answer(Some(ticket), trust_changed());
+        }
+        let environment = self.kernel.environment.as_ref().filter(|_| self.kernel.live().is_some());
+        let (Some(environment), Some(drift)) = (environment, &verdict.drift) else {
+            return self.answer(Some(ticket), sync_failed("No kernel running", false));
+        };
+        let mut packages = drift.added.clone();
+        if drift.of_project {
+            // What only the project's file says is there with the next kernel.
+            let kind = runtimed_protocol::documents::notebook::DependencyKind::Packages;
+            let declared = self.documents.notebook.dependencies(&environment.lease.environment.kind, kind);
+            packages.retain(|package| declared.contains(package));
+        } else if drift.channels_changed || !drift.removed.is_empty() {
+            let error =
+                "Environment changes include removals or config changes that require a kernel restart";
+            return self.answer(Some(ticket), sync_failed(error, true));
+        }
+        if packages.is_empty() {
+            return self.answer(Some(ticket), done(packages));
+        }
+        let (job, need, lease) =
+            (self.ids.job(), self.need(&environment.need.source), environment.lease.id.clone());
+        let task = Task::Install { ticket, packages: packages.clone(), need: Box::new(need) };
+        self.tasks.insert(job, task);
+        self.effects.push(Effect::Install { job, lease, packages });
+    }
+
+    /// Packages were installed, or not.
+    pub(super) fn installed(&mut self, job: JobId, result: Result<(), PluginError>) {
+        let Some(Task::Install { ticket, packages, need }) = self.tasks.remove(&job) else { return };
+        let response = match (result, &mut self.kernel.environment) {
+            (Ok(()), Some(environment)) if environment.is_projects() => {
+                let added: Vec<String> = packages.iter().map(|package| format!("+{package}")).collect();
+                let said =
+                    format!("Updated project file ({}). Restart kernel to apply changes.", added.join(", "));
+                sync_failed(&said, true)
+            }
+            (Ok(()), Some(environment)) => {
+                environment.installed(&packages, *need);
+                self.durable.environment_changed();
+                Response::SyncEnvironmentComplete { synced_packages: packages }
+            }
+            (Ok(()), None) => sync_failed("No kernel running", false),
+            (Err(error), _) if error.code == ErrorCode::Denied => trust_changed(),
+            (Err(error), _) => {
+                let needs_restart = error.code == ErrorCode::Unsupported;
+                sync_failed(&format!("Failed to install packages: {}", words(&error)), needs_restart)
+            }
+        };
+        self.ask_host(Asks::Opinion);
+        self.answer(Some(ticket), response);
+    }
+
+    /// Why something may not be done to the dependencies, given what the user saw.
+    pub(super) fn guard_dependencies(&mut self, observed: Option<&[String]>, doing: &str) -> Option<String> {
+        let same = match self.observed(observed?) {
+            Ok(before) => {
+                let now = &self.documents.notebook;
+                before.runt() == now.runt() && script::blocks(&before) == script::blocks(now)
+            }
+            Err(_) => false,
+        };
+        (!same)
+            .then(|| format!("Dependencies changed while the trust dialog was open. Review before {doing}."))
+    }
+}
+
+fn sync_failed(error: &str, needs_restart: bool) -> Response {
+    Response::SyncEnvironmentFailed { error: error.to_owned(), needs_restart }
+}
+
+fn trust_changed() -> Response {
+    Response::GuardRejected {
+        reason: "Trust changed before the action could run. Review the notebook again.".to_owned(),
+    }
+}
