@@ -47,7 +47,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<Option<Vec<
 /// # Errors
 /// When it lies elsewhere, or the file system refuses. A path that is gone already is fine.
 pub fn remove_tree(path: &Path, within: &Path) -> io::Result<()> {
-    if path.parent() != Some(within) {
+    // The name is none where a path ends with `..`, which leads out again.
+    if path.parent() != Some(within) || path.file_name().is_none() {
         let text = format!("`{}` is not inside `{}` and was kept", path.display(), within.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
@@ -83,6 +84,7 @@ mod tests {
         let pool = dir.path().join("pool");
         assert!(remove_tree(&outside, &pool).is_err());
         assert!(remove_tree(&pool.join("../home"), &pool).is_err());
+        assert!(remove_tree(&pool.join(".."), &pool).is_err());
         assert!(outside.exists());
         remove_tree(&inside, &pool).unwrap();
         remove_tree(&inside, &pool).unwrap();

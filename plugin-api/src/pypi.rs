@@ -55,9 +55,28 @@ fn direct_reference(spec: &str) -> Option<&str> {
         return Some(place.trim());
     }
     let requirement = spec.split([';', '[']).next().unwrap_or_default().trim();
-    let path = requirement.starts_with('.') || requirement.contains(['/', '\\']);
+    let place = requirement.starts_with('.') || requirement.contains(['/', '\\', ':']);
     let archive = ARCHIVES.iter().any(|suffix| requirement.to_lowercase().ends_with(suffix));
-    (path || archive).then_some(spec)
+    // Whatever is not a name, an installer may take for anything.
+    let name = requirement.split(|c: char| "<>=!~(".contains(c) || c.is_ascii_whitespace()).next();
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    (place || archive || !name.is_some_and(is_name)).then_some(spec)
+}
+
+/// A constraint on Python that a notebook names: `3.12`, `>=3.10,<3.14`, `==3.12.*`, `3.14t`, `pypy3.11`.
+///
+/// # Errors
+/// `Invalid` for anything else, such as the path of a program or a place to download one from.
+pub fn python_constraint(text: &str) -> Result<&str> {
+    let text = text.trim();
+    let begins = text.starts_with(|c: char| c.is_ascii_digit() || "<>=!~".contains(c))
+        || ["cpython", "pypy", "graalpy"].iter().any(|name| text.starts_with(name));
+    let of_versions = text.chars().all(|c| c.is_ascii_alphanumeric() || " .,<>=!~*|+-".contains(c));
+    match begins && of_versions {
+        true => Ok(text),
+        false => Err(PluginError::invalid(format!("`{text}` is no version of Python"))
+            .help("Write it as `3.12` or `>=3.10,<3.14`. Nothing was built or run.")),
+    }
 }
 
 /// The packages without blanks around them and without empty entries.
@@ -112,6 +131,20 @@ mod tests {
         assert_eq!(of("git+https://user@host/r"), pair("pypi-url", "git+https://user@host/r"));
         assert_eq!(of("./wheels/numpy"), pair("pypi-url", "./wheels/numpy"));
         assert_eq!(of("numpy-2.0-py3-none-any.whl"), pair("pypi-url", "numpy-2.0-py3-none-any.whl"));
+        for odd in ["git+https:host?::numpy", "x::numpy", "https:host#numpy", "numpy\u{a0}x", "?numpy"] {
+            assert_eq!(of(odd), pair("pypi-url", odd));
+        }
+        assert_eq!(of("Foo_Bar[extra] (>=1) ; python_version > '3'"), pair("pypi", "foo-bar"));
+    }
+
+    #[test]
+    fn a_version_of_python_is_not_a_program() {
+        for good in ["3.12", " >=3.10,<3.14 ", "==3.12.*", "~=3.11", "3.14t", "pypy3.11", "3.12|3.13"] {
+            assert_eq!(python_constraint(good).unwrap(), good.trim());
+        }
+        for bad in ["", "/bin/sh", "./py", "py", "3.12/../x", ">=3[url=https://host/p.conda]", "3:x", "--x"] {
+            assert!(python_constraint(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

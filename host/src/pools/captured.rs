@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::EnvNeed;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::labels::{section, strings};
+use super::labels::{declares, section, strings};
 use super::record::{self, Record};
 use crate::disk;
 
@@ -32,6 +32,9 @@ pub(super) struct Captured {
     notebook: PathBuf,
     /// What the notebook declares that is in there.
     pub(super) packages: Vec<String>,
+    /// What else it declares for it: a Python, channels, options.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    options: Map<String, Value>,
 }
 
 /// An environment that a notebook had.
@@ -44,11 +47,11 @@ pub(super) struct Kept {
 }
 
 impl Captured {
-    /// The note for the notebook of `need`, which has `packages` in its environment. None without a file: it cannot be
-    /// opened again.
-    pub(super) fn by(need: &EnvNeed, packages: Vec<String>) -> Option<Self> {
+    /// The note for the notebook of `need`, which has `packages` in its environment of `kind`. None without a file: it
+    /// cannot be opened again.
+    pub(super) fn by(need: &EnvNeed, kind: &str, packages: Vec<String>) -> Option<Self> {
         let notebook = need.notebook_path.clone()?;
-        Some(Self { env_id: env_id(need), notebook, packages })
+        Some(Self { env_id: env_id(need), notebook, packages, options: options(need, kind) })
     }
 
     /// Puts the note into the environment at `prefix`.
@@ -63,7 +66,7 @@ impl Captured {
         serde_json::from_slice(&std::fs::read(prefix.join(FILE)).ok()?).ok()
     }
 
-    /// Whether the notebook of `need` is the one, and declares what is in there for `kind`.
+    /// Whether the notebook of `need` is the one, and declares what is in there for `kind` and nothing for another.
     fn is_of(&self, need: &EnvNeed, kind: &str) -> bool {
         let Some(path) = &need.notebook_path else { return false };
         let env_id = env_id(need);
@@ -73,19 +76,35 @@ impl Captured {
         let is_it = same_file || same_id && (*path == self.notebook || !self.notebook.exists());
         let declared = section(&need.metadata, kind).map(|section| strings(section, "dependencies"));
         let declared: BTreeSet<String> = declared.into_iter().flatten().collect();
-        is_it && declared == self.packages.iter().cloned().collect()
+        let same = declared == self.packages.iter().cloned().collect() && self.options == options(need, kind);
+        is_it && same && (!declared.is_empty() || need.script_blocks.is_empty())
     }
 }
 
 /// Whether a notebook keeps the environment at `prefix`.
 pub(super) fn is_captured(prefix: &Path) -> bool {
-    Captured::read(prefix).is_some()
+    // One that cannot be read just now is no less the notebook's.
+    prefix.join(FILE).exists()
+}
+
+/// Lets go of the environment at `prefix`, which is about to be deleted.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn forget(prefix: &Path) -> io::Result<()> {
+    match std::fs::remove_file(prefix.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The environment in `envs` that the notebook of `need` had, of the first of `kinds` that there is one of. One that
 /// somebody else has at the moment is not found.
 pub(super) fn find(envs: &Path, kinds: &[String], need: &EnvNeed) -> Option<Kept> {
     kinds.iter().find_map(|kind| {
+        if kinds.iter().any(|other| other != kind && declares(&need.metadata, other)) {
+            return None;
+        }
         record::pooled(envs, kind).into_iter().find_map(|prefix| {
             let captured = Captured::read(&prefix).filter(|captured| captured.is_of(need, kind))?;
             let free = !record::is_leased(&prefix) || record::is_leased_to(&prefix, &need.room);
@@ -93,6 +112,15 @@ pub(super) fn find(envs: &Path, kinds: &[String], need: &EnvNeed) -> Option<Kept
             Some(Kept { captured, record })
         })
     })
+}
+
+/// What the section of `kind` says beside packages.
+fn options(need: &EnvNeed, kind: &str) -> Map<String, Value> {
+    let section = section(&need.metadata, kind).into_iter().flatten();
+    section
+        .filter(|(name, _)| *name != "dependencies")
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn env_id(need: &EnvNeed) -> Option<String> {
@@ -126,10 +154,13 @@ mod tests {
         let found = |need: &EnvNeed| find(&envs, &["uv".to_owned()], need).is_some();
         let mine = need(&original, Some("id"), &["six"]);
         assert!(!found(&mine) && !is_captured(&prefix));
-        Captured::by(&mine, vec!["six".to_owned()]).unwrap().write(&prefix).unwrap();
+        Captured::by(&mine, "uv", vec!["six".to_owned()]).unwrap().write(&prefix).unwrap();
 
         assert!(found(&mine) && is_captured(&prefix));
         assert!(!found(&need(&original, Some("id"), &[])), "it declares something else by now");
+        let mut python = mine.clone();
+        python.metadata["runt"]["uv"]["requires-python"] = "3.12".into();
+        assert!(!found(&python));
         assert!(!found(&need(&original, Some("other"), &["six"])), "another notebook at the same place");
         assert!(find(&envs, &["conda".to_owned()], &mine).is_none());
         let copy = need(&dir.path().join("b.ipynb"), Some("id"), &["six"]);
@@ -139,7 +170,7 @@ mod tests {
         record::lease(&prefix, "another room").unwrap();
         assert!(!found(&copy));
 
-        assert_eq!(Captured::by(&EnvNeed { notebook_path: None, ..mine }, Vec::new()), None);
+        assert_eq!(Captured::by(&EnvNeed { notebook_path: None, ..mine }, "uv", Vec::new()), None);
     }
 
     #[test]
@@ -147,8 +178,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.ipynb");
         let (bare, named) = (need(&path, None, &[]), need(&path, Some("id"), &[]));
-        let captured = Captured::by(&bare, Vec::new()).unwrap();
+        let captured = Captured::by(&bare, "uv", Vec::new()).unwrap();
         assert!(captured.is_of(&bare, "uv") && captured.is_of(&named, "uv"));
         assert!(!captured.is_of(&need(&dir.path().join("b.ipynb"), None, &[]), "uv"));
+        let block = runtimed_plugin_api::ScriptBlock { cell: 1, text: String::new() };
+        assert!(!captured.is_of(&EnvNeed { script_blocks: vec![block], ..bare }, "uv"));
     }
 }

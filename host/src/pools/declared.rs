@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::build::{build_verified, write_record};
 use super::derive::derive;
 use super::environments::blocking;
+use super::in_use::in_use;
 use super::packages::{add_unnamed, bare_name};
 use super::pool::Pool;
 use super::record::{self, Record};
@@ -74,7 +75,9 @@ impl DeclaredEnvs {
                 self.ready(&environment, task).await?;
                 return Ok(environment);
             }
-            if !is_used(&prefix) {
+            let path = prefix.clone();
+            let runs = blocking(move || Ok(!in_use([path].into()).is_empty())).await?;
+            if !runs && !is_used(&prefix) {
                 let built = self.build(pool, provider, request, &prefix, task.clone()).await;
                 let environment = built.map_err(explained)?;
                 self.ready(&environment, task).await?;

@@ -15,7 +15,7 @@ use runtimed_plugin_api::{
 use serde_json::{Value, json};
 
 use super::Pools;
-use super::captured::Captured;
+use super::captured::{self, Captured};
 use super::declared::{Declaration, DeclaredEnvs};
 use super::drift;
 use super::labels::{self, Choice};
@@ -43,7 +43,7 @@ pub struct EnvironmentService {
 /// What a lease stands for.
 #[derive(Clone)]
 pub(super) struct Leased {
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     pub(super) environment: Environment,
     pub(super) whose: Whose,
     /// What is noted about whose it is.
@@ -281,13 +281,22 @@ impl Environments for EnvironmentService {
         self.leases().remove(lease);
         let prefix = &leased.environment.prefix;
         match (leased.whose, how) {
-            (Whose::Project, _) | (Whose::Shared, Release::Keep) => {}
+            (Whose::Project, _) => {}
+            (Whose::Shared, Release::Keep) => {
+                let prefix = prefix.clone();
+                blocking(move || record::touch(&prefix)).await?;
+            }
             // Whoever wants the same gets a new one.
             (Whose::Shared, Release::Delete) => {
                 let prefix = prefix.clone();
                 blocking(move || Record::forget(&prefix)).await?;
             }
-            (Whose::Own, Release::Delete) => leased.pool.discard(prefix),
+            (Whose::Own, Release::Delete) => {
+                // It may take a while until it is gone, and must not be found until then.
+                let doomed = prefix.clone();
+                blocking(move || captured::forget(&doomed).and_then(|()| Record::forget(&doomed))).await.ok();
+                leased.pool.discard(prefix);
+            }
             (Whose::Own, Release::Keep) => {
                 let kept = prefix.clone();
                 if leased.captured.is_some() {

@@ -8,6 +8,9 @@ use std::time::Duration;
 use runtimed_plugin_api::{ErrorCode, PluginError};
 use tokio::time::Instant;
 
+/// Characters of a provider's advice that are shown (our choice: a paragraph; a provider can write without end).
+const MOST_HELP: usize = 500;
+
 /// Words in an error text that mean the network (environments contract, section 2.4).
 const NETWORK_WORDS: &[&str] = &[
     "connection refused",
@@ -48,7 +51,9 @@ impl Failure {
     /// What happened and what to do.
     pub(super) fn text(&self) -> String {
         match &self.error.help {
-            Some(help) => format!("{}\n{help}", self.error.message),
+            Some(help) => {
+                format!("{}\n{}", self.error.message, help.chars().take(MOST_HELP).collect::<String>())
+            }
             None => self.error.message.clone(),
         }
     }

@@ -196,7 +196,11 @@ impl Keeper {
         let key = ready.template_key.unwrap_or_default();
         let work = async {
             let copied = duplicate(provider, &ready.environment, &prefix, true, Task::silent()).await?;
-            blocking(move || Template::record(copied, key)).await
+            blocking(move || {
+                record::strip(&copied.prefix)?;
+                Template::record(copied, key)
+            })
+            .await
         };
         match self.aside(work).await {
             Some(Ok(template)) => {

@@ -65,7 +65,10 @@ impl EnvironmentService {
     /// # Errors
     /// Those of the file system.
     pub(super) async fn capture(&self, lease: &str, need: &EnvNeed, packages: Vec<String>) -> Result<()> {
-        let Some(captured) = Captured::by(need, packages).filter(|_| !need.spare) else { return Ok(()) };
+        let kind = self.leases().get(lease).map(|leased| leased.pool.kind.clone()).unwrap_or_default();
+        let Some(captured) = Captured::by(need, &kind, packages).filter(|_| !need.spare) else {
+            return Ok(());
+        };
         let prefix = match self.leases().get_mut(lease) {
             Some(leased) if leased.whose == Whose::Own && leased.captured.as_ref() != Some(&captured) => {
                 leased.captured = Some(captured.clone());

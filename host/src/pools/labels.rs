@@ -224,7 +224,8 @@ fn automatic(family: Option<String>, facts: Facts<'_>) -> Result<Choice> {
     Ok(Choice::Pooled(named.unwrap_or(fallback).to_owned()))
 }
 
-fn declares(metadata: &Value, kind: &str) -> bool {
+/// Whether the notebook declares packages for `kind`.
+pub(super) fn declares(metadata: &Value, kind: &str) -> bool {
     section(metadata, kind).is_some_and(|section| !strings(section, "dependencies").is_empty())
 }
 

@@ -1,8 +1,8 @@
 //! The environment of a project.
 //!
 //! For: `environments.rs`.
-//! Promises: what the notebook adds to a project is trusted first; an environment that is not there yet is built once
-//! the user has allowed what the project's file names, if its provider wants that asked.
+//! Promises: what the notebook adds to a project is trusted first; an environment is built or added to once the user has
+//! allowed what the project's file names, if its provider wants that asked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +38,8 @@ impl EnvironmentService {
         let added = EnvRequest { packages: packages.clone(), ..EnvRequest::default() };
         self.permit(&*provider, &added).await?;
         let request = EnvRequest { project: Some(project.clone()), ..EnvRequest::default() };
-        if project.extra.get("built") != Some(&Value::Bool(true))
-            && !self.trust.allows(&provider.identities(&request).await?)
-        {
+        // Also of an environment that is there: what its file names by now is added to it.
+        if !self.trust.allows(&provider.identities(&request).await?) {
             return Err(awaits_build(&project));
         }
         let request = EnvRequest { packages, ..request };
@@ -79,11 +78,15 @@ fn awaits_build(project: &Project) -> PluginError {
     let text = |key: &str| project.extra.get(key).and_then(Value::as_str);
     let name = project.file.file_name().unwrap_or_default().to_string_lossy();
     let what = match (project.kind.as_str(), text("label")) {
-        (ENVIRONMENT_YML, Some(label)) => format!("{name} declares conda env '{label}', which is"),
-        _ => format!("{name} declares an environment that is"),
+        (ENVIRONMENT_YML, Some(label)) => format!("{name} declares conda env '{label}', which"),
+        _ => format!("{name} declares an environment that"),
     };
-    let run = text("build_command").map(|command| format!(" Run: {command}")).unwrap_or_default();
-    PluginError::new(ErrorCode::Denied, format!("{what} not built on this machine.{run}"))
+    let why = match (project.extra.get("built"), text("build_command")) {
+        (Some(Value::Bool(true)), _) => "may lack something of it.".to_owned(),
+        (_, Some(command)) => format!("is not built on this machine. Run: {command}"),
+        (_, None) => "is not built on this machine.".to_owned(),
+    };
+    PluginError::new(ErrorCode::Denied, format!("{what} {why}"))
         .help("Or review the file and approve it here. Some of what it names is not trusted yet; nothing was installed.")
         .detail(json!({ "awaiting": "env_build", "error_reason": "conda_env_yml_missing" }))
 }

@@ -98,6 +98,16 @@ impl Record {
     }
 }
 
+/// Takes out of a copy what was written into the original about itself: until it has a record of its own it is no
+/// environment.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn strip(prefix: &Path) -> io::Result<()> {
+    let ours = [RECORD_FILE, LEASE_FILE, READY_FILE, WARMED_FILE, PACKAGES_FILE, LAST_USED_FILE];
+    ours.iter().try_for_each(|name| remove_if_there(&prefix.join(name)))
+}
+
 /// Whether interpreter and readiness marker are there.
 pub(super) fn is_usable(environment: &Environment) -> bool {
     environment.python.exists()

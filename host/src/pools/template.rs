@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::record;
 use crate::disk;
 
 /// What the folder names of all templates start with.
@@ -110,7 +111,8 @@ impl Template {
 
     fn read(prefix: &Path) -> Option<Self> {
         let template: Self = serde_json::from_slice(&std::fs::read(record_file(prefix)).ok()?).ok()?;
-        (template.environment.prefix == prefix).then_some(template)
+        // What has a record would hand it on to its copies, finished or not.
+        (template.environment.prefix == prefix && !record::is_recorded(prefix)).then_some(template)
     }
 
     /// How long ago its packages were chosen. A clock that was set back makes it new, never older than it is.

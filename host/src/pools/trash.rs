@@ -53,7 +53,7 @@ pub(super) fn empty_at_start(within: &Path) {
 
 /// Deletes `folder`, which lies directly inside `within`, at once.
 pub(super) fn delete(folder: &Path, within: &Path) {
-    let inside = folder.parent() == Some(within);
+    let inside = folder.parent() == Some(within) && folder.file_name().is_some();
     if inside {
         template::forget(folder);
     }
@@ -79,6 +79,7 @@ mod tests {
         let (trash, work) = Trash::new(envs.clone());
         trash.put(envs.join("a"));
         trash.put(other.clone());
+        trash.put(envs.join(".."));
         drop(trash);
         work.await;
         assert!(other.exists());

@@ -107,7 +107,7 @@ impl EnvironmentService {
             return Ok(Some("in use"));
         }
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let (owner, within) = match path.parent() {
+        let (owner, within) = match path.parent().filter(|_| !name.is_empty()) {
             Some(envs) if envs == self.pools.envs() => (pooled(&self.pools, path, name), envs),
             Some(envs) if envs == self.declared.folder => (Some(Owner::Cache), envs),
             _ => (None, path),
@@ -128,6 +128,10 @@ impl EnvironmentService {
         blocking(move || {
             if just_used(last_used(&path), now()) {
                 return Ok(Some("used a moment ago"));
+            }
+            // By a process that an earlier daemon started, perhaps.
+            if !in_use([path.clone()].into()).is_empty() {
+                return Ok(Some("in use"));
             }
             trash::delete(&path, &within);
             Ok(None)

@@ -95,7 +95,8 @@ async fn what_is_there_is_listed_and_what_nobody_needs_goes() {
     assert_eq!(run(&pooled, "still", "import ipykernel.comm").await.0.success, Some(true));
 
     // Without a daemon nobody knows.
-    assert_eq!(env(&daemon, &["rebuild"])["rebuilt"], json!(["uv"]));
+    let rebuilt = env(&daemon, &["rebuild"])["rebuilt"].clone();
+    assert!(rebuilt.as_array().is_some_and(|kinds| kinds.contains(&json!("uv"))), "{rebuilt}");
     daemon.ask(json!({ "type": "shutdown" }));
     assert!(daemon.ended().success());
     for command in ["list", "stats", "clean", "rebuild"] {

@@ -49,6 +49,8 @@ pub(crate) struct Target<'a> {
     pub(crate) prefix: &'a Path,
     /// Where it is moved to afterwards, if it is.
     pub(crate) home: Option<&'a Path>,
+    /// Whether `home` holds an environment of ours, whose saved solve may be used again.
+    pub(crate) saved: bool,
 }
 
 /// What an environment must hold.
@@ -78,7 +80,8 @@ impl Build<'_> {
         specs.extend_from_slice(wanted.packages);
         let optional = if free_threaded { Vec::new() } else { vec![GIL.to_owned()] };
         let home = target.home.map(Path::to_owned);
-        let saved = home.as_deref().map(|home| home.join(runtimed_conda_builder::SAVED_SOLVE));
+        let saved = home.as_deref().filter(|_| target.saved);
+        let saved = saved.map(|home| home.join(runtimed_conda_builder::SAVED_SOLVE));
         self.run(Work::Create { prefix: target.prefix.to_owned(), home, specs, optional, saved }, wanted)
             .await
     }

@@ -12,6 +12,8 @@ use crate::key::is_free_threaded;
 const CONDA: &str = "conda";
 /// Ecosystem of packages that come from a URL or a path; the name is that place.
 const CONDA_URL: &str = "conda-url";
+/// Ecosystem of places that project files name; the name is the path.
+const PLACE: &str = "conda-prefix";
 /// Ecosystem of channels.
 const CHANNEL: &str = "conda-channel";
 
@@ -42,6 +44,11 @@ pub(crate) fn identities(package: &str) -> Result<Vec<PackageIdentity>> {
 /// What trust knows a channel as.
 pub(crate) fn channel_identity(channel: &str) -> PackageIdentity {
     identity(CHANNEL, channel.trim())
+}
+
+/// What trust knows the place of an environment as that a project's file names.
+pub(crate) fn place_identity(place: &str) -> PackageIdentity {
+    identity(PLACE, place)
 }
 
 /// The package that a specification is about.

@@ -2,7 +2,7 @@
 //!
 //! Promises: pure; planning a plan again changes nothing.
 
-use runtimed_plugin_api::{EnvPlan, EnvRequest, Result};
+use runtimed_plugin_api::{EnvPlan, EnvRequest, Result, pypi};
 
 use crate::key::{KeyParts, cache_key};
 use crate::packages::{checked, names};
@@ -29,6 +29,7 @@ pub(crate) struct Preferences {
 pub(crate) fn plan(mut request: EnvRequest, preferred: &Preferences) -> Result<EnvPlan> {
     let packages = checked(&request.packages)?;
     request.python = blank_is_none(request.python);
+    request.python.as_deref().map(pypi::python_constraint).transpose()?;
     request.channels = request.channels.iter().map(|channel| channel.trim().to_owned()).collect();
     let mut deps: Vec<String> = packages.into_iter().filter(|it| !BASE.contains(&it.as_str())).collect();
     let key_channels;

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use runtimed_plugin_api::{EnvPlan, EnvRequest, Environment, PluginError, Project, Result};
+use runtimed_plugin_api::{EnvPlan, EnvRequest, Environment, PluginError, Project, Result, pypi};
 use serde_json::{Map, Value, json};
 
 use crate::build::{Build, Target, Wanted};
@@ -39,6 +39,8 @@ pub(crate) const PREFIX: &str = "prefix";
 pub(crate) const PROJECT_FILE: &str = "project_file";
 /// [`Project::extra`]: whether the user made it.
 const USER_MANAGED: &str = "user_managed";
+/// [`Project::extra`]: whether its file says where it is.
+const PLACED: &str = "placed";
 /// [`Project::extra`]: whether it is there.
 const BUILT: &str = "built";
 /// [`Project::extra`]: what to call it.
@@ -77,10 +79,12 @@ fn described(
     surroundings: &Surroundings,
 ) -> Result<Project> {
     let folder = file.parent().unwrap_or(file);
+    // As conda has it, a place is the exporting machine's unless it is here, or there is nothing else.
+    let placed = declared.prefix.as_ref().map(|prefix| folder.join(prefix));
+    let placed = placed.filter(|prefix| prefix.is_dir() || declared.name.is_none());
     let made = declared.name.as_deref().and_then(|name| prefixes::named(name, surroundings));
-    let (prefix, label) = match (&declared.prefix, &declared.name) {
+    let (prefix, label) = match (placed.clone(), &declared.name) {
         (Some(prefix), name) => {
-            let prefix = folder.join(prefix);
             let label = name.clone().unwrap_or_else(|| prefix.display().to_string());
             (prefix, label)
         }
@@ -91,8 +95,9 @@ fn described(
             (prefix, name.clone())
         }
         (None, None) => {
+            let pip = declared.pip.iter().map(|package| format!("pip:{package}"));
             let parts = KeyParts {
-                deps: &declared.dependencies,
+                deps: &declared.dependencies.iter().cloned().chain(pip).collect::<Vec<_>>(),
                 channels: &declared.channels,
                 python: declared.python.as_deref(),
                 env_id: None,
@@ -103,8 +108,8 @@ fn described(
         }
     };
     let state = State::of(&prefix);
-    let user_managed = state == State::Theirs || declared.prefix.is_some();
-    let command = match declared.prefix {
+    let user_managed = state == State::Theirs || placed.is_some();
+    let command = match placed {
         Some(_) => format!("conda env create -p {} -f {}", prefix.display(), file.display()),
         None => format!("conda env create -f {}", file.display()),
     };
@@ -112,6 +117,7 @@ fn described(
         PREFIX: prefix,
         LABEL: label,
         USER_MANAGED: user_managed,
+        PLACED: placed.is_some(),
         BUILT: matches!(state, State::Theirs | State::Ours),
         BUILD_COMMAND: command,
         CHANNELS: declared.channels,
@@ -143,17 +149,34 @@ enum State {
 impl State {
     fn of(prefix: &Path) -> Self {
         let ours = std::fs::read_to_string(prefix.join(OURS)).ok();
+        let whole = ours.as_deref().is_some_and(|text| text.starts_with(WHOLE));
         let python = interpreter(prefix).exists();
-        match ours.as_deref() {
-            Some(WHOLE) if python => Self::Ours,
-            Some(_) => Self::Missing,
-            None if python => Self::Theirs,
-            None if std::fs::read_dir(prefix).is_ok_and(|mut entries| entries.next().is_some()) => {
-                Self::Occupied
-            }
-            None => Self::Missing,
+        // Anybody can write such a file anywhere: what is deleted for it looks like what we make.
+        let begun = whole || ours.as_deref() == Some(UNFINISHED);
+        let like_ours = begun && (prefix.join("conda-meta").is_dir() || entries(prefix) == 1);
+        match python {
+            true if whole => Self::Ours,
+            true if ours.is_none() => Self::Theirs,
+            _ if like_ours || entries(prefix) == 0 => Self::Missing,
+            _ => Self::Occupied,
         }
     }
+}
+
+/// How much there is at `prefix`.
+fn entries(prefix: &Path) -> usize {
+    std::fs::read_dir(prefix).map_or(0, Iterator::count)
+}
+
+/// The file of the project that an environment of ours at `prefix` was made for.
+fn owner(prefix: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(prefix.join(OURS)).ok()?;
+    text.strip_prefix(WHOLE)?.lines().next().map(PathBuf::from)
+}
+
+/// What the file says of a whole environment that was made for `project`.
+fn whole_for(project: &Project) -> String {
+    format!("{WHOLE}{}\n", project.file.display())
 }
 
 /// Decides what `request` means, which has the project `project`.
@@ -167,6 +190,7 @@ pub(crate) fn plan(mut request: EnvRequest, project: &Project) -> Result<EnvPlan
     packages.extend(unnamed(&NEEDED, &packages));
     request.packages = packages;
     request.python = project.requires_python.clone();
+    request.python.as_deref().map(pypi::python_constraint).transpose()?;
     request.channels = strings(&project.extra, CHANNELS);
     let parts = json!([
         project.file,
@@ -203,6 +227,9 @@ pub(crate) async fn prepare(
         (State::Theirs, Some((version, constraint))) => {
             return Err(cannot_rebuild(project, &prefix, &version, constraint));
         }
+        (State::Ours, Some((version, constraint))) if owner(&prefix).as_ref() != Some(&project.file) => {
+            return Err(cannot_rebuild(project, &prefix, &version, constraint));
+        }
         (State::Occupied, _) => {
             let message = format!("`{}` is there and is no conda environment", prefix.display());
             return Err(PluginError::invalid(message).help(
@@ -215,7 +242,9 @@ pub(crate) async fn prepare(
         }
         (State::Missing, _) | (State::Ours, Some(_)) => {
             let what = format!("Failed to create conda env '{}' from environment.yml", text(project, LABEL));
-            create(build, &wanted, project, &prefix, stand_in).await.map_err(|error| told(&what, error))?;
+            create(build, &wanted, project, (&prefix, state), stand_in)
+                .await
+                .map_err(|error| told(&what, error))?;
         }
     }
     build.pip(&python, &strings(&project.extra, PIP)).await?;
@@ -229,24 +258,30 @@ pub(crate) async fn prepare(
     })
 }
 
-/// Makes the environment in the host's folder and moves it to `prefix`.
+/// Makes the environment in the host's folder and moves it to `prefix`, which was as `before`.
 async fn create(
     build: &Build<'_>,
     wanted: &Wanted<'_>,
     project: &Project,
-    prefix: &Path,
+    (prefix, before): (&Path, State),
     stand_in: &Path,
 ) -> Result<()> {
     let made = stand_in.join("made");
     // Of a build that was given up.
     remove(&made).await?;
-    build.create(Target { prefix: &made, home: Some(prefix) }, wanted).await?;
+    let target = Target { prefix: &made, home: Some(prefix), saved: before == State::Ours };
+    build.create(target, wanted).await?;
+    // That took a while.
+    if State::of(prefix) != before {
+        let message = format!("`{}` was made by somebody else meanwhile", prefix.display());
+        return Err(PluginError::invalid(message).help("Nothing was changed there. Start the kernel again."));
+    }
     // Ours, or nothing worth keeping: see `State`.
     remove(prefix).await?;
     make_folder(prefix.parent().unwrap_or(prefix)).await?;
     let ours = project.extra.get(USER_MANAGED) != Some(&Value::Bool(true));
     if ours {
-        write(&made.join(OURS), WHOLE).await?;
+        write(&made.join(OURS), &whole_for(project)).await?;
     }
     if tokio::fs::rename(&made, prefix).await.is_ok() {
         return Ok(());
@@ -256,7 +291,7 @@ async fn create(
     write(&prefix.join(OURS), UNFINISHED).await?;
     build.copy(&made, prefix, wanted).await?;
     match ours {
-        true => write(&prefix.join(OURS), WHOLE).await,
+        true => write(&prefix.join(OURS), &whole_for(project)).await,
         false => remove_file(&prefix.join(OURS)).await,
     }
 }
@@ -303,6 +338,12 @@ pub(crate) fn strings(map: &Map<String, Value>, key: &str) -> Vec<String> {
 /// What trust must know of a project beyond its packages: channels, and what pip installs.
 pub(crate) fn sources(project: &Project) -> (Vec<String>, Vec<String>) {
     (strings(&project.extra, CHANNELS), strings(&project.extra, PIP))
+}
+
+/// Where the project's file says that its environment is: programs there would run.
+pub(crate) fn named_place(project: &Project) -> Option<String> {
+    let placed = project.extra.get(PLACED) == Some(&Value::Bool(true));
+    placed.then(|| text(project, PREFIX))
 }
 
 fn told(what: &str, error: PluginError) -> PluginError {
@@ -375,10 +416,13 @@ mod tests {
         std::fs::write(interpreter(&prefix), "").unwrap();
         assert_eq!(State::of(&prefix), State::Theirs);
         std::fs::write(prefix.join(OURS), UNFINISHED).unwrap();
-        assert_eq!(State::of(&prefix), State::Missing);
-        std::fs::write(prefix.join(OURS), WHOLE).unwrap();
+        assert_eq!(State::of(&prefix), State::Occupied);
+        std::fs::write(prefix.join(OURS), "whole\n/a/environment.yml\n").unwrap();
+        assert_eq!(owner(&prefix), Some(PathBuf::from("/a/environment.yml")));
         assert_eq!(State::of(&prefix), State::Ours);
         std::fs::remove_file(interpreter(&prefix)).unwrap();
+        assert_eq!(State::of(&prefix), State::Occupied, "a folder that only says so");
+        std::fs::create_dir(prefix.join("conda-meta")).unwrap();
         assert_eq!(State::of(&prefix), State::Missing);
     }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::build::{self, Build, Target, Wanted, site_packages};
 use crate::environment_yml::MARKERS;
-use crate::packages::{channel_identity, checked, identities};
+use crate::packages::{self, channel_identity, checked, identities};
 use crate::plan::{self, BASE, DATA, Preferences, TAIL, blank_is_none, owned};
 use crate::project;
 use crate::surroundings::Surroundings;
@@ -68,7 +68,7 @@ impl CondaProvider {
             channels: &channels,
             folder: prefix.parent().unwrap_or(prefix),
         };
-        let done = build.create(Target { prefix, home: None }, &wanted).await?;
+        let done = build.create(Target { prefix, home: None, saved: false }, &wanted).await?;
         let environment = Environment {
             python_version: done.python_version,
             extra: [(CHANNELS.to_owned(), json!(channels))].into_iter().collect(),
@@ -197,6 +197,7 @@ impl EnvProvider for CondaProvider {
             let (sources, pip) = project::sources(project);
             channels.extend(sources);
             packages.extend(project.dependencies.iter().cloned());
+            found.extend(project::named_place(project).map(|place| packages::place_identity(&place)));
             found.extend(pypi::checked(&pip)?.iter().map(|package| pypi::identity(package)));
         }
         found.extend(channels.iter().map(|channel| channel_identity(channel)));

@@ -224,7 +224,12 @@ fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
         return Ok(EnvPlan { key: hex_digits(&format!("project:{}", project.file.display()), 16), request });
     }
     let packages = pypi::checked(&request.packages)?;
+    let preferred = blank_is_none(preferred);
     request.python = blank_is_none(request.python);
+    // The user's own may be a program.
+    if let Some(python) = request.python.as_deref().filter(|python| preferred.as_deref() != Some(*python)) {
+        pypi::python_constraint(python)?;
+    }
     let mut deps: Vec<String> = declared(&packages).cloned().collect();
     if request.env_id.is_some() {
         // The key of a notebook's own environment has what the notebook declares and nothing else.
@@ -232,7 +237,7 @@ fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
         deps.retain(|dep| !TAIL.contains(&dep.as_str()));
     } else {
         deps.extend(unnamed(&TAIL, &deps));
-        request.python = request.python.or(blank_is_none(preferred));
+        request.python = request.python.or(preferred);
     }
     let key = cache_key(&KeyParts {
         deps: &deps,

@@ -92,7 +92,7 @@ fn list(all: bool, json: bool) -> anyhow::Result<ExitCode> {
 fn identities(names: &[String], ecosystem: &str) -> Vec<PackageIdentity> {
     let identity = |name: &String| match ecosystem {
         PYPI => pypi::identity(name),
-        "conda" => PackageIdentity { ecosystem: ecosystem.to_owned(), name: pypi::normalized(name) },
+        "conda" => PackageIdentity { ecosystem: ecosystem.to_owned(), name: name.trim().to_lowercase() },
         _ => PackageIdentity { ecosystem: ecosystem.to_owned(), name: name.trim().to_owned() },
     };
     names.iter().map(identity).collect()

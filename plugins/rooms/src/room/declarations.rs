@@ -138,7 +138,12 @@ impl RoomCore {
         self.show_verdict(&verdict);
         let state = self.documents.runtime.kernel_state();
         match asks {
-            Asks::Opinion => {}
+            // What was not allowed is allowed by now, or not declared any more.
+            Asks::Opinion => {
+                if !verdict.needs_approval && state == KernelState::AwaitingTrust {
+                    self.launch(Wanted::default(), None);
+                }
+            }
             Asks::Approval { ticket } => {
                 if !verdict.needs_approval && state == KernelState::AwaitingTrust {
                     self.launch(Wanted::default(), None);

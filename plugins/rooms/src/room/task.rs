@@ -42,11 +42,13 @@ use crate::records::RecordStore;
 use crate::staging::Staged;
 use crate::watch::{Stamp, Watched};
 
+mod approvals;
 mod beginning;
 mod following;
 mod journal;
 mod kernels;
 
+use self::approvals::Approvals;
 use self::beginning::{Begun, begin, keep_alive, refuse};
 use self::following::Following;
 use self::kernels::{FromKernel, Line, run_kernel};
@@ -138,6 +140,8 @@ pub(crate) struct RoomTask {
     warm: Option<Box<dyn Kernel>>,
     /// Slow work. Dropping the set stops it.
     jobs: JoinSet<Done>,
+    /// Environments wait for them.
+    approvals: Approvals,
     /// The notebook's file, and how it is followed.
     file: Option<(PathBuf, Following)>,
     /// The files of the project around the notebook that are to be watched, and the watches so far.
@@ -238,6 +242,7 @@ impl RoomTask {
             launching: None,
             warm: None,
             jobs: JoinSet::new(),
+            approvals: Approvals::default(),
             file: None,
             project: Default::default(),
             viewers: Vec::new(),
@@ -599,8 +604,9 @@ impl RoomTask {
             }
             Effect::Acquire { launch, need, instead_of } => {
                 let task = Task::new(Arc::new(Reporter { launch, inbox: self.own_inbox.clone() }));
-                let warm = self.directory.warm.clone();
+                let (warm, approvals) = (self.directory.warm.clone(), self.approvals.clone());
                 let job = self.jobs.spawn(async move {
+                    approvals.settled().await;
                     let result = match environments(&host) {
                         Ok(environments) => {
                             if let Some(lease) = instead_of {
@@ -704,7 +710,9 @@ impl RoomTask {
                 self.job(async move { Event::Cloned { job, result: directory.copy(source).await } });
             }
             Effect::Trust { job, need, approve } => {
+                let approval = approve.then(|| self.approvals.begin());
                 self.job(async move {
+                    let _approval = approval;
                     let result = match environments(&host) {
                         Ok(environments) if approve => environments.approve(need).await,
                         Ok(environments) => environments.trust(need).await,
