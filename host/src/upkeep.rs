@@ -87,7 +87,7 @@ impl Daemon {
         let in_use = |why: &str| {
             let text = format!("`{}` was kept: {why}. Nothing was changed.", path.display());
             PluginError::new(ErrorCode::Conflict, text)
-                .help("Shut down the notebook that has it (`runt notebooks`), then try again.")
+                .help("Shut down what uses it (`runt notebooks`), then try again. One that a notebook keeps is made anew by itself when it is broken.")
         };
         if self.environments_in_use().await?.contains(path) {
             return Err(in_use("a notebook has it"));

@@ -86,7 +86,7 @@ impl EnvironmentService {
         verdict.project_context = projects::context(found.as_ref(), projects::start(need));
         if let Some(running) = &need.running {
             let kind = running.source.split(':').next().unwrap_or_default();
-            self.capture(&running.lease, need, drift::installed(running, kind)).await?;
+            self.capture(&running.lease, need, drift::installed(running, kind)).await;
         }
         verdict.drift = need.running.as_ref().map(|running| {
             let project = found.as_ref().and_then(|found| found.project.as_ref().ok()?.as_ref());

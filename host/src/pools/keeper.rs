@@ -207,7 +207,13 @@ impl Keeper {
                 tracing::info!(prefix = %prefix.display(), "fresh {} environments are copies now", self.pool.kind);
                 self.pool.keep(|state| state.template_made(template, Duration::ZERO, Instant::now()));
             }
-            Some(Err(error)) => self.no_copy(&prefix, &error),
+            Some(Err(mut error)) => {
+                // There is no template yet that could be to blame.
+                if error.code == ErrorCode::Conflict {
+                    error.code = ErrorCode::Internal;
+                }
+                self.no_copy(&prefix, &error);
+            }
             None => self.give_up(&prefix),
         }
     }

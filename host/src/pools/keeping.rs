@@ -13,7 +13,7 @@ use serde_json::json;
 use super::build::{build_verified, write_record};
 use super::captured::{Captured, Kept};
 use super::drift;
-use super::environments::{EnvironmentService, Whose, blocking};
+use super::environments::{EnvironmentService, Leased, Whose, blocking};
 use super::pool::Pool;
 use super::record::{self, Record};
 use crate::disk;
@@ -32,7 +32,7 @@ impl EnvironmentService {
     ) -> Result<Lease> {
         let Some(kept) = self.kept(need, vec![pool.kind.clone()]).await? else {
             let lease = self.pooled(pool, need, label, task).await?;
-            self.capture(&lease.id, need, Vec::new()).await?;
+            self.capture(&lease.id, need, Vec::new()).await;
             return Ok(lease);
         };
         let Kept { captured, record } = kept;
@@ -56,27 +56,33 @@ impl EnvironmentService {
         task.report("cache_hit", json!({ "env_path": prefix }));
         let lease = self.lease(Arc::clone(&pool), record.environment, Whose::Own, label, config).await?;
         adopted.keep();
-        self.capture(&lease.id, need, captured.packages).await?;
+        self.capture(&lease.id, need, captured.packages).await;
         Ok(Lease { prewarmed_packages: record.packages, ..lease })
     }
 
-    /// Notes that the notebook of `need` keeps the environment of `lease`, if it can be opened again.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(super) async fn capture(&self, lease: &str, need: &EnvNeed, packages: Vec<String>) -> Result<()> {
-        let kind = self.leases().get(lease).map(|leased| leased.pool.kind.clone()).unwrap_or_default();
-        let Some(captured) = Captured::by(need, &kind, packages).filter(|_| !need.spare) else {
-            return Ok(());
+    /// Notes that the notebook of `need` keeps the environment of `lease`, if it can be opened again. Its kernel runs
+    /// without that note as well, and the next opinion about it tries again.
+    pub(super) async fn capture(&self, lease: &str, need: &EnvNeed, packages: Vec<String>) {
+        let own = |leased: &&Leased| leased.whose == Whose::Own;
+        let Some(leased) = self.leases().get(lease).filter(own).cloned() else { return };
+        let Some(captured) = Captured::by(need, &leased.pool.kind, packages).filter(|_| !need.spare) else {
+            return;
         };
-        let prefix = match self.leases().get_mut(lease) {
-            Some(leased) if leased.whose == Whose::Own && leased.captured.as_ref() != Some(&captured) => {
-                leased.captured = Some(captured.clone());
-                leased.environment.prefix.clone()
+        if leased.captured.as_ref() == Some(&captured) {
+            return;
+        }
+        let (note, prefix) = (captured.clone(), leased.environment.prefix.clone());
+        match blocking(move || note.write(&prefix)).await {
+            Ok(()) => {
+                if let Some(leased) = self.leases().get_mut(lease) {
+                    leased.captured = Some(captured);
+                }
             }
-            _ => return Ok(()),
-        };
-        blocking(move || captured.write(&prefix)).await
+            Err(error) => tracing::warn!(
+                "`{}` may not be found when its notebook is opened again: {error}",
+                leased.environment.prefix.display()
+            ),
+        }
     }
 }
 

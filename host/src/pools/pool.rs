@@ -193,7 +193,7 @@ impl Pool {
             tracing::warn!("could not end the lease of `{}`: {error}", ready.environment.prefix.display());
         }
         if let Some(surplus) = self.change(|state| state.give_back(ready)) {
-            self.trash.put(surplus);
+            self.trash.put(&surplus);
         }
     }
 
@@ -210,12 +210,12 @@ impl Pool {
     /// Deletes an environment that was taken from here.
     pub fn discard(&self, prefix: &Path) {
         self.release(prefix);
-        self.trash.put(prefix.to_path_buf());
+        self.trash.put(prefix);
     }
 
     /// Empties the pool and lets it fill again.
     pub fn flush(&self) {
-        self.change(PoolState::flush).into_iter().for_each(|prefix| self.trash.put(prefix));
+        self.change(PoolState::flush).into_iter().for_each(|prefix| self.trash.put(&prefix));
     }
 
     /// Where it has the environment at `prefix`, if it is one of its own.
@@ -227,7 +227,7 @@ impl Pool {
     pub(super) fn replace(&self, prefix: &Path) -> bool {
         let replaced = self.change(|state| state.remove(prefix));
         if replaced {
-            self.trash.put(prefix.to_path_buf());
+            self.trash.put(prefix);
         }
         replaced
     }
@@ -304,7 +304,7 @@ impl Pool {
     pub(super) fn keep(&self, change: impl FnOnce(&mut PoolState) -> Vec<PathBuf>) {
         let left_over = change(&mut self.state());
         self.publish();
-        left_over.into_iter().for_each(|prefix| self.trash.put(prefix));
+        left_over.into_iter().for_each(|prefix| self.trash.put(&prefix));
     }
 
     /// Changes the state on behalf of anybody else.

@@ -52,7 +52,7 @@ pub(crate) enum Place {
 }
 
 /// What fresh environments are made from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 enum Source {
     /// Packages, until there is a template.
     #[default]
@@ -84,7 +84,7 @@ pub(super) enum Next {
 }
 
 /// One pool.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PoolState {
     /// How many environments to keep ready.
     target: usize,
@@ -240,22 +240,19 @@ impl PoolState {
     /// What to do now.
     pub(super) fn next(&self, now: Instant) -> Next {
         if self.deficit() > 0 {
-            return self.build_when_due(now);
+            return self.when_due(now, Next::Build);
         }
         let slow = self.available.iter().find(|ready| !ready.optimized).cloned().map(Box::new);
         match (&self.source, slow) {
             (Source::Packages, _) if self.target > 0 => {
                 // Of a copy there would be copies of what was newest long ago.
                 let fresh = self.available.iter().rev().find(|ready| ready.template_key.is_some()).cloned();
-                return match fresh {
-                    Some(ready) => Next::MakeTemplate(Box::new(ready)),
-                    None => self.build_when_due(now),
-                };
+                return self.when_due(now, fresh.map_or(Next::Build, |it| Next::MakeTemplate(Box::new(it))));
             }
             (Source::Template(template, _), _) if !template.optimized => {
                 return Next::OptimizeTemplate(template.clone());
             }
-            (Source::Template(..), Some(ready)) => return Next::Renew(ready),
+            (Source::Template(..), Some(ready)) => return self.when_due(now, Next::Renew(ready)),
             (Source::NoCopies { .. }, Some(ready)) => return Next::Optimize(ready),
             _ => {}
         }
@@ -268,10 +265,11 @@ impl PoolState {
         Next::Wait(next.map(|next| next.saturating_duration_since(now)))
     }
 
-    fn build_when_due(&self, now: Instant) -> Next {
+    /// `next`, or a pause after what failed.
+    fn when_due(&self, now: Instant, next: Next) -> Next {
         match self.failure.as_ref().map(|failure| failure.retry_in(now)) {
             Some(wait) if !wait.is_zero() && !self.urgent => Next::Wait(Some(wait)),
-            _ => Next::Build,
+            _ => next,
         }
     }
 

@@ -4,6 +4,7 @@
 //! Promises: what was put here is not found again as an environment, even if the daemon dies before it
 //! is gone; nothing outside the given folder is ever touched.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
@@ -16,28 +17,35 @@ pub(super) const START: &str = ".trash-";
 
 /// Takes folders to delete. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Trash(mpsc::UnboundedSender<PathBuf>);
+pub(super) struct Trash {
+    /// What it takes lies directly inside this.
+    within: PathBuf,
+    /// What is no environment any more, for the work.
+    doomed: mpsc::UnboundedSender<PathBuf>,
+}
 
 impl Trash {
     /// A bin for folders directly inside `within`, and the work of emptying it, to be run once.
     pub(super) fn new(within: PathBuf) -> (Self, impl Future<Output = ()> + Send) {
-        let (sender, mut folders) = mpsc::unbounded_channel::<PathBuf>();
+        let (sender, mut doomed) = mpsc::unbounded_channel::<PathBuf>();
+        let inside = within.clone();
         let work = async move {
-            while let Some(folder) = folders.recv().await {
-                let within = within.clone();
-                let deleted = tokio::task::spawn_blocking(move || delete(&folder, &within)).await;
-                if let Err(error) = deleted {
-                    tracing::error!("deleting an environment failed: {error}");
+            while let Some(folder) = doomed.recv().await {
+                let (within, path) = (inside.clone(), folder.clone());
+                match tokio::task::spawn_blocking(move || disk::remove_tree(&folder, &within)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!("could not delete `{}`: {error}", path.display()),
+                    Err(error) => tracing::error!("deleting `{}` failed: {error}", path.display()),
                 }
             }
         };
-        (Self(sender), work)
+        (Self { within, doomed: sender }, work)
     }
 
-    /// Deletes `folder` soon.
-    pub(super) fn put(&self, folder: PathBuf) {
-        if let Err(folder) = self.0.send(folder) {
-            tracing::debug!("`{}` is deleted at the next start", folder.0.display());
+    /// Deletes `folder`, which nobody finds from now on, soon.
+    pub(super) fn put(&self, folder: &Path) {
+        if let Err(doomed) = self.doomed.send(doom(folder, &self.within)) {
+            tracing::debug!("`{}` is deleted at the next start", doomed.0.display());
         }
     }
 }
@@ -52,17 +60,24 @@ pub(super) fn empty_at_start(within: &Path) {
 }
 
 /// Deletes `folder`, which lies directly inside `within`, at once.
-pub(super) fn delete(folder: &Path, within: &Path) {
-    let inside = folder.parent() == Some(within) && folder.file_name().is_some();
-    if inside {
+///
+/// # Errors
+/// When it lies elsewhere, or the file system refuses.
+pub(super) fn delete(folder: &Path, within: &Path) -> io::Result<()> {
+    disk::remove_tree(&doom(folder, within), within)
+}
+
+/// Gives `folder` a name by which it is not mistaken for an environment, if it lies directly inside `within`; returns
+/// where it is now.
+fn doom(folder: &Path, within: &Path) -> PathBuf {
+    if folder.parent() == Some(within) && folder.file_name().is_some() {
         template::forget(folder);
+        let doomed = within.join(format!("{START}{}", uuid::Uuid::new_v4()));
+        if std::fs::rename(folder, &doomed).is_ok() {
+            return doomed;
+        }
     }
-    // Renamed first: half an environment must not be mistaken for one.
-    let doomed = within.join(format!("{START}{}", uuid::Uuid::new_v4()));
-    let target = if inside && std::fs::rename(folder, &doomed).is_ok() { &doomed } else { folder };
-    if let Err(error) = disk::remove_tree(target, within) {
-        tracing::warn!("could not delete `{}`: {error}", target.display());
-    }
+    folder.to_owned()
 }
 
 #[cfg(test)]
@@ -77,9 +92,10 @@ mod tests {
             std::fs::create_dir_all(folder).unwrap();
         }
         let (trash, work) = Trash::new(envs.clone());
-        trash.put(envs.join("a"));
-        trash.put(other.clone());
-        trash.put(envs.join(".."));
+        trash.put(&envs.join("a"));
+        assert!(!envs.join("a").exists(), "at once, however much there is to delete");
+        trash.put(&other);
+        trash.put(&envs.join(".."));
         drop(trash);
         work.await;
         assert!(other.exists());

@@ -109,7 +109,7 @@ impl EnvironmentService {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let (owner, within) = match path.parent().filter(|_| !name.is_empty()) {
             Some(envs) if envs == self.pools.envs() => (pooled(&self.pools, path, name), envs),
-            Some(envs) if envs == self.declared.folder => (Some(Owner::Cache), envs),
+            Some(envs) if envs == self.declared.folder => (cached(path, name), envs),
             _ => (None, path),
         };
         match owner {
@@ -133,7 +133,7 @@ impl EnvironmentService {
             if !in_use([path.clone()].into()).is_empty() {
                 return Ok(Some("in use"));
             }
-            trash::delete(&path, &within);
+            trash::delete(&path, &within)?;
             Ok(None)
         })
         .await
@@ -179,7 +179,7 @@ impl Survey {
 fn look(pools: &Pools, inline_envs: &Path, used: BTreeSet<PathBuf>, budget: Option<u64>) -> Survey {
     let found: Vec<_> = entries(pools.envs())
         .filter_map(|(path, name)| Some((pooled(pools, &path, &name)?, path)))
-        .chain(entries(inline_envs).map(|(path, name)| (cached(&path, &name), path)))
+        .chain(entries(inline_envs).filter_map(|(path, name)| Some((cached(&path, &name)?, path))))
         .collect();
     let paths: Vec<_> = found.iter().map(|(_, path)| path.clone()).collect();
     let processes = in_use(paths.iter().cloned().collect());
@@ -230,10 +230,14 @@ fn pooled(pools: &Pools, path: &Path, name: &str) -> Option<Owner> {
     }
 }
 
-/// Whose a folder among the environments for declarations is.
-fn cached(path: &Path, name: &str) -> Owner {
-    let whole = !name.starts_with(trash::START) && record::is_recorded(path);
-    if whole { Owner::Cache } else { Owner::Nobody }
+/// Whose a folder among the environments for declarations is; none if it is no environment.
+fn cached(path: &Path, name: &str) -> Option<Owner> {
+    let key = name.split('-').next().unwrap_or_default();
+    let is_key = key.len() == KEY_DIGITS && key.chars().all(|digit| digit.is_ascii_hexdigit());
+    match name.starts_with(trash::START) {
+        false if record::is_recorded(path) => Some(Owner::Cache),
+        deleted => (deleted || is_key).then_some(Owner::Nobody),
+    }
 }
 
 /// What is recorded of the environment at `path`: kind and packages among others.

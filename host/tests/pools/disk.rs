@@ -62,6 +62,16 @@ async fn what_is_there_is_listed_and_what_nobody_needs_goes() {
     let stats = env(&daemon, &["stats"]);
     assert_eq!((&stats["bytes"], &stats["budget_bytes"]), (&list["bytes"], &json!(7_u64 << 30)));
 
+    // A folder of somebody else's is none of ours, wherever it is.
+    let stranger = cached.with_file_name("of-somebody-else");
+    fs::create_dir(&stranger).unwrap();
+    age(&stranger);
+    let refused = runt(&daemon, &["rebuild", stranger.to_str().unwrap()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("is not an environment of this daemon. It was left as it is."), "{said}");
+    let up = cached.with_file_name("..");
+    assert!(!runt(&daemon, &["rebuild", up.to_str().unwrap()]).status.success());
+
     // Whatever is asked, what is in use stays, and so does what the pool keeps.
     age(&cached);
     let cleaned = env(&daemon, &["clean", "--all"]);
@@ -91,7 +101,7 @@ async fn what_is_there_is_listed_and_what_nobody_needs_goes() {
     assert_eq!(env(&daemon, &["clean"])["removed"], json!([]), "it is one of ten");
     let cleaned = env(&daemon, &["clean", "--all"]);
     assert_eq!(cleaned["removed"], would["removed"]);
-    assert!(!cached.exists() && taken.exists() && template.exists());
+    assert!(!cached.exists() && taken.exists() && template.exists() && stranger.exists());
     assert_eq!(run(&pooled, "still", "import ipykernel.comm").await.0.success, Some(true));
 
     // Without a daemon nobody knows.

@@ -146,6 +146,7 @@ async fn a_disk_that_is_full_is_told_and_hands_out_nothing() {
     let pool = until(&daemon, |pool| pool["consecutive_failures"] == 1);
     let error = pool["error"].as_str().unwrap();
     assert!(error.contains("No space left on device") || error.contains("os error 28"), "{error}");
+    assert!(error.contains("`runt env clean`"), "{error}");
     assert_eq!((&pool["available"], &pool["error_kind"]), (&json!(0), &json!("setup_failed")), "{pool}");
     let told = failure(&notebook(&daemon).await).await;
     assert!(told.contains("os error 28"), "{told}");

@@ -48,16 +48,17 @@ pub(crate) fn until(daemon: &Daemon, wanted: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-/// Waits until the pool is full, and everything in it a copy of one template that is as fast as it gets.
+/// Waits until the pool is full, everything in it a copy of one template that is as fast as it gets, and what came
+/// before is deleted.
 pub(crate) fn settled(daemon: &Daemon, size: u64) {
     until(daemon, |pool| {
         let template = templates(daemon).into_iter().any(|(_, template)| template["optimized"] == true);
-        let pooled = pooled(daemon);
-        let copied = pooled.iter().filter(|prefix| {
-            let record = read(&prefix.join("environment.json"));
-            record["optimized"] == true && !prefix.join("lease.json").exists()
-        });
-        template && pool["available"] == size && pool["warming"] == 0 && copied.count() as u64 == size
+        let pooled = pooled(daemon).into_iter().filter(|prefix| !prefix.join("lease.json").exists());
+        let copied: Vec<_> =
+            pooled.map(|prefix| read(&prefix.join("environment.json"))["optimized"] == true).collect();
+        let full = pool["available"] == size && pool["warming"] == 0;
+        let copies = copied.len() as u64 == size && copied.into_iter().all(|copied| copied);
+        template && full && copies && folders(daemon, ".trash-").is_empty()
     });
 }
 

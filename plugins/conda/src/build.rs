@@ -111,14 +111,15 @@ impl Build<'_> {
         if exit.success() { Ok(()) } else { Err(errors::validation_failed(&exit)) }
     }
 
-    /// Installs pip's packages with the environment's own pip.
-    pub(crate) async fn pip(&self, python: &Path, packages: &[String]) -> Result<()> {
+    /// Installs pip's packages with the environment's own pip; relative paths start at `folder`.
+    pub(crate) async fn pip(&self, python: &Path, packages: &[String], folder: &Path) -> Result<()> {
         if packages.is_empty() {
             return Ok(());
         }
         self.task.report("installing_packages", serde_json::json!({ "packages": packages }));
         let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--"];
-        let spec = ProcessSpec::new(python).args(pip).args(packages);
+        let spec =
+            ProcessSpec { cwd: Some(folder.to_owned()), ..ProcessSpec::new(python).args(pip).args(packages) };
         let exit = self.python(spec, PIP_LIMIT, "pip").await?;
         if exit.success() { Ok(()) } else { Err(errors::pip_failed(&exit)) }
     }

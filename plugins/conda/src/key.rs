@@ -2,8 +2,6 @@
 //!
 //! Promises: pure; the formulas never change, because the keys name directories on users' disks.
 
-use sha2::{Digest, Sha256};
-
 /// What a key is made of.
 #[derive(Debug, Default)]
 pub(crate) struct KeyParts<'a> {
@@ -34,14 +32,7 @@ pub(crate) fn cache_key(parts: &KeyParts<'_>) -> String {
     if let Some(env_id) = parts.env_id {
         text.extend(["env_id:", env_id]);
     }
-    hex_digits(&text)
-}
-
-/// The first 16 hex digits of the SHA-256 of `text`.
-pub(crate) fn hex_digits(text: &str) -> String {
-    let mut digits = hex::encode(Sha256::digest(text.as_bytes()));
-    digits.truncate(16);
-    digits
+    runtimed_plugin_api::cache_key(&text)
 }
 
 /// Whether a constraint such as `3.14t` asks for a Python without a global interpreter lock.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::build::{Build, Target, Wanted};
 use crate::environment_yml::{EnvironmentYml, MARKERS};
-use crate::key::{KeyParts, cache_key, hex_digits};
+use crate::key::{KeyParts, cache_key};
 use crate::packages::{checked, names, satisfies};
 use crate::plan::{BASE, unnamed};
 use crate::prefixes::{self, interpreter};
@@ -200,7 +200,7 @@ pub(crate) fn plan(mut request: EnvRequest, project: &Project) -> Result<EnvPlan
         request.channels,
         strings(&project.extra, PIP)
     ]);
-    Ok(EnvPlan { key: hex_digits(&parts.to_string()), request })
+    Ok(EnvPlan { key: runtimed_plugin_api::cache_key(&parts.to_string()), request })
 }
 
 /// Makes the environment of `project` what its file says; `stand_in` is the host's folder for it.
@@ -247,7 +247,7 @@ pub(crate) async fn prepare(
                 .map_err(|error| told(&what, error))?;
         }
     }
-    build.pip(&python, &strings(&project.extra, PIP)).await?;
+    build.pip(&python, &strings(&project.extra, PIP), wanted.folder).await?;
     build.validate(&python).await?;
     let extra = json!({ PREFIX: prefix, PROJECT_FILE: project.file, CHANNELS: request.channels });
     Ok(Environment {

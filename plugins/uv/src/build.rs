@@ -100,7 +100,8 @@ impl Build<'_> {
             }
             last = errors::install_failed(&exit);
             tracing::debug!(?source, error = %last.message, "uv pip install failed");
-            if *source != Source::Cache && last.detail["network"] == true {
+            // Without room no source helps, and what the next one said of a torn package would hide why.
+            if errors::is_full(&exit.stderr) || *source != Source::Cache && last.detail["network"] == true {
                 break;
             }
         }

@@ -30,6 +30,9 @@ const NETWORK_PHRASES: [&str; 16] = [
     "no address associated with hostname",
 ];
 
+/// What a full disk leaves in an error text, in lower case: uv's own words, and the error number of Linux and macOS.
+const FULL_PHRASES: [&str; 2] = ["no space left on device", "os error 28"];
+
 /// Longest quotation of an interpreter's complaint. Source: the wire contract.
 const VALIDATION_QUOTE_CHARS: usize = 200;
 
@@ -117,6 +120,12 @@ pub(crate) fn is_network(text: &str) -> bool {
     !text.contains("no solution found") && NETWORK_PHRASES.iter().any(|phrase| text.contains(phrase))
 }
 
+/// Whether `text` tells of a full disk.
+pub(crate) fn is_full(text: &str) -> bool {
+    let text = text.to_lowercase();
+    FULL_PHRASES.iter().any(|phrase| text.contains(phrase))
+}
+
 fn failed(message: &str, kind: &str, text: &str) -> PluginError {
     let network = is_network(text);
     let error = match network {
@@ -130,6 +139,10 @@ fn failed(message: &str, kind: &str, text: &str) -> PluginError {
                       works offline."
             }
         }),
+        false if is_full(text) => PluginError::internal(message).help(
+            "The disk is full. The unfinished environment is not used; make room (`runt env clean` deletes \
+                 environments that nobody uses), then try again.",
+        ),
         false => PluginError::internal(message),
     };
     error.detail(json!({ "error_kind": kind, "network": network }))

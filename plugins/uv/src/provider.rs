@@ -11,7 +11,7 @@ use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
     PackageIdentity, PluginError, Project, Result, Task, async_trait, clone_venv, pypi,
 };
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::build::{self, BACKGROUND, Build};
 use crate::commands::{self, InstallOptions, Source};
@@ -32,6 +32,8 @@ const DATA: [&str; 5] = ["pandas", "polars", "matplotlib", "plotly", "altair"];
 /// What outputs need, unless the notebook asks for versions of its own.
 const TAIL: [&str; 2] = ["nbformat", "pyarrow>=14"];
 
+/// [`Environment::extra`]: the options that the notebook asked for, which later packages are installed with as well.
+const OPTIONS: &str = "options";
 /// [`Environment::extra`] of a project: its file.
 const PROJECT_FILE: &str = "project_file";
 /// [`Environment::extra`] of a project: whether its index was out of reach.
@@ -64,11 +66,15 @@ impl UvProvider {
         let wish = blank_is_none(request.python.clone()).or_else(|| self.preferred_python());
         let (python, python_version) = build.venv(prefix, wish.as_deref()).await?;
         let origins = Origins::of(&request.options)?;
-        let options = InstallOptions { prerelease: prerelease(&request), origins: Some(&origins) };
+        let options = InstallOptions { prerelease: prerelease(&request.options), origins: Some(&origins) };
         let sources = [Source::Cache, Source::Index, Source::FreshIndex];
         build.install(&python, &packages, &options, &sources).await?;
         build.validate(&python).await?;
-        Ok(Environment { python, python_version, ..Environment::at(prefix, KIND, packages) })
+        let mut extra = Map::new();
+        if !request.options.is_empty() {
+            extra.insert(OPTIONS.to_owned(), request.options.into());
+        }
+        Ok(Environment { python, python_version, extra, ..Environment::at(prefix, KIND, packages) })
     }
 
     /// A project keeps its environment itself; `prefix` only stands for it.
@@ -161,9 +167,12 @@ impl EnvProvider for UvProvider {
         if project.is_some() {
             return build.add(&packages).await;
         }
-        build
-            .install(&env.python, &packages, &InstallOptions::default(), &[Source::Cache, Source::Index])
-            .await
+        // From where the rest of it came: elsewhere the same name may be another package.
+        let none = Map::new();
+        let options = env.extra.get(OPTIONS).and_then(|options| options.as_object()).unwrap_or(&none);
+        let origins = Origins::of(options)?;
+        let options = InstallOptions { prerelease: prerelease(options), origins: Some(&origins) };
+        build.install(&env.python, &packages, &options, &[Source::Cache, Source::Index]).await
     }
 
     async fn optimize(&self, env: &Environment) -> Result<()> {
@@ -242,7 +251,7 @@ fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
     let key = cache_key(&KeyParts {
         deps: &deps,
         python: request.python.as_deref(),
-        prerelease: prerelease(&request),
+        prerelease: prerelease(&request.options),
         env_id: request.env_id.as_deref(),
         origins: &Origins::of(&request.options)?.key(),
     });
@@ -254,8 +263,8 @@ fn plan(mut request: EnvRequest, preferred: Option<String>) -> Result<EnvPlan> {
 }
 
 /// uv's prerelease mode, as the notebook has it.
-fn prerelease(request: &EnvRequest) -> Option<&str> {
-    request.options.get("prerelease").and_then(|mode| mode.as_str())
+fn prerelease(options: &Map<String, Value>) -> Option<&str> {
+    options.get("prerelease").and_then(|mode| mode.as_str())
 }
 
 /// The packages that are not simply those every environment has.

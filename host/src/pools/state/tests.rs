@@ -242,6 +242,9 @@ fn copies_come_once_there_is_an_installed_one_and_nobody_waits() {
     assert_eq!(pool.next(now), Next::OptimizeTemplate(Box::new(template("t", false))));
     pool.template_optimized();
     assert_eq!(pool.next(now), Next::Renew(Box::new(fresh("1", now))));
+    let mut failing = pool.clone();
+    failing.build_failed(Path::new("/envs/x"), PluginError::internal("no"), now);
+    assert_eq!(failing.next(now), Next::Wait(Some(30 * SECOND)), "not again and again");
     let copy = |name| Ready { optimized: true, ..ready(name, "a b", now) };
     assert_eq!(pool.renewed(Path::new("/envs/1"), copy("c1")), Path::new("/envs/1"));
     assert_eq!(pool.renewed(Path::new("/envs/gone"), copy("c2")), Path::new("/envs/c2"));

@@ -136,26 +136,19 @@ impl RoomCore {
             }
         };
         self.show_verdict(&verdict);
-        let state = self.documents.runtime.kernel_state();
+        // What was not allowed is allowed by now, or not declared any more.
+        let goes_on = match (&asks, self.documents.runtime.kernel_state()) {
+            (Asks::Opinion | Asks::Approval { .. }, KernelState::AwaitingTrust) => !verdict.needs_approval,
+            (Asks::ProjectApproval { .. }, KernelState::AwaitingEnvBuild { .. }) => true,
+            _ => false,
+        };
+        if goes_on {
+            self.launch(Wanted::default(), None);
+        }
         match asks {
-            // What was not allowed is allowed by now, or not declared any more.
-            Asks::Opinion => {
-                if !verdict.needs_approval && state == KernelState::AwaitingTrust {
-                    self.launch(Wanted::default(), None);
-                }
-            }
-            Asks::Approval { ticket } => {
-                if !verdict.needs_approval && state == KernelState::AwaitingTrust {
-                    self.launch(Wanted::default(), None);
-                }
-                self.answer(ticket, Response::Ok);
-            }
-            Asks::ProjectApproval { ticket } => {
-                if matches!(state, KernelState::AwaitingEnvBuild { .. }) {
-                    self.launch(Wanted::default(), None);
-                }
-                self.answer(Some(ticket), Response::Ok);
-            }
+            Asks::Opinion => {}
+            Asks::Approval { ticket } => self.answer(ticket, Response::Ok),
+            Asks::ProjectApproval { ticket } => self.answer(Some(ticket), Response::Ok),
             Asks::Sync { ticket } => self.install_missing(ticket, &verdict),
         }
     }
@@ -247,15 +240,18 @@ impl RoomCore {
         }
         let (job, need, lease) =
             (self.ids.job(), self.need(&environment.need.source), environment.lease.id.clone());
-        let task = Task::Install { ticket, packages: packages.clone(), need: Box::new(need) };
+        let (into, packages_too) = (lease.clone(), packages.clone());
+        let task = Task::Install { ticket, lease: into, packages: packages_too, need: Box::new(need) };
         self.tasks.insert(job, task);
         self.effects.push(Effect::Install { job, lease, packages });
     }
 
     /// Packages were installed, or not.
     pub(super) fn installed(&mut self, job: JobId, result: Result<(), PluginError>) {
-        let Some(Task::Install { ticket, packages, need }) = self.tasks.remove(&job) else { return };
-        let response = match (result, &mut self.kernel.environment) {
+        let Some(Task::Install { ticket, lease, packages, need }) = self.tasks.remove(&job) else { return };
+        // The kernel may have got another one meanwhile.
+        let environment = self.kernel.environment.as_mut().filter(|it| it.lease.id == lease);
+        let response = match (result, environment) {
             (Ok(()), Some(environment)) if environment.is_projects() => {
                 let added: Vec<String> = packages.iter().map(|package| format!("+{package}")).collect();
                 let said =

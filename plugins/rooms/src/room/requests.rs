@@ -52,7 +52,7 @@ pub(crate) enum Task {
     /// What is to be said about what the notebook declares.
     Trust { asks: Asks },
     /// Packages for the running environment, which `need` declares.
-    Install { ticket: Ticket, packages: Vec<String>, need: Box<EnvNeed> },
+    Install { ticket: Ticket, lease: String, packages: Vec<String>, need: Box<EnvNeed> },
     /// Somebody's blob.
     Upload { ticket: Ticket, sha256: String, size: u64, media_type: String },
     /// The beginning of somebody's upload in parts.

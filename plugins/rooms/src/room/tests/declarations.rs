@@ -125,6 +125,29 @@ fn what_a_sync_cannot_do_is_said() {
 }
 
 #[test]
+fn what_is_held_goes_on_once_nothing_needs_to_be_allowed() {
+    let (mut world, ana) = world(74);
+    world.ask(ana, json!({"action": "shutdown_kernel"}));
+    world.verdict = TrustVerdict { needs_approval: true, ..drift(&[], &[]) };
+    declare(&mut world, ana, &["evil"]);
+    world.no_environment = Some(PluginError::new(ErrorCode::Denied, "not trusted"));
+    world.ask(
+        ana,
+        json!({"action": "launch_kernel", "kernel_type": "", "env_source": "", "notebook_path": null}),
+    );
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::AwaitingTrust);
+    let started = world.kernels_started;
+    declare(&mut world, ana, &["evil", "six"]);
+    assert_eq!(
+        (world.client(ana).runtime.kernel_state(), world.kernels_started),
+        (KernelState::AwaitingTrust, started)
+    );
+    world.verdict = drift(&[], &[]);
+    declare(&mut world, ana, &[]);
+    assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Running(Activity::Idle));
+}
+
+#[test]
 fn the_project_is_shown_and_watched_and_what_the_user_did_not_see_is_not_approved() {
     let mut world = World::open(73, Some("/p/a.ipynb"), super::world::seeded());
     let held = PluginError::new(ErrorCode::Denied, "not built").help("Approve it.");
