@@ -86,6 +86,7 @@ impl Shims {
             kernel_name: kind.kernel_name.clone(),
             interrupt: kind.interrupt,
             transport: kind.transport,
+            idle_early: kind.idle_early,
             preparation: kind.preparation.to_owned(),
             start_limit_ms: kind.start_limit_ms,
             label: label(spec),

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::channel::Name;
 use crate::client::Reading;
+use crate::early_idle::Step as Early;
 use crate::ending::Step as EndStep;
 use crate::message::Message;
 use crate::protocol::{Attached, Failed, InterruptMode, Reason, document, from_shim};
@@ -68,13 +69,33 @@ impl Shim {
         if self.is_of_adoption(name, message) {
             return None;
         }
+        if self.launch.idle_early {
+            match self.early_idle.take(&self.session, name, message, now) {
+                Early::Pass => self.keep(name, message),
+                Early::Drop => {}
+                Early::Ask(ask) => self.send(Name::Shell, ask),
+                Early::Release(idle) => self.keep(Name::Iopub, &idle),
+            }
+        } else {
+            self.keep(name, message);
+        }
+        None
+    }
+
+    /// Passes on the ends of cells that wait no longer.
+    pub(crate) fn release(&mut self, now: Instant, ended: bool) {
+        for idle in self.early_idle.due(now, ended) {
+            self.keep(Name::Iopub, &idle);
+        }
+    }
+
+    fn keep(&mut self, name: Name, message: &Message) {
         let keep = message.encoded_len() <= LARGEST && (!self.journal.is_full() || is_needed(name, message));
         if keep {
             self.journal.push(name as u8, message);
         } else {
             self.journal.drop_message(message);
         }
-        None
     }
 
     fn start_step(&mut self, step: Step) -> Option<Leave> {
@@ -136,6 +157,7 @@ impl Shim {
                 if !*started {
                     return Some(self.failed(Reason::Exited, ""));
                 }
+                self.release(now, true);
                 self.stage = Stage::Ended(self.process.report(&self.ending));
                 None
             }

@@ -5,7 +5,7 @@
 //! process, signals) has threads of its own. docs/KERNEL_SHIM.md is the contract with daemons of other versions.
 //! Never: knows cells, documents, environments.
 //!
-//! Map. Pure: [`protocol`], `journal`, `start`, `ending`, `nudge`, and the crate `runtimed-jupyter-wire`. The rest touches
+//! Map. Pure: [`protocol`], `journal`, `start`, `early_idle`, `ending`, `nudge`, and the crate `runtimed-jupyter-wire`. The rest touches
 //! the system: `run` leaves the daemon, `shim` is the loop, `kernel_side` and `daemon_side` are its two ends, `spill` is the disk.
 
 mod adoption;
@@ -13,6 +13,7 @@ mod channel;
 mod client;
 mod daemon_side;
 mod descendants;
+mod early_idle;
 mod ending;
 mod journal;
 mod kernel_side;

@@ -139,6 +139,8 @@ pub struct Launch {
     pub interrupt: InterruptMode,
     /// What it is reached by.
     pub transport: Transport,
+    /// Whether it may say that it is idle before all of a cell's outputs, which are waited for then.
+    pub idle_early: bool,
     /// Code that is run silently before anybody uses the kernel; none if empty.
     pub preparation: String,
     /// Longest time until the kernel answers, in milliseconds.
@@ -165,6 +167,7 @@ impl Default for Launch {
             kernel_name: String::new(),
             interrupt: InterruptMode::Signal,
             transport: Transport::Ipc,
+            idle_early: false,
             preparation: String::new(),
             // The limit clients of the reference know.
             start_limit_ms: 30_000,

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::adoption::Adoption;
 use crate::channel::{Channel, Name};
 use crate::client::Client;
+use crate::early_idle::EarlyIdle;
 use crate::ending::Ending;
 use crate::journal::{Journal, Limits};
 use crate::nudge::Nudges;
@@ -81,6 +82,8 @@ pub(crate) struct Shim {
     pub(crate) sent: Recent,
     pub(crate) ending: Ending,
     pub(crate) nudges: Nudges,
+    /// Ends of cells that wait for their outputs.
+    pub(crate) early_idle: EarlyIdle,
     pub(crate) listener: UnixListener,
     socket: PathBuf,
     signals: PipeReader,
@@ -164,6 +167,7 @@ impl Shim {
             sent: Recent::default(),
             ending: Ending::default(),
             nudges: Nudges::default(),
+            early_idle: EarlyIdle::default(),
             listener,
             socket,
             signals,
@@ -294,7 +298,8 @@ impl Shim {
         // More seconds than the clock has is for ever.
         let alone = self.alone_since.filter(|_| !self.leaving);
         let alone = alone.map(|since| since.checked_add(keep).map_or(self.look, |end| end.min(self.look)));
-        [stage, self.ending.deadline(), self.nudges.deadline(), alone].into_iter().flatten().min()
+        let others = [self.ending.deadline(), self.nudges.deadline(), self.early_idle.deadline()];
+        [stage, alone].into_iter().chain(others).flatten().min()
     }
 
     /// Does what is due.
@@ -321,6 +326,7 @@ impl Shim {
         if self.nudges.is_due(now) {
             self.process.signal(Signal::WINCH);
         }
+        self.release(now, false);
         self.kernel_times(now)
     }
 }
