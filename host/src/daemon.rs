@@ -26,13 +26,14 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Cli, VERSION};
 use crate::ipc::{self, PoolDocument};
 use crate::lock::DaemonLock;
+use crate::manager::Watchdog;
 use crate::paths::{Paths, PathsEnv, PathsOptions};
 use crate::plugins::{HostContext, Registry, SearchPath};
 use crate::pools::{EnvironmentService, Pools, TrustStore};
 use crate::settings::{Mirror, Settings};
 use crate::shutdown::{Shutdown, Signals};
 use crate::socket::{Socket, make_private};
-use crate::{http, log};
+use crate::{http, limits, log, manager};
 
 /// Threads of the host's runtime: it moves bytes and waits; the work is done in plugins, which have
 /// threads of their own.
@@ -122,7 +123,7 @@ fn take_lock(paths: &Paths) -> Result<Option<DaemonLock>> {
     make_private(&paths.base)
         .with_context(|| format!("could not make `{}` private", paths.base.display()))?;
     let path = paths.lock();
-    DaemonLock::take(&path).with_context(|| format!("could not lock `{}`", path.display()))
+    DaemonLock::take_soon(&path).with_context(|| format!("could not lock `{}`", path.display()))
 }
 
 /// Why the daemon cannot run: what happened, what was kept, what to do.
@@ -158,6 +159,8 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
             user.as_deref().unwrap_or_default()
         ),
     );
+    limits::raise_open_files();
+    let activated = manager::activated_socket();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("runtimed")
@@ -169,9 +172,11 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
     let (settings, mirror) = Settings::open(&paths.settings, &paths.base);
     let served = runtime.block_on(async {
         let signals = Signals::catch().context("could not wait for signals")?;
-        let socket = Socket::bind(&paths.socket)
-            .await
-            .with_context(|| format!("could not listen on `{}`", paths.socket.display()))?;
+        let socket = match activated {
+            Some(listener) => Socket::adopt(listener, &paths.socket),
+            None => Socket::bind(&paths.socket).await,
+        };
+        let socket = socket.with_context(|| format!("could not listen on `{}`", paths.socket.display()))?;
         let shutdown = Shutdown::default();
         let pools =
             Pools::new(paths.envs.clone(), settings.clone(), cli.run.disabled_pools(), shutdown.clone());
@@ -265,6 +270,8 @@ impl Daemon {
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
 
+        manager::ready(VERSION);
+        let mut watchdog = Watchdog::of_this_process();
         let mut connections = JoinSet::new();
         let mut refused = false;
         loop {
@@ -275,6 +282,7 @@ impl Daemon {
                     log::lifecycle("STARTUP", &format!("stopping: {name}"));
                     self.shutdown.begin();
                 }
+                () = watchdog.tick() => {}
                 Some(ended) = connections.join_next() => note_panic("a connection", ended),
                 Some(ended) = background.join_next() => note_panic("a background task", ended),
                 accepted = socket.accept() => match accepted {
@@ -292,6 +300,7 @@ impl Daemon {
                 },
             }
         }
+        manager::stopping();
         self.stop(connections, background).await;
         drop(socket);
         Ok(())

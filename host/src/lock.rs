@@ -7,8 +7,16 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// How long a lock that somebody else holds is waited for: a daemon that is just going holds it to its last moment, and
+/// a child that it was just starting until that has begun its own program.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause before trying again; the system tells nobody when a lock is free unless one waits for ever.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Proof that this process is the daemon of its base.
 #[derive(Debug)]
@@ -18,6 +26,20 @@ pub struct DaemonLock {
 }
 
 impl DaemonLock {
+    /// Takes the lock, or returns none when somebody else still holds it after a while. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`DaemonLock::take`].
+    pub fn take_soon(path: &Path) -> io::Result<Option<Self>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Self::take(path)? {
+                None if Instant::now() < deadline => sleep(PAUSE),
+                taken => return Ok(taken),
+            }
+        }
+    }
+
     /// Takes the lock, or returns none while somebody else holds it.
     ///
     /// # Errors
@@ -45,6 +67,13 @@ mod tests {
         assert!(DaemonLock::take(&path).unwrap().is_none());
         drop(first);
         assert!(DaemonLock::take(&path).unwrap().is_some());
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        let (path, held) = (&path, DaemonLock::take(&path).unwrap());
+        assert!(held.is_some());
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| DaemonLock::take_soon(path).unwrap());
+            drop(held);
+            assert!(next.join().unwrap().is_some());
+        });
+        assert_eq!(std::fs::metadata(path).unwrap().len(), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! For: signals and the `shutdown` request on one side, every task on the other.
 //! Promises: asked once, heard by all clones; a second request changes nothing but whether kernels end.
 
+use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,22 +55,39 @@ impl Shutdown {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+    /// Somebody watches, or did until the terminal was closed.
+    on_terminal: bool,
 }
 
 impl Signals {
-    /// From now on SIGTERM and SIGINT end nothing by themselves.
+    /// From now on SIGTERM, SIGINT and SIGHUP end nothing by themselves.
     ///
     /// # Errors
     /// When the system refuses to deliver signals to us.
     pub fn catch() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            on_terminal: stderr().is_terminal(),
+        })
     }
 
-    /// Waits for the next signal and tells its name. Cancel-safe.
+    /// Waits for the next signal that asks to stop and tells its name. SIGHUP does when the daemon was started on a
+    /// terminal, which is closed now; otherwise there is nothing to read again: settings are watched. Cancel-safe.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => {
+                    if self.on_terminal {
+                        return "SIGHUP";
+                    }
+                    tracing::info!("SIGHUP: nothing to do; changed settings are taken over as they are saved");
+                }
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! For: `daemon.rs`, which holds the lock of its base when it binds. With `--socket`, daemons of two bases
 //! may still want the same path.
-//! Promises: mode 0600; removed when dropped, if it is still ours.
+//! Promises: mode 0600; removed when dropped, if it is still ours. One that the service manager opened stays, for
+//! clients of the next daemon.
 //! Never: replaces anything that is not a socket, or one that somebody listens on; serves another user.
 
 use std::io;
@@ -13,6 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Only the user may connect.
 const SOCKET_MODE: u32 = 0o600;
+/// Longest path of a socket, in bytes: `sun_path` without its last byte.
+const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// Only the user may look into the daemon's directory.
 const DIRECTORY_MODE: u32 = 0o700;
 /// A second socket that old daemons made; it would only mislead.
@@ -22,8 +25,15 @@ const OBSOLETE_SOCKET: &str = "runtimed-sync.sock";
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
+    /// The file we made; none if the service manager made it.
+    made: Option<Made>,
+}
+
+/// A socket's file.
+#[derive(Debug)]
+struct Made {
     path: PathBuf,
-    /// Device and inode of the file we made, so that a successor's is left alone.
+    /// Device and inode, so that a successor's is left alone.
     identity: (u64, u64),
 }
 
@@ -33,6 +43,16 @@ impl Socket {
     /// # Errors
     /// When something that is not a socket is there, or one in use, or the system refuses.
     pub async fn bind(path: &Path) -> io::Result<Self> {
+        let length = path.as_os_str().len();
+        if length > MAX_PATH {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "its path has {length} bytes, and a socket's has at most {MAX_PATH}. Name a shorter one with \
+                     RUNTIMED_SOCKET_PATH, for clients as well"
+                ),
+            ));
+        }
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
             remove_socket(&directory.join(OBSOLETE_SOCKET)).ok();
@@ -42,7 +62,24 @@ impl Socket {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
         let metadata = std::fs::symlink_metadata(path)?;
-        Ok(Self { listener, path: path.to_path_buf(), identity: (metadata.dev(), metadata.ino()) })
+        let made = Made { path: path.to_path_buf(), identity: (metadata.dev(), metadata.ino()) };
+        Ok(Self { listener, made: Some(made) })
+    }
+
+    /// Takes over what the service manager listens on, which must be `path`.
+    ///
+    /// # Errors
+    /// When it is another place: clients look at `path`.
+    pub fn adopt(listener: std::os::unix::net::UnixListener, path: &Path) -> io::Result<Self> {
+        let bound = listener.local_addr()?;
+        if bound.as_pathname() != Some(path) {
+            let bound = bound.as_pathname().unwrap_or(Path::new("no path")).display();
+            return Err(io::Error::other(format!(
+                "the service manager listens on `{bound}`. Run 'runt daemon doctor --fix' to write its unit anew."
+            )));
+        }
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, made: None })
     }
 
     /// Waits for the next connection of the user this daemon runs for; others are dropped.
@@ -63,10 +100,11 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        let Some(Made { path, identity }) = &self.made else { return };
+        let ours = std::fs::symlink_metadata(path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == *identity);
         if ours {
-            std::fs::remove_file(&self.path).ok();
+            std::fs::remove_file(path).ok();
         }
     }
 }

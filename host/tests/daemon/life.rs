@@ -118,3 +118,24 @@ fn the_version_is_told() {
         concat!("runtimed ", env!("CARGO_PKG_VERSION"), "\n")
     );
 }
+
+#[test]
+fn as_many_files_as_allowed_can_be_open() {
+    let daemon = Daemon::start();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<_> = files.split_whitespace().collect();
+    assert_eq!(fields[3], fields[4], "{files}");
+}
+
+#[test]
+fn a_hang_up_ends_no_daemon_without_a_terminal() {
+    let mut daemon = Daemon::start();
+    daemon.signal("HUP");
+    let log = daemon.base().join("runtimed.log");
+    while !std::fs::read_to_string(&log).unwrap().contains("SIGHUP: nothing to do") {
+        assert_eq!(daemon.ask(json!({"type": "ping"}))["type"], "pong");
+    }
+    daemon.signal("TERM");
+    assert!(daemon.ended().success());
+}

@@ -14,6 +14,9 @@ pub(crate) const PATH: &str = "PATH";
 pub(crate) const SECRETS: [&str; 3] =
     ["RUNT_CLOUD_TOKEN", "NTERACT_API_KEY", "NOTEBOOK_CLOUD_PUBLISH_BEARER_TOKEN"];
 
+/// What the service manager told the daemon, and programs take for theirs.
+const SERVICE: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDNAMES"];
+
 /// Width and height that code sees instead of a terminal's (the values clients of the reference see).
 const TERMINAL: [(&str, &str); 2] = [("COLUMNS", "128"), ("LINES", "100")];
 
@@ -24,7 +27,7 @@ pub(crate) fn variables(
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
     let mut variables: std::collections::BTreeMap<OsString, OsString> = inherited.collect();
-    let removed = SECRETS.iter().chain(&[CHILD_MARK]);
+    let removed = SECRETS.iter().chain(&SERVICE).chain(&[CHILD_MARK]);
     removed.for_each(|name| drop(variables.remove(OsStr::new(name))));
     variables.extend(TERMINAL.map(|(name, value)| (name.into(), value.into())));
     let inherited = variables.remove(OsStr::new(PATH)).unwrap_or_default();
@@ -56,12 +59,14 @@ mod tests {
             ("NTERACT_API_KEY", "s"),
             (CHILD_MARK, "m"),
             ("LINES", "7"),
+            ("NOTIFY_SOCKET", "/run/n"),
         ];
         let variables = variables(&command, inherited.into_iter().map(|(k, v)| (k.into(), v.into())));
         let get = |name: &str| variables.iter().find(|(k, _)| k == name).and_then(|(_, v)| v.to_str());
         assert_eq!(get("PATH"), Some("/e/bin:/usr/bin:/bin"));
         assert_eq!(get("HOME"), Some("/h"));
         assert_eq!((get("NTERACT_API_KEY"), get(CHILD_MARK)), (None, None));
+        assert_eq!(get("NOTIFY_SOCKET"), None);
         assert_eq!((get("COLUMNS"), get("LINES")), (Some("128"), Some("100")));
         assert_eq!(get("VIRTUAL_ENV"), None, "the kernel alone gets it");
     }
