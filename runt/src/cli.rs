@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+/// The crate's version, with the commit in what is shipped; `RUNTIMED_VERSION` decided it when this was built.
+pub(crate) const VERSION: &str = match option_env!("RUNTIMED_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Run notebooks and look after the daemon that runs them.
 #[derive(Parser)]
-#[command(name = "runt", version, about)]
+#[command(name = "runt", version = VERSION, about)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -27,6 +33,14 @@ pub(crate) enum Command {
     Status {
         #[arg(long)]
         json: bool,
+    },
+    /// Same as `runt daemon logs`
+    #[command(hide = true)]
+    Logs {
+        #[arg(long, short)]
+        follow: bool,
+        #[arg(long, short = 'n', default_value = "50", value_name = "N")]
+        lines: usize,
     },
     /// List open notebooks
     Notebooks {
@@ -160,14 +174,28 @@ pub(crate) enum DaemonCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Start the daemon
+    /// Have the daemon started at login, and again if it falls
+    Install {
+        /// The daemon; otherwise runtimed beside runt
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
+    /// Stop the daemon and remove the service; settings, caches and logs stay
+    Uninstall,
+    /// Start the daemon and wait until it answers
     Start {
         /// Stay in this terminal until Ctrl-C
         #[arg(long)]
         foreground: bool,
+        /// Print JSON
+        #[arg(long, conflicts_with = "foreground")]
+        json: bool,
     },
     /// Stop the daemon and its kernels
     Stop {
+        /// Also if it refuses or takes long; what it could not save may be lost
+        #[arg(long)]
+        force: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -178,6 +206,19 @@ pub(crate) enum DaemonCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print the end of the daemon's log
+    Logs {
+        /// Go on with what is added, until Ctrl-C
+        #[arg(long, short)]
+        follow: bool,
+        /// How many lines
+        #[arg(long, short = 'n', default_value = "50", value_name = "N")]
+        lines: usize,
+    },
+    /// Build the environments of the pools anew
+    Flush,
+    /// Ask the daemon to stop and do not wait
+    Shutdown,
     /// Ask the daemon whether it is there
     Ping {
         /// Print JSON

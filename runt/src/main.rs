@@ -7,19 +7,22 @@
 
 mod cli;
 mod commands;
+mod daemon_lock;
 mod interrupt;
 mod jupyter;
 mod lines;
 mod plugins;
 mod process;
 mod render;
+mod service;
+mod tail;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use cli::{Cli, Command, DaemonCommand};
+use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let Some(command) = Cli::parse().command else {
@@ -51,14 +54,9 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(options) => commands::run::run(options).await,
-        Command::Daemon { command } => match command {
-            DaemonCommand::Status { json } => commands::daemon::status(json).await,
-            DaemonCommand::Start { foreground } => commands::daemon::start(foreground),
-            DaemonCommand::Stop { json } => commands::daemon::stop(json).await,
-            DaemonCommand::Restart { json } => commands::restart::restart(json).await,
-            DaemonCommand::Ping { json } => commands::daemon::ping(json).await,
-        },
+        Command::Daemon { command } => commands::daemon::run(command).await,
         Command::Status { json } => commands::daemon::status(json).await,
+        Command::Logs { follow, lines } => commands::daemon::logs(follow, lines).await,
         Command::Notebooks { json } => commands::notebooks::list(json).await,
         Command::Ps { json, verbose } => commands::ps::ps(json, verbose).await,
         Command::Jupyter { command } => commands::jupyter::run(command).await,

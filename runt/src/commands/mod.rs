@@ -8,6 +8,5 @@ pub(crate) mod notebooks;
 pub(crate) mod plugins;
 pub(crate) mod ps;
 pub(crate) mod recovery;
-pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod trust;

@@ -2,43 +2,34 @@
 //!
 //! For: upgrades, and whoever wants a fresh daemon without losing work.
 //! Promises: the new daemon has the options of the old one; says which kernels go on, and of a daemon that does not
-//! come up where to read why.
-//! Never: kills anything.
+//! come up why.
+//! Never: kills a daemon that answers, or a kernel.
 
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use process_wrap::std::{ChildWrapper, CommandWrap, ProcessSession};
-use runtimed_client::protocol::pool::{DaemonInfo, RoomRow};
-use runtimed_client::{Client, ClientError, Places};
+use anyhow::{Context, anyhow, bail};
+use runtimed_client::Client;
+use runtimed_client::protocol::pool::RoomRow;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
+use super::Progress;
+use super::launch::{PAUSE, launch};
+use super::start::by_service;
+use super::stop::{Goal, Stopped, end_process};
+use crate::cli::VERSION;
 use crate::jupyter::processes::Processes;
-use crate::plugins::check::daemon_binary;
-use crate::process::gone;
+use crate::service::{Service, Source, Updated};
 use crate::terminal;
 
-/// How long the old daemon may take to be gone: what it gives its rooms (30 s), its tasks and its plugins (5 s each),
-/// and a little.
-const STOP_LIMIT: Duration = Duration::from_secs(45);
-/// How long the new one may take until it answers. It needs milliseconds; this is for a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long it may take until it has its kernels again. Each notebook is read first.
 const KERNELS_LIMIT: Duration = Duration::from_secs(20);
-/// Pause before looking again.
-const PAUSE: Duration = Duration::from_millis(20);
 
-/// `runt daemon restart`.
-pub(crate) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
     let client = Client::discover();
-    let say = |text: &str| {
-        if !json {
-            anstream::println!("{text}");
-        }
-    };
+    let say = |text: &str| Progress { json }.say(text);
     let below = tokio::task::spawn_blocking(|| Processes::look().are_in_a_kernel()).await?;
     if below {
         bail!(
@@ -47,16 +38,34 @@ pub(crate) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
         );
     }
     say("Restarting runtimed service...");
-    let (old, before) = match client.daemon_info().await {
-        Ok(info) => (Some(info), kernels(&client).await),
-        Err(ClientError::Connect(_)) => (None, Vec::new()),
-        Err(error) => bail!("Failed to restart daemon: {error}\nNothing was stopped."),
-    };
-    match &old {
-        Some(old) => stop(&client, old).await?,
-        None => say("No daemon was running."),
+    let failed = |error: anyhow::Error| anyhow!("Failed to restart daemon: {error:#}");
+    let service = Service::installed();
+    let mut listen_anew = false;
+    if let Some(service) = &service {
+        let updated = update(service).await.map_err(failed)?;
+        if updated.files {
+            say(&format!("The service has version {VERSION} now."));
+        }
+        listen_anew = updated.definition;
     }
-    let new = start(&client, old.as_ref()).await?;
+    let old = client.daemon_info().await.ok();
+    let before = kernels(&client).await;
+    let stopped = end_process(&client, Goal::KeepKernels, false, Progress { json }).await.map_err(failed)?;
+    if stopped == Stopped::NotRunning {
+        say("No daemon was running.");
+    }
+    if let Some(service) = &service
+        && (listen_anew || stopped == Stopped::NotRunning && service.main_process().await.is_some())
+    {
+        // It hangs. Otherwise the service goes on to listen, and clients wait for the next daemon.
+        service.stop().await.map_err(failed)?;
+    }
+    let new = match &service {
+        Some(service) => by_service(&client, service).await,
+        None => launch(&client, old.as_ref()).await,
+    };
+    let new =
+        new.map_err(|error| anyhow!("Failed to restart daemon: {error:#}\nKernels go on without it."))?;
     let after = returned(&client, &before).await;
     let lost: Vec<&RoomRow> = before.iter().filter(|kernel| !is_among(kernel, &after)).collect();
     if json {
@@ -96,74 +105,10 @@ pub(crate) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has the old daemon let go of its kernels and end.
-async fn stop(client: &Client, old: &DaemonInfo) -> anyhow::Result<()> {
-    match client.detach().await {
-        Ok(()) => {}
-        // One that does not know the request says so or hangs up.
-        Err(ClientError::Daemon(_) | ClientError::Disconnected) => bail!(
-            "Failed to restart daemon: version {} cannot let its kernels go on. Nothing was stopped.\n\
-             When their work may end, run 'runt daemon stop', then 'runt daemon restart'.",
-            old.daemon_version
-        ),
-        Err(error) => bail!("Failed to restart daemon: {error}\nNothing was stopped."),
-    }
-    if !gone(old.pid, STOP_LIMIT).await {
-        bail!(
-            "Failed to restart daemon: process {} agreed to end and is still there after {} s.\n\
-             It may be saving notebooks; nothing was killed. Wait and try again.",
-            old.pid,
-            STOP_LIMIT.as_secs()
-        );
-    }
-    Ok(())
-}
-
-/// Starts a daemon and waits until it answers.
-async fn start(client: &Client, old: Option<&DaemonInfo>) -> anyhow::Result<DaemonInfo> {
-    let deadline = Instant::now() + START_LIMIT;
-    let log = Places::of_this_process().base.join("runtimed.log");
-    let log = terminal::tilde(&log);
-    let mut daemon = spawn(client, old)?;
-    while Instant::now() < deadline {
-        if let Ok(Ok(info)) = timeout_at(deadline, client.daemon_info()).await {
-            return Ok(info);
-        }
-        match daemon.try_wait()? {
-            None => {}
-            // Somebody holds the lock: another new daemon, or for a moment a child that the old one was just starting.
-            Some(status) if status.success() => daemon = spawn(client, old)?,
-            Some(status) => bail!(
-                "Failed to restart daemon: it ended with {status} before it answered. Kernels go on without it.\n\
-                 Its log {log} may say why; 'runt daemon start --foreground' shows it."
-            ),
-        }
-        sleep(PAUSE).await;
-    }
-    bail!(
-        "Failed to restart daemon: it does not answer at {} after {} s. Kernels go on without it.\n\
-         Its log {log} may say why.",
-        terminal::tilde(client.socket()),
-        START_LIMIT.as_secs()
-    )
-}
-
-/// Starts a daemon that outlives this program and its terminal.
-fn spawn(client: &Client, old: Option<&DaemonInfo>) -> anyhow::Result<Box<dyn ChildWrapper>> {
-    let binary = daemon_binary()?;
-    let mut command = Command::new(&binary);
-    match old.and_then(|old| old.arguments.as_ref()) {
-        Some(arguments) => command.args(arguments),
-        None => command.arg("run").arg("--socket").arg(std::path::absolute(client.socket())?),
-    };
-    let folder = old.and_then(|old| old.working_dir.as_deref()).map(Path::new);
-    command
-        .current_dir(folder.filter(|folder| folder.is_dir()).unwrap_or(Path::new("/")))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut command = CommandWrap::from(command);
-    command.wrap(ProcessSession).spawn().with_context(|| format!("could not start {}", binary.display()))
+/// Has the service run what is beside this program, unless this is the installed one. What changed.
+async fn update(service: &Service) -> anyhow::Result<Updated> {
+    let source = Source::find(None)?;
+    service.update(&source).await.context("the service could not be updated; nothing was stopped")
 }
 
 /// Notebooks with a kernel that runs; none while the daemon does not say.

@@ -1,113 +1,169 @@
-//! `runt daemon`: is it there, start it, stop it.
+//! `runt daemon status`: whether it runs, where, and how its pools and plugins are.
+//!
+//! Promises: succeeds whether or not the daemon runs: that is its answer.
 
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
-use runtimed_client::protocol::pool::{DaemonInfo, PluginRow, PoolStats, PoolStatus};
+use jiff::Timestamp;
+use runtimed_client::protocol::pool::{DaemonInfo, PluginRow, PoolReply, PoolRequest, PoolStats, PoolStatus};
 use runtimed_client::protocol::preamble::PROTOCOL_VERSION;
-use runtimed_client::{Client, ClientError};
+use runtimed_client::{Client, Places};
 use serde_json::{Value, json};
 
-use crate::plugins::check::daemon_binary;
+use super::next_step;
 use crate::plugins::rows;
-use crate::process::gone;
+use crate::service::Service;
 use crate::terminal;
 
-/// How long a stopped daemon may take to be gone. It saves notebooks and ends kernels meanwhile.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Variables that make a daemon one of a work tree; tools of the reference set the last.
+const DEV_VARIABLES: [&str; 3] = ["RUNTIMED_DEV", "RUNTIMED_WORKSPACE_PATH", "RUNTIMED_VITE_PORT"];
 
-/// `runt daemon ping`.
-pub(crate) async fn ping(json: bool) -> anyhow::Result<ExitCode> {
-    match Client::discover().ping().await {
-        Ok(pong) => {
-            if json {
-                terminal::print_json(&json!({ "running": true, "daemon_version": pong.daemon_version }))?;
-            } else {
-                anstream::println!("pong");
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            if json {
-                terminal::print_json(&json!({ "running": false, "error": error.to_string() }))?;
-            }
-            anstream::eprintln!("Daemon not running: {error}");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+/// What was found out.
+struct Found {
+    installed: bool,
+    places: Places,
+    client: Client,
+    /// None while it does not answer.
+    info: Option<DaemonInfo>,
+    pools: Option<PoolStats>,
+    metrics: Option<PoolReply>,
+    problems: Problems,
+    /// Why it does not answer, and what to do.
+    down: Option<String>,
 }
 
-/// `runt daemon status`. Succeeds whether or not the daemon runs: that is its answer.
+/// Prints it.
 pub(crate) async fn status(json: bool) -> anyhow::Result<ExitCode> {
-    let client = Client::discover();
-    let info = client.daemon_info().await.ok();
-    let pools = match &info {
-        Some(_) => client.status().await.ok(),
-        None => None,
-    };
-    let plugins = match &info {
-        Some(_) => client.list_plugins().await.ok(),
-        None => None,
-    };
-    let problems = plugins.map(Problems::among).unwrap_or_default();
+    let found = Found::out().await;
     if json {
-        return status_json(&client, info.as_ref(), pools.as_ref(), &problems);
-    }
-    anstream::println!("{}", terminal::title("runtimed Daemon Status"));
-    let line = |label: &str, value: &str| anstream::println!("{label:<19} {value}");
-    line("Channel:", "stable");
-    line("Daemon running:", if info.is_some() { "yes" } else { "no" });
-    line("Socket:", &terminal::tilde(client.socket()));
-    let Some(info) = info else {
-        anstream::println!("\nStart it with 'runt daemon start --foreground'.");
-        return Ok(ExitCode::SUCCESS);
-    };
-    anstream::println!();
-    line("PID:", &info.pid.to_string());
-    line("Version:", &info.daemon_version);
-    line("Protocol:", &format!("v{}", info.protocol_version));
-    if info.protocol_version != u32::from(PROTOCOL_VERSION) {
-        line("Warning:", &mismatch(info.protocol_version));
-    }
-    if let Some(port) = info.blob_port {
-        line("Blob server:", &format!("http://127.0.0.1:{port}"));
-    }
-    for problem in &problems.missing {
-        line("Missing:", problem);
-    }
-    if let Some(sentence) = problems.of_plugins() {
-        line("Plugins:", &sentence);
-    }
-    anstream::println!("\nPool:");
-    for (kind, pool) in pools.iter().flat_map(PoolStats::pools) {
-        anstream::println!("  {:<8} {}", format!("{}:", label(kind)), pool_line(pool));
+        terminal::print_json(&found.as_json())?;
+    } else {
+        found.print();
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn status_json(
-    client: &Client,
-    info: Option<&DaemonInfo>,
-    pools: Option<&PoolStats>,
-    problems: &Problems,
-) -> anyhow::Result<ExitCode> {
-    let blob_url = info.and_then(|info| info.blob_port).map(|port| format!("http://127.0.0.1:{port}"));
-    terminal::print_json(&json!({
-        "channel": "stable",
-        "socket_path": client.socket(),
-        "installed": false,
-        "running": info.is_some(),
-        "protocol_version": info.map(|info| info.protocol_version),
-        "daemon_version": info.map(|info| &info.daemon_version),
-        "daemon_info": info,
-        "pool_stats": pools,
-        "blob_url": blob_url,
-        "missing": problems.missing,
-        "plugin_problems": problems.plugins,
-    }))?;
-    Ok(ExitCode::SUCCESS)
+impl Found {
+    async fn out() -> Self {
+        let (places, client) = (Places::of_this_process(), Client::discover());
+        let mut found = Self {
+            installed: Service::of_this_user().is_ok_and(|service| service.is_installed()),
+            places,
+            client,
+            info: None,
+            pools: None,
+            metrics: None,
+            problems: Problems::default(),
+            down: None,
+        };
+        match found.client.daemon_info().await {
+            Ok(info) => found.info = Some(info),
+            Err(error) => {
+                found.down = Some(format!("{error}\n{}", next_step(&error)));
+                return found;
+            }
+        }
+        found.pools = found.client.status().await.ok();
+        found.metrics = found.client.ask(&PoolRequest::GetRuntimeMetrics).await.ok();
+        found.problems = found.client.list_plugins().await.map(Problems::among).unwrap_or_default();
+        found
+    }
+
+    fn blob_url(&self) -> Option<String> {
+        Some(format!("http://127.0.0.1:{}", self.info.as_ref()?.blob_port?))
+    }
+
+    fn print(&self) {
+        anstream::println!("{}", terminal::title("runtimed Daemon Status"));
+        let line = |label: &str, value: &str| anstream::println!("{label:<19} {value}");
+        line("Channel:", "stable");
+        line("Service installed:", if self.installed { "yes" } else { "no" });
+        line("Daemon running:", if self.info.is_some() { "yes" } else { "no" });
+        line("Socket:", &terminal::tilde(self.client.socket()));
+        if let Some(worktree) = &self.places.worktree {
+            line("Mode:", "development");
+            line("Worktree:", &terminal::tilde(worktree));
+        }
+        let Some(info) = &self.info else {
+            anstream::println!("\n{}", self.down.as_deref().unwrap_or_default());
+            return;
+        };
+        if let Some(description) = &info.workspace_description {
+            line("Description:", description);
+        }
+        anstream::println!();
+        line("PID:", &info.pid.to_string());
+        line("Version:", &info.daemon_version);
+        line("Protocol:", &format!("v{}", info.protocol_version));
+        if info.protocol_version != u32::from(PROTOCOL_VERSION) {
+            line("Warning:", &mismatch(info.protocol_version));
+        }
+        if let Some(url) = self.blob_url() {
+            line("Blob server:", &url);
+        }
+        if let Some(uptime) = uptime(&info.started_at, Timestamp::now()) {
+            line("Uptime:", &uptime);
+        }
+        for problem in &self.problems.missing {
+            line("Missing:", problem);
+        }
+        if let Some(sentence) = self.problems.of_plugins() {
+            line("Plugins:", &sentence);
+        }
+        anstream::println!("\nPool:");
+        for (kind, pool) in self.pools.iter().flat_map(PoolStats::pools) {
+            anstream::println!("  {:<8} {}", format!("{}:", label(kind)), pool_line(pool));
+        }
+    }
+
+    fn as_json(&self) -> Value {
+        let base = &self.places.base;
+        let variable = |name: &&str| ((*name).to_owned(), json!(std::env::var(name).ok()));
+        let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
+        let notebooks = self.places.worktree.clone().or(home).map(|folder| folder.join("notebooks"));
+        let info = self.info.as_ref();
+        json!({
+            "channel": "stable",
+            "socket_path": self.client.socket(),
+            "installed": self.installed,
+            "running": info.is_some(),
+            "dev_mode": self.places.worktree.is_some(),
+            "protocol_version": info.map(|info| info.protocol_version),
+            "daemon_version": info.map(|info| &info.daemon_version),
+            "daemon_info": info.map(|info| as_seen(info, &self.client)),
+            "pool_stats": self.pools,
+            "paths": {
+                "base_dir": base,
+                "log_path": self.places.log(),
+                "envs_dir": base.join("envs"),
+                "blobs_dir": base.join("blobs"),
+                "notebooks_dir": notebooks,
+            },
+            "env": DEV_VARIABLES.iter().map(variable).collect::<serde_json::Map<_, _>>(),
+            "blob_url": self.blob_url(),
+            "worktree_hash": self.places.worktree_hash(),
+            "runtime_metrics": self.metrics,
+            "missing": self.problems.missing,
+            "plugin_problems": self.problems.plugins,
+        })
+    }
+}
+
+/// What the daemon says of itself, and under the names that scripts of the reference know.
+fn as_seen(info: &DaemonInfo, client: &Client) -> Value {
+    let mut seen = json!(info);
+    if let Value::Object(seen) = &mut seen {
+        seen.insert("endpoint".to_owned(), json!(client.socket()));
+        seen.insert("version".to_owned(), json!(info.daemon_version));
+    }
+    seen
+}
+
+/// How long ago `started`, in hours and minutes. None if that is no time.
+fn uptime(started: &str, now: Timestamp) -> Option<String> {
+    let seconds = now.as_second() - started.parse::<Timestamp>().ok()?.as_second();
+    let minutes = seconds.max(0) / 60;
+    Some(format!("{}h {}m", minutes / 60, minutes % 60))
 }
 
 /// What somebody should look at.
@@ -170,64 +226,6 @@ fn mismatch(running: u32) -> String {
     )
 }
 
-/// `runt daemon start`.
-pub(crate) fn start(foreground: bool) -> anyhow::Result<ExitCode> {
-    if !foreground {
-        anstream::eprintln!(
-            "This version has no system service yet. Run 'runt daemon start --foreground', or start 'runtimed' yourself."
-        );
-        return Ok(ExitCode::FAILURE);
-    }
-    let daemon = daemon_binary()?;
-    let mut command = std::process::Command::new(&daemon);
-    command.arg("run");
-    if let Some(socket) = std::env::var_os("RUNTIMED_SOCKET_PATH").filter(|socket| !socket.is_empty()) {
-        command.arg("--socket").arg(socket);
-    }
-    // Takes our place, so that Ctrl-C and signals are the daemon's own.
-    let error = command.exec();
-    Err(error).with_context(|| format!("could not start {}", daemon.display()))
-}
-
-/// `runt daemon stop`.
-pub(crate) async fn stop(json: bool) -> anyhow::Result<ExitCode> {
-    let client = Client::discover();
-    let say = |text: &str| {
-        if !json {
-            anstream::println!("{text}");
-        }
-    };
-    let done = |stopped: bool, pid: Option<u32>| {
-        if json {
-            terminal::print_json(
-                &json!({ "stopped": stopped, "pid": pid.map_or(Value::Null, Value::from) }),
-            )?;
-        }
-        anyhow::Ok(ExitCode::SUCCESS)
-    };
-    say("Stopping runtimed service...");
-    let info = match client.daemon_info().await {
-        Ok(info) => info,
-        Err(ClientError::Connect(_)) => {
-            say("No daemon info found, assuming daemon is stopped.");
-            return done(false, None);
-        }
-        Err(error) => bail!("Failed to stop daemon: {error}"),
-    };
-    say("Attempting graceful shutdown via socket...");
-    client.shutdown().await.map_err(|error| anyhow::anyhow!("Failed to stop daemon: {error}"))?;
-    if !gone(info.pid, STOP_LIMIT).await {
-        bail!(
-            "Failed to stop daemon: it agreed to stop but process {} is still there after {} s.\n\
-             It may be saving notebooks or ending kernels; nothing was killed. See its log, or wait and try again.",
-            info.pid,
-            STOP_LIMIT.as_secs()
-        );
-    }
-    say("Daemon stopped gracefully.");
-    done(true, Some(info.pid))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +244,8 @@ mod tests {
             pool_line(&pool),
             "0/2 ready, failing: no such package (package numpyy), next try in 29 s"
         );
+        let now = "2026-11-22T15:29:51Z".parse().unwrap();
+        assert_eq!(uptime("2026-11-22T13:16:51.813524269Z", now).unwrap(), "2h 13m");
         assert_eq!((label("uv").as_str(), label("conda").as_str(), label("").as_str()), ("UV", "Conda", ""));
     }
 }

@@ -1,0 +1,99 @@
+//! `runt daemon start`: by the service if there is one, otherwise in the background.
+//!
+//! Promises: success means that the daemon answers.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use runtimed_client::Client;
+use runtimed_client::protocol::pool::DaemonInfo;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::Progress;
+use super::launch::{PAUSE, launch};
+use crate::plugins::check::daemon_binary;
+use crate::service::Service;
+use crate::terminal;
+
+/// How long a service may take until it answers.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Starts one, unless one is there.
+pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
+    let (client, progress) = (Client::discover(), Progress { json });
+    let running = client.daemon_info().await.ok();
+    let started = running.is_none();
+    let info = match running {
+        Some(info) => {
+            progress.say(&format!("The daemon runs already (pid {}).", info.pid));
+            info
+        }
+        None => {
+            let service = Service::installed();
+            progress.say(match service {
+                Some(_) => "Starting runtimed service...",
+                None => {
+                    "Starting runtimed in the background. \
+                     ('runt daemon install' makes it a service that is started at login.)"
+                }
+            });
+            let started = match &service {
+                Some(service) => by_service(&client, service).await,
+                None => launch(&client, None).await,
+            };
+            let info = started.map_err(|error| anyhow!("Failed to start daemon: {error:#}"))?;
+            progress.say(&match service {
+                Some(_) => "Service started.".to_owned(),
+                None => format!("Daemon started (pid {}).", info.pid),
+            });
+            info
+        }
+    };
+    if json {
+        terminal::print_json(
+            &json!({ "started": started, "pid": info.pid, "daemon_version": info.daemon_version }),
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the service manager start the daemon and waits until it answers.
+///
+/// # Errors
+/// What the manager says, or the daemon does not.
+pub(super) async fn by_service(client: &Client, service: &Service) -> anyhow::Result<DaemonInfo> {
+    service.start().await.context("'runt daemon doctor' says more")?;
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        let error = match client.daemon_info().await {
+            Ok(info) => match client.ping().await {
+                Ok(_) => return Ok(info),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if Instant::now() > deadline {
+            bail!(
+                "daemon did not become ready within {}s: {error}\n\
+                 'runt daemon logs' may say why, and 'runt daemon doctor' looks for what is wrong.",
+                READY_LIMIT.as_secs()
+            );
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Becomes the daemon, so that Ctrl-C and signals are its own.
+pub(super) fn in_foreground() -> anyhow::Result<ExitCode> {
+    let daemon = daemon_binary()?;
+    let mut command = Command::new(&daemon);
+    command.arg("run");
+    if let Some(socket) = std::env::var_os("RUNTIMED_SOCKET_PATH").filter(|socket| !socket.is_empty()) {
+        command.arg("--socket").arg(socket);
+    }
+    let error = command.exec();
+    Err(error).with_context(|| format!("could not start {}", daemon.display()))
+}

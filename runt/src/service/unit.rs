@@ -1,0 +1,149 @@
+//! The text of the systemd units.
+//!
+//! Promises: pure; paths with blanks, quotes and percent signs stay what they are.
+
+use std::path::Path;
+
+use super::Layout;
+
+/// `runtimed.service`.
+pub(super) fn service(layout: &Layout) -> String {
+    let mut command = quoted(&layout.binary().display().to_string()) + " run";
+    if layout.other_socket {
+        command += &format!(" --socket {}", quoted(&layout.socket.display().to_string()).replace('$', "$$"));
+    }
+    let environment: String = layout
+        .environment
+        .iter()
+        .map(|(name, value)| format!("Environment={}\n", quoted(&format!("{name}={value}"))))
+        .collect();
+    format!(
+        "# Written by 'runt daemon install'; 'runt daemon doctor --fix' writes it again.
+[Unit]
+Description=runtimed - Jupyter Runtime Daemon
+
+[Service]
+Type=notify
+ExecStart={command}
+Restart=on-failure
+RestartSec=1
+# Kernels are processes of this unit. They outlive the daemon, and one that takes too much memory does not end it.
+KillMode=process
+OOMPolicy=continue
+# A daemon that does not move for a minute is started again. Its kernels go on.
+WatchdogSec=60
+WatchdogSignal=SIGKILL
+# It saves notebooks first, for at most 45 s.
+TimeoutStopSec=60
+{environment}
+[Install]
+WantedBy=default.target
+Also=runtimed.socket
+"
+    )
+}
+
+/// `runtimed.socket`: clients that come before the daemon is there wait in its queue.
+pub(super) fn socket(path: &Path) -> String {
+    // One path to the end of the line: blanks need no quotes, and quotes would be part of it.
+    let path = path.display().to_string().replace('%', "%%");
+    format!(
+        "# Written by 'runt daemon install'; 'runt daemon doctor --fix' writes it again.
+[Unit]
+Description=Socket of runtimed
+
+[Socket]
+ListenStream={path}
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+"
+    )
+}
+
+/// In quotes, without a meaning for systemd.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_units_of_a_plain_home() {
+        let layout = Layout {
+            data: "/home/ana/.local/share/runt".into(),
+            definitions: "/home/ana/.config/systemd/user".into(),
+            socket: "/home/ana/.cache/runt/runtimed.sock".into(),
+            other_socket: false,
+            worktree: None,
+            environment: vec![
+                ("HOME".into(), "/home/ana".into()),
+                ("PATH".into(), "/home/ana/.local/bin:/usr/local/bin:/usr/bin:/bin".into()),
+            ],
+        };
+        let expected = r#"# Written by 'runt daemon install'; 'runt daemon doctor --fix' writes it again.
+[Unit]
+Description=runtimed - Jupyter Runtime Daemon
+
+[Service]
+Type=notify
+ExecStart="/home/ana/.local/share/runt/bin/runtimed" run
+Restart=on-failure
+RestartSec=1
+# Kernels are processes of this unit. They outlive the daemon, and one that takes too much memory does not end it.
+KillMode=process
+OOMPolicy=continue
+# A daemon that does not move for a minute is started again. Its kernels go on.
+WatchdogSec=60
+WatchdogSignal=SIGKILL
+# It saves notebooks first, for at most 45 s.
+TimeoutStopSec=60
+Environment="HOME=/home/ana"
+Environment="PATH=/home/ana/.local/bin:/usr/local/bin:/usr/bin:/bin"
+
+[Install]
+WantedBy=default.target
+Also=runtimed.socket
+"#;
+        assert_eq!(service(&layout), expected);
+        let expected = "# Written by 'runt daemon install'; 'runt daemon doctor --fix' writes it again.
+[Unit]
+Description=Socket of runtimed
+
+[Socket]
+ListenStream=/home/ana/.cache/runt/runtimed.sock
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+";
+        assert_eq!(socket(&layout.socket), expected);
+    }
+
+    #[test]
+    fn odd_paths_stay_what_they_are() {
+        let layout = Layout {
+            data: "/home/a b/50%/\"runt\"".into(),
+            definitions: "/d".into(),
+            socket: "/s p/50%/$HOME.sock".into(),
+            other_socket: true,
+            worktree: None,
+            environment: vec![("HOME".into(), r"/home/a b\c".into())],
+        };
+        let service = service(&layout);
+        let line = |start| service.lines().find(|line| line.starts_with(start)).unwrap();
+        assert_eq!(
+            line("ExecStart="),
+            r#"ExecStart="/home/a b/50%%/\"runt\"/bin/runtimed" run --socket "/s p/50%%/$$HOME.sock""#
+        );
+        assert_eq!(line("Environment="), r#"Environment="HOME=/home/a b\\c""#);
+        assert!(socket(&layout.socket).contains("\nListenStream=/s p/50%%/$HOME.sock\n"));
+    }
+}
