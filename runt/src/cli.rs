@@ -34,6 +34,16 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Same as `runt daemon doctor`
+    #[command(hide = true)]
+    Doctor {
+        #[arg(long)]
+        fix: bool,
+        #[arg(long, requires = "fix")]
+        no_start: bool,
+        #[arg(long)]
+        json: bool,
+    },
     /// Same as `runt daemon logs`
     #[command(hide = true)]
     Logs {
@@ -214,6 +224,18 @@ pub(crate) enum DaemonCommand {
         /// How many lines
         #[arg(long, short = 'n', default_value = "50", value_name = "N")]
         lines: usize,
+    },
+    /// Look for what keeps the daemon from working, and say what to do
+    Doctor {
+        /// Repair what can be repaired without ending anything: install, update and start the daemon
+        #[arg(long)]
+        fix: bool,
+        /// With --fix: do not start it
+        #[arg(long, requires = "fix")]
+        no_start: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Build the environments of the pools anew
     Flush,

@@ -56,6 +56,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(options) => commands::run::run(options).await,
         Command::Daemon { command } => commands::daemon::run(command).await,
         Command::Status { json } => commands::daemon::status(json).await,
+        Command::Doctor { fix, no_start, json } => commands::daemon::doctor(fix, !no_start, json).await,
         Command::Logs { follow, lines } => commands::daemon::logs(follow, lines).await,
         Command::Notebooks { json } => commands::notebooks::list(json).await,
         Command::Ps { json, verbose } => commands::ps::ps(json, verbose).await,

@@ -61,10 +61,12 @@ impl Service {
         Ok(Self { layout, manager })
     }
 
-    /// The service, if it is installed and the daemon that is meant is not one of a work tree.
-    pub(crate) fn installed() -> Option<Self> {
+    /// The service, if it is installed, its manager can be reached, and the daemon that is meant is not one of a work
+    /// tree.
+    pub(crate) async fn usable() -> Option<Self> {
         let service = Self::of_this_user().ok()?;
-        (service.is_installed() && service.layout.worktree.is_none()).then_some(service)
+        let meant = service.is_installed() && service.layout.worktree.is_none();
+        (meant && service.check().await.is_ok()).then_some(service)
     }
 
     /// Whether the manager's main file is there.
@@ -75,6 +77,11 @@ impl Service {
     /// The manager's main file.
     pub(crate) fn definition(&self) -> PathBuf {
         self.definitions().into_iter().next().map(|it| it.path).unwrap_or_default()
+    }
+
+    /// The daemon that the service runs.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.layout.binary()
     }
 
     /// Whether a service can be installed and started in this session.

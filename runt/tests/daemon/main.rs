@@ -10,6 +10,7 @@
     reason = "a step that fails is a failed test"
 )]
 
+mod doctor;
 mod life;
 mod logs;
 #[cfg(target_os = "linux")]

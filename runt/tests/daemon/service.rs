@@ -3,8 +3,9 @@
 //! It runs in namespaces: it sees neither processes, control groups nor `/run` of the machine, and all that it started
 //! ends with it. Where there is no systemd, or no right to make namespaces, the test says so and passes.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
@@ -13,12 +14,21 @@ use crate::world::{Said, World, number};
 
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// Runs as the first process of its namespaces. Its own `/run`; ready when it writes a line.
+/// Runs as the first process of its namespaces. Its own `/run`, and of control groups what is below its own; ready when
+/// it writes a line.
 const SCRIPT: &str = "
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/systemd/system $XDG_RUNTIME_DIR
 chmod 700 $XDG_RUNTIME_DIR
+anew() { umount \"$1\"; shift; mount \"$@\"; }
+cgroups=/sys/fs/cgroup
+if [ -d $cgroups/systemd ]; then
+    anew $cgroups/systemd -t cgroup -o none,name=systemd none $cgroups/systemd
+    if [ -d $cgroups/unified ]; then anew $cgroups/unified -t cgroup2 none $cgroups/unified; fi
+else
+    anew $cgroups -t cgroup2 none $cgroups
+fi
 $SYSTEMD --user >/dev/null 2>&1 &
 until systemctl --user show-environment >/dev/null 2>&1; do :; done
 echo ready
@@ -31,6 +41,8 @@ struct Manager {
     unshare: Child,
     /// That child.
     first: u32,
+    /// Control groups that were there before.
+    groups: Vec<PathBuf>,
 }
 
 impl Manager {
@@ -43,6 +55,7 @@ impl Manager {
             );
             return None;
         }
+        let groups = groups();
         let mut command = Command::new("unshare");
         command
             .args(["-mpfC", "--mount-proc", "--kill-child", "sh", "-c", SCRIPT])
@@ -58,7 +71,7 @@ impl Manager {
         assert_eq!(ready, "ready\n");
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
         let first = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
-        Some(Self { unshare, first })
+        Some(Self { unshare, first, groups })
     }
 
     /// A command in the namespaces.
@@ -94,7 +107,33 @@ impl Drop for Manager {
         // The first process of a namespace takes all others with it.
         self.unshare.kill().unwrap();
         self.unshare.wait().unwrap();
+        for group in groups().iter().filter(|group| !self.groups.contains(group)) {
+            // Busy until the last process has gone.
+            while std::fs::remove_dir(group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {}
+        }
     }
+}
+
+/// All control groups below our own that systemd may make, the innermost first.
+fn groups() -> Vec<PathBuf> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let roots = own.lines().filter_map(|line| {
+        let (hierarchy, path) = line.split_once(':').unwrap().1.split_once(':').unwrap();
+        let mount = match hierarchy {
+            "name=systemd" => "/sys/fs/cgroup/systemd",
+            "" if Path::new("/sys/fs/cgroup/unified").exists() => "/sys/fs/cgroup/unified",
+            "" => "/sys/fs/cgroup",
+            _ => return None,
+        };
+        Some(PathBuf::from(format!("{mount}{path}")))
+    });
+    roots.flat_map(|root| below(&root)).collect()
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.flat_map(|entry| below(&entry.path()).into_iter().chain([entry.path()])).collect()
 }
 
 /// Of a login session. Paths with blanks, so that somebody notices if they are not quoted.

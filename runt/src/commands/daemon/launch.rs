@@ -14,9 +14,10 @@ use runtimed_client::protocol::pool::DaemonInfo;
 use runtimed_client::{Client, Places};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::doctor::{self, last_words};
 use crate::daemon_lock;
 use crate::plugins::check::daemon_binary;
-use crate::{tail, terminal};
+use crate::terminal;
 
 /// How long it may take until it answers. It needs milliseconds; this is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -24,8 +25,6 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// How often one is started that finds the lock held. Each waits for a second.
 const TRIES: usize = 4;
-/// In the last line of a log: why its daemon ended.
-const EXITED: &str = "[STARTUP] Daemon exited: ";
 
 /// Starts a daemon, with the options of `like` if given.
 ///
@@ -49,7 +48,7 @@ pub(super) async fn launch(client: &Client, like: Option<&DaemonInfo>) -> anyhow
                 daemon = spawn(client, like)?;
             }
             Some(status) if status.success() => bail!(held(client, &places)),
-            Some(status) => bail!(ended(status, &log, began)),
+            Some(status) => bail!(ended(status, &log, began).await),
         }
         sleep(PAUSE).await;
     }
@@ -93,20 +92,21 @@ fn held(client: &Client, places: &Places) -> String {
     )
 }
 
-fn ended(status: ExitStatus, log: &Path, began: SystemTime) -> String {
+async fn ended(status: ExitStatus, log: &Path, began: SystemTime) -> String {
     let written = std::fs::metadata(log).and_then(|metadata| metadata.modified());
-    let last = tail::of_file(log, 1).unwrap_or_default();
-    let last = String::from_utf8_lossy(&last);
-    let reason = match last.split_once(EXITED) {
-        Some((_, reason)) if written.is_ok_and(|written| written >= began) => {
-            format!(": {}", reason.trim_end().trim_end_matches('.'))
-        }
-        _ => String::new(),
-    };
-    format!(
-        "it ended with {status} before it answered{reason}.\n\
-         Its log {} may say more; 'runt daemon doctor' looks for what is wrong, \
-         and 'runt daemon start --foreground' shows what it says.",
-        terminal::tilde(log)
-    )
+    if let Some(reason) = last_words(log).filter(|_| written.is_ok_and(|written| written >= began)) {
+        return format!(
+            "it ended with {status} before it answered: {reason}.\nIts log {} may say more; \
+             'runt daemon doctor' looks for what is wrong.",
+            terminal::tilde(log)
+        );
+    }
+    // It had no log yet.
+    match doctor::in_the_way().await {
+        Some(problem) => format!("it ended with {status} before it answered.\n{problem}"),
+        None => format!(
+            "it ended with {status} before it answered.\n'runt daemon doctor' looks for what is wrong, and \
+             'runt daemon start --foreground' shows what it says."
+        ),
+    }
 }

@@ -1,5 +1,6 @@
 //! `runt daemon`: is it there, start it, stop it, read its log.
 
+mod doctor;
 mod install;
 mod launch;
 mod logs;
@@ -14,6 +15,7 @@ use anyhow::bail;
 use runtimed_client::{Client, ClientError};
 use serde_json::json;
 
+pub(crate) use doctor::doctor;
 pub(crate) use logs::logs;
 pub(crate) use status::status;
 
@@ -31,6 +33,7 @@ pub(crate) async fn run(command: DaemonCommand) -> anyhow::Result<ExitCode> {
         DaemonCommand::Stop { force, json } => stop::stop(force, json).await,
         DaemonCommand::Restart { json } => restart::restart(json).await,
         DaemonCommand::Logs { follow, lines } => logs(follow, lines).await,
+        DaemonCommand::Doctor { fix, no_start, json } => doctor(fix, !no_start, json).await,
         DaemonCommand::Flush => flush().await,
         DaemonCommand::Ping { json } => ping(json).await,
         DaemonCommand::Shutdown => shutdown().await,

@@ -39,7 +39,7 @@ pub(super) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
     }
     say("Restarting runtimed service...");
     let failed = |error: anyhow::Error| anyhow!("Failed to restart daemon: {error:#}");
-    let service = Service::installed();
+    let service = Service::usable().await;
     let mut listen_anew = false;
     if let Some(service) = &service {
         let updated = update(service).await.map_err(failed)?;
@@ -107,7 +107,8 @@ pub(super) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
 
 /// Has the service run what is beside this program, unless this is the installed one. What changed.
 async fn update(service: &Service) -> anyhow::Result<Updated> {
-    let source = Source::find(None)?;
+    // Installed apart from its daemon: then there is nothing newer to take.
+    let Ok(source) = Source::find(None) else { return Ok(Updated { files: false, definition: false }) };
     service.update(&source).await.context("the service could not be updated; nothing was stopped")
 }
 

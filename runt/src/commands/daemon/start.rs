@@ -32,12 +32,17 @@ pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
             info
         }
         None => {
-            let service = Service::installed();
-            progress.say(match service {
-                Some(_) => "Starting runtimed service...",
-                None => {
+            let service = Service::usable().await;
+            let is_installed = Service::of_this_user().is_ok_and(|service| service.is_installed());
+            progress.say(match (&service, is_installed) {
+                (Some(_), _) => "Starting runtimed service...",
+                (None, false) => {
                     "Starting runtimed in the background. \
                      ('runt daemon install' makes it a service that is started at login.)"
+                }
+                (None, true) => {
+                    "The service manager is not for this session or work tree. \
+                     Starting runtimed in the background..."
                 }
             });
             let started = match &service {

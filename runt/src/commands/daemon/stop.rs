@@ -77,7 +77,7 @@ pub(super) async fn end(
     progress: Progress,
 ) -> anyhow::Result<Stopped> {
     let stopped = end_process(client, goal, force, progress).await?;
-    match Service::installed() {
+    match Service::usable().await {
         None => Ok(stopped),
         Some(service) => {
             let runs = service.main_process().await.is_some();
@@ -139,7 +139,7 @@ pub(super) async fn end_process(
             Some(pid) => pid,
             None if matches!(error, ClientError::Connect(_)) => return Ok(Stopped::NotRunning),
             // The service manager listens for it, and ends it.
-            None if Service::installed().is_some() => return Ok(Stopped::NotRunning),
+            None if Service::usable().await.is_some() => return Ok(Stopped::NotRunning),
             None => bail!("{error}\n'runt daemon doctor' says more."),
         },
     };
