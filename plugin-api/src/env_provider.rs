@@ -145,6 +145,10 @@ pub struct EnvProviderInfo {
     /// Package sources used when a request names none.
     #[serde(default)]
     pub default_channels: Vec<String>,
+    /// Where [`EnvRequest::packages`] are not those of the Python package index: the list in [`EnvRequest::options`] that
+    /// is. The packages of script blocks (PEP 723) go there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_packages: Option<String>,
 }
 
 /// A project file that declares an environment.

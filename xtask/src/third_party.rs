@@ -12,20 +12,22 @@ use crate::{stage, tools, workspace};
 
 /// Where a third party starts.
 const TEMPLATE: &str = "plugin-template";
-/// A real provider that was started from there.
-const VENV: &str = "plugins/venv";
+/// Real providers that were started from there.
+const PROVIDERS: [&str; 2] = ["plugins/pixi", "plugins/venv"];
 
-/// Builds the venv provider and stages it; returns a folder for `RUNTIMED_PLUGIN_PATH`.
+/// Builds the providers and stages them; returns a folder for `RUNTIMED_PLUGIN_PATH`.
 pub(crate) fn stage() -> Result<PathBuf> {
-    workspace::run(cargo(VENV).args(["build", "--locked"]))?;
     let plugins = target().join("plugins");
-    stage::stage_plugin(&workspace::root().join(VENV), &target().join("debug"), &plugins)?;
+    for provider in PROVIDERS {
+        workspace::run(cargo(provider).args(["build", "--locked"]))?;
+        stage::stage_plugin(&workspace::root().join(provider), &target().join("debug"), &plugins)?;
+    }
     Ok(plugins)
 }
 
 /// Runs their own tests.
 pub(crate) fn test(tools: Option<&tools::Tools>) -> Result<()> {
-    for folder in [TEMPLATE, VENV] {
+    for folder in folders() {
         let mut test = cargo(folder);
         test.args(["test", "--locked"]);
         if let Some(tools) = tools {
@@ -38,18 +40,22 @@ pub(crate) fn test(tools: Option<&tools::Tools>) -> Result<()> {
 
 /// Checks their formatting.
 pub(crate) fn format() -> Result<()> {
-    [TEMPLATE, VENV].iter().try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
+    folders().try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
 }
 
 /// Checks that their lock files know what they depend on today, which this workspace may have changed.
 pub(crate) fn locks() -> Result<()> {
-    [TEMPLATE, VENV].iter().try_for_each(|folder| {
+    folders().try_for_each(|folder| {
         workspace::output(cargo(folder).args(["metadata", "--locked", "--format-version", "1"]))
             .map(drop)
             .with_context(|| {
                 format!("{folder}/Cargo.lock is behind; run `cargo metadata` in {folder} and commit it")
             })
     })
+}
+
+fn folders() -> impl Iterator<Item = &'static str> {
+    std::iter::once(TEMPLATE).chain(PROVIDERS)
 }
 
 fn cargo(folder: &str) -> Command {

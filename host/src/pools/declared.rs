@@ -38,6 +38,8 @@ pub(super) struct Declaration {
     pub(super) name: &'static str,
     /// Where the packages are named: `the notebook's dependencies`.
     pub(super) place: String,
+    /// The packages that clients are shown, if those of the request are not all.
+    pub(super) named: Option<Vec<String>>,
 }
 
 impl DeclaredEnvs {

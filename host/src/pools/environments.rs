@@ -161,7 +161,7 @@ impl EnvironmentService {
         if channels.is_empty() {
             channels = provider.info().default_channels;
         }
-        let mut config = json!({ drift::deps_key(&pool.kind): packages });
+        let mut config = json!({ drift::deps_key(&pool.kind): declaration.named.unwrap_or(packages) });
         if !channels.is_empty() {
             config[drift::channels_key(&pool.kind)] = json!(channels);
         }
@@ -246,15 +246,17 @@ impl Environments for EnvironmentService {
                     label,
                     name: "inline",
                     place: format!("the notebook's dependencies (`{kind}`)"),
+                    named: None,
                 };
                 self.declared(pool, declaration, &task).await
             }
-            Choice::Script(kind, script) => {
+            Choice::Script(_, script) => {
                 let declaration = Declaration {
-                    request: script.request(&kind),
+                    request: script.request(&pool.provider()?.info()),
                     label,
                     name: "PEP 723",
                     place: format!("the script block of cell {}", script.cell),
+                    named: Some(script.dependencies),
                 };
                 self.declared(pool, declaration, &task).await
             }

@@ -77,6 +77,7 @@ impl EnvProvider for FakeProvider {
             data_packages: vec!["pandas".into()],
             tail_packages: vec!["nbformat".into()],
             default_channels: Vec::new(),
+            script_packages: None,
         }
     }
 

@@ -8,6 +8,7 @@ use runtimed_plugin_api::{PluginError, Project, Result};
 use serde_json::{Map, Value};
 
 use super::script::Script;
+use super::trust;
 
 /// nteract's order for declared dependencies; other kinds follow in alphabetical order.
 const INLINE_ORDER: &[&str] = &["uv", "pixi", "conda"];
@@ -226,7 +227,7 @@ fn automatic(family: Option<String>, facts: Facts<'_>) -> Result<Choice> {
 
 /// Whether the notebook declares packages for `kind`.
 pub(super) fn declares(metadata: &Value, kind: &str) -> bool {
-    section(metadata, kind).is_some_and(|section| !strings(section, "dependencies").is_empty())
+    section(metadata, kind).is_some_and(trust::has_packages)
 }
 
 /// The second half of a project's label.

@@ -64,6 +64,7 @@ mod tests {
             data_packages: list("pandas polars matplotlib plotly altair"),
             tail_packages: list("nbformat pyarrow>=14"),
             default_channels: Vec::new(),
+            script_packages: None,
         }
     }
 

@@ -19,6 +19,10 @@ use super::projects::unnamed;
 
 /// nteract's kind whose errors are known by a reason of their own.
 const ENVIRONMENT_YML: &str = "environment_yml";
+/// nteract's kind whose errors name its label.
+const PIXI_TOML: &str = "pixi_toml";
+/// The reason of an error that is a whole sentence already: the project has no kernel.
+const MISSING_IPYKERNEL: &str = "missing_ipykernel";
 
 impl EnvironmentService {
     /// The environment of `project`, with what the notebook declares beside it.
@@ -50,7 +54,8 @@ impl EnvironmentService {
         let building = one_at_a_time.lock().await;
         let environment = build_verified(&*provider, request, &prefix, task).await;
         drop(building);
-        let environment = environment.map_err(|error| explained(error, &provider.info().label, &project))?;
+        let environment =
+            environment.map_err(|error| explained(error, &provider.info().label, label, &project))?;
         // As it is with what was added.
         let project = provider.detect(&folder).await?.unwrap_or(project);
         let beside = unnamed(&project, &need.metadata, &pool.kind);
@@ -59,9 +64,14 @@ impl EnvironmentService {
     }
 }
 
-fn explained(mut error: PluginError, label: &str, project: &Project) -> PluginError {
+/// `error` of the provider called `name`, in nteract's words for the project labelled `label`.
+fn explained(mut error: PluginError, name: &str, label: &str, project: &Project) -> PluginError {
+    if error.detail.get("error_reason").is_some_and(|reason| reason == MISSING_IPYKERNEL) {
+        return error;
+    }
     if project.kind != ENVIRONMENT_YML {
-        error.message = format!("Failed to prepare {label} project environment: {}", error.message);
+        let what = if project.kind == PIXI_TOML { label.to_owned() } else { format!("{name} project") };
+        error.message = format!("Failed to prepare {what} environment: {}", error.message);
         return error;
     }
     if !error.detail.is_object() {

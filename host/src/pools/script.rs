@@ -4,7 +4,7 @@
 //! Promises: pure; a notebook has one block or none.
 //! Never: decides whether the block counts.
 
-use runtimed_plugin_api::{EnvRequest, PluginError, Result, ScriptBlock};
+use runtimed_plugin_api::{EnvProviderInfo, EnvRequest, PluginError, Result, ScriptBlock};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -59,16 +59,20 @@ impl Script {
         Ok(Some(Self { cell, dependencies, requires_python, tool }))
     }
 
-    /// The request it stands for where `kind` installs, without the provider's own packages.
-    pub(super) fn request(&self, kind: &str) -> EnvRequest {
-        let options = self.tool.get(kind).and_then(Value::as_object).cloned().unwrap_or_default();
-        let python = self.requires_python.as_deref().map(str::trim).filter(|python| !python.is_empty());
-        EnvRequest {
-            packages: self.dependencies.clone(),
-            python: python.map(str::to_owned),
-            options,
-            ..EnvRequest::default()
+    /// A block that names `package` and nothing else.
+    pub(super) fn naming(package: &str) -> Self {
+        Self { dependencies: vec![package.to_owned()], ..Self::default() }
+    }
+
+    /// The request it stands for where the provider of `info` installs, without that one's own packages.
+    pub(super) fn request(&self, info: &EnvProviderInfo) -> EnvRequest {
+        let mut options = self.tool.get(&info.kind).and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut packages = self.dependencies.clone();
+        if let Some(list) = &info.script_packages {
+            options.insert(list.clone(), json!(std::mem::take(&mut packages)));
         }
+        let python = self.requires_python.as_deref().map(str::trim).filter(|python| !python.is_empty());
+        EnvRequest { packages, python: python.map(str::to_owned), options, ..EnvRequest::default() }
     }
 }
 
@@ -91,11 +95,15 @@ mod tests {
         let text =
             "requires-python = \" >=3.11 \"\ndependencies = [\"six\"]\n[tool.uv]\nprerelease = \"allow\"";
         let script = Script::read(&[block(3, text)]).unwrap().unwrap();
-        let request = script.request("uv");
+        let info = |kind: &str| EnvProviderInfo { kind: kind.to_owned(), ..EnvProviderInfo::default() };
+        let request = script.request(&info("uv"));
         assert_eq!((script.cell, request.python.as_deref()), (3, Some(">=3.11")));
         assert_eq!(request.packages, ["six"]);
         assert_eq!(request.options["prerelease"], "allow");
-        assert!(script.request("pixi").options.is_empty());
+        assert!(script.request(&info("venv")).options.is_empty());
+        let elsewhere = EnvProviderInfo { script_packages: Some("of_index".to_owned()), ..info("pixi") };
+        let request = script.request(&elsewhere);
+        assert_eq!((request.packages, &request.options["of_index"]), (vec![], &json!(["six"])));
         assert_eq!(Script::read(&[]).unwrap(), None);
     }
 

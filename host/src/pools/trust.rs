@@ -143,15 +143,18 @@ impl TrustStore {
                 approved.insert(format!("approved_{kind}_{name}"), allowed);
             }
         }
-        if let Some((provider, request)) = script(declared, providers) {
-            any |= !request.packages.is_empty();
-            all_allowed &= self.allows(&provider.identities(&request).await?);
+        if let Some((provider, script)) = script(declared, providers) {
+            let info = provider.info();
+            any |= !script.dependencies.is_empty();
+            all_allowed &= self.allows(&provider.identities(&script.request(&info)).await?);
+            let list = info.script_packages.as_deref().unwrap_or(DEPENDENCIES);
             let allowed: &mut Vec<String> =
-                approved.entry(format!("approved_{}_{DEPENDENCIES}", declared.script_kind)).or_default();
-            for package in request.packages {
-                let only = EnvRequest { packages: vec![package.clone()], ..EnvRequest::default() };
-                if !allowed.contains(&package) && self.allows(&provider.identities(&only).await?) {
-                    allowed.push(package);
+                approved.entry(format!("approved_{}_{list}", declared.script_kind)).or_default();
+            for package in &script.dependencies {
+                let only = Script::naming(package);
+                let identities = provider.identities(&only.request(&info)).await?;
+                if !allowed.contains(package) && self.allows(&identities) {
+                    allowed.push(package.clone());
                 }
             }
         }
@@ -179,21 +182,21 @@ impl TrustStore {
                 identities.extend(provider.identities(&request(section)).await?);
             }
         }
-        if let Some((provider, request)) = script(declared, providers) {
-            identities.extend(provider.identities(&request).await?);
+        if let Some((provider, script)) = script(declared, providers) {
+            identities.extend(provider.identities(&script.request(&provider.info())).await?);
         }
         self.approve(identities, "trust_dialog").await
     }
 }
 
-/// The script block's request, and who would install it.
+/// The script block, and who would install what it names.
 fn script<'a>(
     declared: &Declared<'_>,
     providers: &'a [Arc<dyn EnvProvider>],
-) -> Option<(&'a Arc<dyn EnvProvider>, EnvRequest)> {
+) -> Option<(&'a Arc<dyn EnvProvider>, Script)> {
     let script = Script::read(declared.scripts).ok()??;
     let provider = providers.iter().find(|provider| provider.info().kind == declared.script_kind)?;
-    Some((provider, script.request(declared.script_kind)))
+    Some((provider, script))
 }
 
 /// The request that a section of the notebook's metadata stands for, without the provider's own packages.
@@ -239,7 +242,8 @@ fn asks_nothing(section: &Map<String, Value>) -> bool {
     })
 }
 
-fn has_packages(section: &Map<String, Value>) -> bool {
+/// Whether a section names packages, of whatever origin.
+pub(super) fn has_packages(section: &Map<String, Value>) -> bool {
     lists(section).any(|name| name != CHANNELS && !strings(section, name).is_empty())
 }
 

@@ -97,6 +97,7 @@ impl EnvProvider for CondaProvider {
             tail_packages: owned(&TAIL),
             // Those of the settings; see `plan`.
             default_channels: Vec::new(),
+            script_packages: None,
         }
     }
 

@@ -114,6 +114,7 @@ impl EnvProvider for UvProvider {
             data_packages: owned(&DATA),
             tail_packages: owned(&TAIL),
             default_channels: Vec::new(),
+            script_packages: None,
         }
     }
 

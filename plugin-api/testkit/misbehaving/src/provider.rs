@@ -42,6 +42,7 @@ impl EnvProvider for Provider {
             data_packages: Vec::new(),
             tail_packages: Vec::new(),
             default_channels: Vec::new(),
+            script_packages: None,
         }
     }
 

@@ -1,7 +1,7 @@
-//! A provider that was written outside of this workspace: it gets a pool, trust, progress and rows in the
+//! Providers that were written outside of this workspace: they get a pool, trust, progress and rows in the
 //! status without a change to the daemon.
 //!
-//! `cargo xtask test` builds the provider and says where it is; without it the test says so and passes.
+//! `cargo xtask test` builds them and says where they are; without them the tests say so and pass.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,6 +45,35 @@ fn a_third_partys_provider_serves_notebooks() {
         let state = daemon.ask(json!({"type": "status"}))["state"].clone();
         assert_eq!(state["venv"]["pool_size"], 1, "{state}");
         assert_eq!(state["venv"]["consecutive_failures"], 0, "{state}");
+    });
+}
+
+/// There is no pixi on the machines these tests run on. Its absence is one sentence with what to do, wherever it is missed.
+#[test]
+fn without_pixi_it_is_said_what_is_missing() {
+    let Some(path) = plugin_path() else {
+        eprintln!("skipped: no plugin of a third party here. `cargo xtask test` builds one.");
+        return;
+    };
+    let settings =
+        json!({ "default_python_env": "pixi", "uv_pool_size": 0, "conda_pool_size": 0, "venv_pool_size": 0 });
+    let start = || {
+        scripts::start(&settings.to_string(), |command| {
+            let search = env::var_os("PATH").unwrap_or_default();
+            let search = env::split_paths(&search).filter(|folder| !folder.join("pixi").exists());
+            command.env("PATH", env::join_paths(search).unwrap()).env_remove("PIXI_HOME");
+            command.env("RUNTIMED_PLUGIN_PATH", &path);
+        })
+    };
+    scripts::run("pixi.py", start, |daemon| {
+        let state = daemon.ask(json!({"type": "status"}))["state"].clone();
+        assert_eq!(
+            (&state["pixi"]["pool_size"], &state["pixi"]["available"]),
+            (&json!(2), &json!(0)),
+            "{state}"
+        );
+        assert_eq!(state["pixi"]["error_kind"], "setup_failed", "{state}");
+        assert!(state["pixi"]["error"].as_str().unwrap().starts_with("pixi is not installed"), "{state}");
     });
 }
 
