@@ -167,6 +167,11 @@ fn a_deno_notebook_does_what_python_does() {
 }
 
 #[test]
+fn what_a_notebook_says_about_deno_holds() {
+    of_other_languages("deno_told");
+}
+
+#[test]
 fn a_kernel_that_is_not_there_is_named() {
     of_other_languages("not_there");
 }

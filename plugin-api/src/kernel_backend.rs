@@ -138,6 +138,10 @@ pub struct LaunchSpec {
     pub command: LaunchCommand,
     /// Working directory of the kernel.
     pub cwd: PathBuf,
+    /// What the notebook says about kernels of this kind: for `deno`, `permissions`, `import_map`, `config` and
+    /// `flexible_npm_imports` of its metadata.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A kind of kernel a backend can start.

@@ -300,6 +300,7 @@ fn launch() -> LaunchSpec {
         notebook_path: None,
         command: LaunchCommand::default(),
         cwd: "/".into(),
+        options: serde_json::Map::new(),
     }
 }
 

@@ -123,6 +123,54 @@ async def deno(client):
     await notebook.disconnect()
 
 
+async def deno_told(client):
+    """What a notebook says about Deno holds from its first cell on; what it says since is shown, and a restart brings it."""
+    home = pathlib.Path(folder())
+    (home / "beside.ts").write_text("export const beside = 'beside';\n")
+    (home / "maps").mkdir()
+    (home / "maps/part.ts").write_text("export const part = 'lab';\n")
+    (home / "maps/lab.ts").write_text("import { part } from './part.ts';\nexport const lab = part;\n")
+    (home / "maps/map.json").write_text(json.dumps({"imports": {"lab": "./lab.ts"}}))
+    said = {"permissions": ["--allow-read", "--allow-sys"], "import_map": "maps/map.json"}
+    kernelspec = {"name": "deno", "display_name": "Deno", "language": "typescript"}
+    path = write(str(home / "told.ipynb"), kernelspec, runt={"deno": said})
+    notebook = await client.open_notebook(str(path))
+    await idle(notebook)
+
+    async def says(code, text, success=True):
+        result = await ran(notebook, code)
+        said = result.stdout if success else result.error.evalue
+        assert result.success == success and text in said, (code, result)
+
+    await says("import { lab } from 'lab';\nimport { beside } from './beside.ts';\nconsole.log(lab, beside)", "lab beside")
+    await says(f"console.log((await import('../{home.name}/beside.ts')).beside)", "beside")
+    await says(f"console.log((await import('{home}/maps/part.ts')).part)", "lab")
+    await says("console.log(Deno.cwd(), Deno.readTextFileSync('beside.ts').length)", f"{home.resolve()} 32")
+    await says("Deno.env.get('HOME')", "env access", success=False)
+    await says("new Deno.Command('true').outputSync()", "run access", success=False)
+    await says("console.log((await Deno.permissions.request({ name: 'net' })).state)", "denied")
+    assert notebook.runtime.env.in_sync
+
+    file = json.loads(path.read_text())
+    file["metadata"]["runt"]["deno"]["permissions"] += ["--allow-env"]
+    path.write_text(json.dumps(file))
+    await until(lambda: notebook.runtime.env.deno_changed, "the change is shown")
+    assert not notebook.runtime.env.in_sync
+    result = await notebook.sync_environment()
+    assert not result.success and result.needs_restart and "require a kernel restart" in result.error, result.error
+    await notebook.restart()
+    await idle(notebook)
+    await until(lambda: notebook.runtime.env.in_sync, "it runs with what it says")
+    await says("console.log(Deno.env.get('COLUMNS'))", "128")
+
+    # What cannot be passed on is said, and nothing runs with more than it was given.
+    file["metadata"]["runt"]["deno"]["permissions"] = ["--allow-net=example.org"]
+    path.write_text(json.dumps(file))
+    await until(lambda: notebook.runtime.env.deno_changed, "the change is shown")
+    await refused(notebook.restart(), "for some things only: `--allow-net=example.org`")
+    await notebook.disconnect()
+
+
 async def not_there(client):
     """A kernel that is not installed is named, with those that are."""
     path = write("r.ipynb", {"name": "ir", "display_name": "R", "language": "R"})
@@ -141,4 +189,4 @@ async def not_there(client):
     await notebook.disconnect()
 
 
-start(bash, created, deno, not_there)
+start(bash, created, deno, deno_told, not_there)

@@ -17,10 +17,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::deno::{self, Setup};
 use crate::installed::Installed;
 use crate::kernel::{JupyterKernel, supervise};
 use crate::kind::{Kind, PYTHON};
-use crate::launch::{Shims, Started, port_was_taken};
+use crate::launch::{self, Shims, Started, port_was_taken};
 use crate::link::Link;
 use crate::{folder, found};
 
@@ -145,6 +146,21 @@ async fn look() -> Result<Installed> {
     tokio::task::spawn_blocking(look).await.map_err(|error| PluginError::internal(error.to_string()))
 }
 
+/// The kind that `spec` asks for, as it wants it.
+async fn find(spec: &LaunchSpec) -> Result<Kind> {
+    let installed = look().await?;
+    let mut kind = installed.find(&spec.kind)?;
+    if installed.is_plain_deno(&spec.kind) {
+        kind = Kind::deno(&deno::recent(installed.denos()).await?);
+    }
+    if !kind.is_deno() || spec.options.is_empty() {
+        return Ok(kind);
+    }
+    let (options, cwd) = (spec.options.clone(), launch::cwd(spec).to_owned());
+    let read = tokio::task::spawn_blocking(move || Setup::read(&options, &cwd)).await;
+    Ok(kind.set_up(read.map_err(|error| PluginError::internal(error.to_string()))??))
+}
+
 #[async_trait]
 impl KernelBackend for JupyterBackend {
     async fn kinds(&self) -> Result<Vec<KernelKind>> {
@@ -155,7 +171,7 @@ impl KernelBackend for JupyterBackend {
         let stopping =
             || PluginError::new(ErrorCode::Cancelled, "the daemon is stopping; no kernel was started");
         let started = self.end.run_until_cancelled(async {
-            let kind = look().await?.find(&spec.kind)?;
+            let kind = find(&spec).await?;
             self.bring_up_somewhere(&spec, &kind).await
         });
         let (Started { link, kernel, folder }, let_go) = started.await.ok_or_else(stopping)??;

@@ -66,6 +66,22 @@ pub(crate) fn create(runtime: &Path) -> Result<TempDir> {
     Ok(folder)
 }
 
+/// Makes the folder in that of a kernel that the kernel is started in instead of `cwd`, with a `deno.json` of this text.
+/// It lies so deep that a way up that stays on the disk from `cwd` stays in the kernel's folder from there: what such a way
+/// is made to mean for Deno is then nobody else's.
+///
+/// # Errors
+/// `Internal` when it cannot be made.
+pub(crate) fn configured(folder: &Path, cwd: &Path, configuration: &str) -> Result<PathBuf> {
+    let place = cwd.components().fold(folder.to_owned(), |place, _| place.join("d"));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
+    made.and_then(|()| fs::write(place.join("deno.json"), configuration)).map_err(|error| {
+        PluginError::internal(format!("could not write a deno.json in `{}`: {error}", place.display()))
+            .help("Nothing was started. Free some space and start the kernel again.")
+    })?;
+    Ok(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +94,14 @@ mod tests {
         assert_eq!(all(runtime.path()), [folder.path()]);
         drop(folder);
         assert!(all(runtime.path()).is_empty());
+    }
+
+    #[test]
+    fn a_configured_folder_is_as_deep_as_the_one_it_stands_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = configured(folder.path(), Path::new("/a/b"), "{}").unwrap();
+        assert_eq!(place, folder.path().join("d/d/d"));
+        assert_eq!(fs::read_to_string(place.join("deno.json")).unwrap(), "{}");
     }
 
     #[test]

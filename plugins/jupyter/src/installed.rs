@@ -18,8 +18,8 @@ const PYTHON_SPEC: &str = "python3";
 pub(crate) struct Installed {
     specs: Specs,
     surroundings: Surroundings,
-    /// The program, where it is on `PATH`.
-    deno: Option<PathBuf>,
+    /// Every Deno: on `PATH`, then where its installer puts it.
+    denos: Vec<PathBuf>,
 }
 
 impl Installed {
@@ -32,13 +32,27 @@ impl Installed {
         }
         let path = surroundings.variable("PATH");
         let folders = path.into_iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
-        let deno = folders.map(|folder| folder.join("deno")).find(|program| is_executable(program));
-        Self { specs, surroundings, deno }
+        let of_installer = surroundings.variable("DENO_INSTALL").map(PathBuf::from);
+        let of_installer = of_installer.or_else(|| Some(surroundings.home.as_ref()?.join(".deno")));
+        let folders = folders.chain(of_installer.map(|folder| folder.join("bin")));
+        let denos =
+            folders.map(|folder| folder.join("deno")).filter(|program| is_executable(program)).collect();
+        Self { specs, surroundings, denos }
+    }
+
+    /// The programs that may be Deno, the one to be preferred first.
+    pub(crate) fn denos(&self) -> &[PathBuf] {
+        &self.denos
+    }
+
+    /// Whether `name` is Deno that nobody installed as a kernel.
+    pub(crate) fn is_plain_deno(&self, name: &str) -> bool {
+        name == DENO && self.specs.get(name).is_none()
     }
 
     /// All of them, Python first.
     pub(crate) fn kinds(&self) -> Vec<KernelKind> {
-        let deno = self.deno.as_ref().filter(|_| self.specs.get(DENO).is_none()).map(|path| Kind::deno(path));
+        let deno = self.denos.first().filter(|_| self.specs.get(DENO).is_none()).map(|path| Kind::deno(path));
         let specs = self.specs.specs.iter().filter(|spec| !is_python(&spec.name));
         let specs = specs.map(|spec| Kind::installed(spec, |_| None));
         [Kind::python()].into_iter().chain(deno).chain(specs).map(|kind| kind.described).collect()
@@ -55,7 +69,7 @@ impl Installed {
         if let Some(spec) = self.specs.get(name) {
             return Ok(Kind::installed(spec, |name| self.variable(name)));
         }
-        match &self.deno {
+        match self.denos.first() {
             Some(program) if name == DENO => Ok(Kind::deno(program)),
             _ => Err(self.missing(name)),
         }
@@ -78,7 +92,7 @@ impl Installed {
         let there: Vec<_> =
             kinds.iter().map(|kind| format!("{} ({})", kind.name, kind.display_name)).collect();
         let install = match name {
-            DENO => "Install Deno so that `deno` is on PATH",
+            DENO => "Install Deno 2 or newer so that `deno` is on PATH or in `~/.deno/bin`",
             _ if why.is_empty() => "Install that kernel for Jupyter",
             _ => "Mend that file",
         };
@@ -165,6 +179,22 @@ mod tests {
         assert!(missing.help.unwrap().ends_with("python (Python 3), deno (Deno), ir (R 4), ml (ml)."));
         let broken = installed.find("odd").unwrap_err().message;
         assert!(broken.contains("odd/kernel.json` cannot be used, because expected value"), "{broken}");
+    }
+
+    #[test]
+    fn deno_is_also_where_its_installer_puts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("bin/deno");
+        fs::create_dir(folder.path().join("bin")).unwrap();
+        fs::write(&program, "").unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let installed = look(folder.path(), &[("DENO_INSTALL", folder.path().to_str().unwrap())]);
+        assert_eq!(installed.denos(), [program]);
+        assert!(installed.is_plain_deno(DENO) && installed.find(DENO).unwrap().is_deno());
+        let missing = look(folder.path(), &[]).find(DENO).unwrap_err();
+        assert!(missing.help.unwrap().contains("Install Deno 2 or newer"));
+        install(folder.path(), DENO, r#"{"argv": ["/x/deno", "jupyter", "--conn", "{connection_file}"]}"#);
+        assert!(!look(folder.path(), &[]).is_plain_deno(DENO));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use runtimed_kernelspecs::KernelSpec;
 use runtimed_plugin_api::{KernelKind, LaunchCommand, PluginError, Result};
 use serde_json::Value;
 
+use crate::deno::Setup;
+
 /// The kind that runs in an environment, which brings the interpreter.
 pub(crate) const PYTHON: &str = "python";
 /// The kind that Deno runs, installed as a kernel or not.
@@ -49,7 +51,9 @@ pub(crate) struct Kind {
     /// Whether it says that it is idle before all of a cell's outputs are there.
     pub(crate) idle_early: bool,
     /// Code run silently before anybody uses the kernel.
-    pub(crate) preparation: &'static str,
+    pub(crate) preparation: String,
+    /// The text of a `deno.json` in the folder that the kernel is started in, which is its own then.
+    pub(crate) configuration: Option<String>,
     pub(crate) start_limit_ms: u64,
     /// Whether `argv` follows the interpreter that an environment brings.
     in_environment: bool,
@@ -70,7 +74,8 @@ impl Kind {
             interrupt: InterruptMode::Signal,
             transport: Transport::Ipc,
             idle_early: false,
-            preparation: PREPARATION,
+            preparation: PREPARATION.to_owned(),
+            configuration: None,
             start_limit_ms: PYTHON_LIMIT_MS,
             in_environment: true,
             argv: argv.map(Into::into).to_vec(),
@@ -100,7 +105,7 @@ impl Kind {
         let ours = is_ipykernel(&argv);
         let kind = Self { interrupt, ..Self::own(described, argv, spec.variables(inherited)) };
         match ours {
-            true => Self { transport: Transport::Ipc, preparation: PREPARATION, ..kind },
+            true => Self { transport: Transport::Ipc, preparation: PREPARATION.to_owned(), ..kind },
             false => kind,
         }
     }
@@ -112,7 +117,8 @@ impl Kind {
             interrupt: InterruptMode::Signal,
             transport: Transport::Tcp,
             idle_early: false,
-            preparation: "",
+            preparation: String::new(),
+            configuration: None,
             start_limit_ms: START_LIMIT_MS,
             in_environment: false,
             argv,
@@ -124,6 +130,17 @@ impl Kind {
     /// three in the worst run measured).
     fn of_deno(self) -> Self {
         Self { interrupt: InterruptMode::Message, idle_early: true, ..self }
+    }
+
+    /// Whether it is Deno, installed as a kernel or not.
+    pub(crate) fn is_deno(&self) -> bool {
+        is_deno(&self.argv)
+    }
+
+    /// The same, set up as a notebook wants it.
+    pub(crate) fn set_up(self, setup: Setup) -> Self {
+        let Setup { preparation, configuration, env } = setup;
+        Self { preparation, configuration, env: self.env.into_iter().chain(env).collect(), ..self }
     }
 
     /// The command that starts it, given the one of its launch.

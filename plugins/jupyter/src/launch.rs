@@ -52,12 +52,15 @@ impl Shims {
     /// Starts a shim for the kernel that `spec` describes. Its process has to be waited for.
     ///
     /// # Errors
-    /// As [`Kind::command`]; `NotFound` when the working directory does not exist; as [`folder::create`];
-    /// `Unavailable` when the shim itself cannot be started.
+    /// As [`Kind::command`]; `NotFound` when the working directory does not exist; as [`folder::create`] and
+    /// [`folder::configured`]; `Unavailable` when the shim itself cannot be started.
     pub(crate) fn start(&self, spec: &LaunchSpec, kind: &Kind) -> Result<(Starting, Child)> {
         let command = kind.command(&spec.command)?;
-        let launch = self.launch(spec, kind, &command)?;
+        let mut launch = self.launch(spec, kind, &command)?;
         let folder = folder::create(&self.runtime)?;
+        if let Some(configuration) = &kind.configuration {
+            launch.cwd = folder::configured(folder.path(), &launch.cwd, configuration)?;
+        }
         let (process, stream) = spawn(&self.program, folder.path(), &command).map_err(|error| {
             PluginError::unavailable(format!(
                 "could not start `{}`, which keeps kernels: {error}",
@@ -87,7 +90,7 @@ impl Shims {
             interrupt: kind.interrupt,
             transport: kind.transport,
             idle_early: kind.idle_early,
-            preparation: kind.preparation.to_owned(),
+            preparation: kind.preparation.clone(),
             start_limit_ms: kind.start_limit_ms,
             label: label(spec),
             ..self.defaults.clone()

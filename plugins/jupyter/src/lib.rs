@@ -1,7 +1,7 @@
 //! Runs Jupyter kernels for runtimed, each in the keeping of a process that outlives the daemon.
 //!
 //! Map, from the outside in: `plugin` and `backend` are what the host sees; `installed` knows which kernels there are,
-//! `kind` how one is started; `launch` starts a shim and has it bring a
+//! `kind` how one is started, `deno` what a notebook says about Deno; `launch` starts a shim and has it bring a
 //! kernel up; `kernel` is the handle of a running one and the task behind it, over `link`; `found` finds kernels again.
 //! What happens between shim and kernel is in the crate `runtimed-kernel-shim`.
 //!
@@ -9,6 +9,7 @@
 //! and whether they go on at all, rooms decide at the next start.
 
 mod backend;
+mod deno;
 mod environment;
 mod folder;
 mod found;

@@ -10,6 +10,7 @@ pub(crate) mod copies;
 pub(crate) mod core;
 mod death;
 mod declarations;
+pub(crate) mod deno;
 mod durable;
 pub(crate) mod event;
 mod executions;

@@ -167,6 +167,7 @@ impl Warm {
             notebook_path: None,
             command: lease.launch,
             cwd: PathBuf::from(NOWHERE),
+            options: serde_json::Map::new(),
         };
         let events = Arc::new(Watch { warm: Arc::downgrade(self), lease: lease.id.clone() });
         match self.while_wanted(&settings, backend.launch(spec, events)).await {

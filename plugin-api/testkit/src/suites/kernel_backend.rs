@@ -90,6 +90,7 @@ impl<'a> Backend<'a> {
                 ..LaunchCommand::default()
             },
             cwd: folder.clone(),
+            options: serde_json::Map::new(),
         }
     }
 

@@ -104,6 +104,7 @@ impl World {
                 ..LaunchCommand::default()
             },
             cwd: self.base.path().to_owned(),
+            options: serde_json::Map::new(),
         }
     }
 

@@ -9,6 +9,8 @@ use runtimed_plugin_api::{EnvNeed, Lease, Sequence};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::room::deno::DenoConfig;
+
 /// The room's kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptKernel {
@@ -16,6 +18,9 @@ pub(crate) struct KeptKernel {
     pub(crate) kernel: Uuid,
     /// `python`, `deno`, ...
     pub(crate) kind: String,
+    /// What it was told, if it is Deno.
+    #[serde(default, skip_serializing_if = "DenoConfig::is_default")]
+    pub(crate) deno: DenoConfig,
     /// What it runs in, and what that was acquired for; none for kinds that bring their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) environment: Option<(EnvNeed, Lease)>,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 /// The kind that runs in an environment; all others bring their own.
 pub(crate) const PYTHON: &str = "python";
 /// The kind for TypeScript, and for JavaScript unless there is something else.
-const DENO: &str = "deno";
+pub(crate) const DENO: &str = "deno";
 
 /// What is said about the kernel of a notebook.
 pub(crate) struct Said<'a> {

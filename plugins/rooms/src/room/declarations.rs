@@ -15,6 +15,7 @@ use runtimed_protocol::response::NotebookResponse as Response;
 use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Map, Value as Json};
 
+use super::choice::DENO;
 use super::core::{RoomCore, kept};
 use super::event::Effect;
 use super::kernel::{Environment, Wanted};
@@ -28,6 +29,9 @@ use crate::ids::JobId;
 const PAUSE: Duration = Duration::from_millis(250);
 /// After something happened to a project's file: programs write files in several steps. Source: the reference daemon.
 const QUIET: Duration = Duration::from_millis(500);
+/// Why a sync does nothing.
+const NEEDS_RESTART: &str =
+    "Environment changes include removals or config changes that require a kernel restart";
 /// When the project was looked at: differs every time, and is no news.
 const OBSERVED_AT: &str = "observed_at";
 
@@ -44,6 +48,8 @@ pub(crate) struct Declarations {
     project: Map<String, Json>,
     /// The files that are watched.
     files: Vec<PathBuf>,
+    /// How the environment differs, as the host said last.
+    drift: runtimed_plugin_api::Drift,
 }
 
 /// What somebody wants to know.
@@ -162,13 +168,9 @@ impl RoomCore {
             needs_approval: verdict.needs_approval,
             approved,
         }));
-        let drift = verdict.drift.clone().unwrap_or_default();
-        kept(runtime.set_env_drift(&Drift {
-            added: drift.added,
-            removed: drift.removed,
-            channels_changed: drift.channels_changed,
-            deno_changed: false,
-        }));
+        self.declarations.drift = verdict.drift.clone().unwrap_or_default();
+        self.show_drift();
+        let runtime = &mut self.documents.runtime;
         let mut project = verdict.project_context.clone();
         project.remove(OBSERVED_AT);
         if project != self.declarations.project {
@@ -179,6 +181,23 @@ impl RoomCore {
             self.declarations.files.clone_from(&verdict.project_files);
             self.effects.push(Effect::WatchProject { files: verdict.project_files.clone() });
         }
+    }
+
+    /// Shows how what runs differs from what the notebook declares.
+    pub(super) fn show_drift(&mut self) {
+        let deno_changed = self.has_other_deno();
+        let drift = self.declarations.drift.clone();
+        kept(self.documents.runtime.set_env_drift(&Drift {
+            added: drift.added,
+            removed: drift.removed,
+            channels_changed: drift.channels_changed,
+            deno_changed,
+        }));
+    }
+
+    /// Whether the notebook says something else about Deno than when its kernel was launched.
+    fn has_other_deno(&self) -> bool {
+        self.kernel.deno().is_some_and(|launched| *launched != self.deno_config(DENO))
     }
 
     /// Approves the project around the notebook: the one that the user was shown.
@@ -200,6 +219,9 @@ impl RoomCore {
     pub(super) fn sync_environment(&mut self, ticket: Ticket, observed: Option<&[String]>) {
         if let Some(reason) = self.guard_dependencies(observed, "syncing") {
             return self.answer(Some(ticket), Response::GuardRejected { reason });
+        }
+        if self.has_other_deno() {
+            return self.answer(Some(ticket), sync_failed(NEEDS_RESTART, true));
         }
         let running = self.kernel.environment.is_some() && self.kernel.live().is_some();
         if !running {
@@ -231,9 +253,7 @@ impl RoomCore {
             let declared = self.documents.notebook.dependencies(&environment.lease.environment.kind, kind);
             packages.retain(|package| declared.contains(package));
         } else if drift.channels_changed || !drift.removed.is_empty() {
-            let error =
-                "Environment changes include removals or config changes that require a kernel restart";
-            return self.answer(Some(ticket), sync_failed(error, true));
+            return self.answer(Some(ticket), sync_failed(NEEDS_RESTART, true));
         }
         if packages.is_empty() {
             return self.answer(Some(ticket), done(packages));

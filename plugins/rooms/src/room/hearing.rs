@@ -88,6 +88,7 @@ impl RoomCore {
         Some(KeptKernel {
             kernel,
             kind: self.kernel.kind()?.to_owned(),
+            deno: self.kernel.deno().cloned().unwrap_or_default(),
             environment: environment.map(|Environment { need, lease }| (need.clone(), lease.clone())),
         })
     }

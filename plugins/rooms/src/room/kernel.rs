@@ -8,6 +8,8 @@
 use runtimed_plugin_api::{EnvNeed, KernelKind, Lease, Running};
 use serde_json::Value as Json;
 
+use super::choice::DENO;
+use super::deno::DenoConfig;
 use super::moment::Moment;
 use super::requests::Ticket;
 use crate::ids::LaunchId;
@@ -62,6 +64,8 @@ pub(crate) struct Launch {
     pub(crate) need: EnvNeed,
     /// Why the kernel did not start in the first environment it got.
     pub(crate) failed: Option<String>,
+    /// What the notebook says about it, if it is Deno.
+    pub(crate) deno: DenoConfig,
     /// Who asked.
     pub(crate) waiting: Vec<Waiting>,
 }
@@ -81,6 +85,8 @@ pub(crate) struct Waiting {
 pub(crate) struct Up {
     pub(crate) id: LaunchId,
     pub(crate) kind: String,
+    /// What it was told, if it is Deno.
+    pub(crate) deno: DenoConfig,
 }
 
 /// A kernel on its way out.
@@ -126,6 +132,14 @@ impl Kernel {
     pub(crate) fn deadline(&self) -> Option<Moment> {
         match &self.stage {
             Stage::Announcing(_, at) => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// What its kernel was told, while it is up.
+    pub(crate) fn deno(&self) -> Option<&DenoConfig> {
+        match &self.stage {
+            Stage::Announcing(up, _) | Stage::Up(up) => Some(&up.deno).filter(|_| up.kind == DENO),
             _ => None,
         }
     }

@@ -16,9 +16,10 @@ use runtimed_protocol::presence::{KernelPresence, PresenceData};
 use runtimed_protocol::response::{KernelFacts, NotebookResponse as Response};
 use serde_json::{Map, Value as Json, json};
 
-use super::choice::{self, PYTHON, Said};
+use super::choice::{self, DENO, PYTHON, Said};
 use super::core::{RoomCore, kept};
 use super::death;
+use super::deno::DenoConfig;
 use super::event::Effect;
 use super::hearing::Hearing;
 use super::kernel::{Environment, Launch, Stage, Stopping, Up, Waiting, Wanted};
@@ -179,7 +180,7 @@ impl RoomCore {
         }
         self.launch_failed_at = None;
         self.hearing = Hearing::default();
-        let facts = self.facts(&launch.kind.name);
+        let facts = self.facts(&launch.kind.name, &launch.deno);
         kept(self.documents.runtime.set_kernel_info(&KernelInfo {
             name: facts.kernel_type.clone(),
             language: shown_language(&launch.kind).to_owned(),
@@ -187,7 +188,7 @@ impl RoomCore {
             runtime_agent_id: format!("runtime-agent:{:.8}", launch.id.0.simple().to_string()),
         }));
         self.show_kernel(KernelState::Connecting);
-        let up = Up { id, kind: launch.kind.name };
+        let up = Up { id, kind: launch.kind.name, deno: launch.deno };
         if launch.waiting.is_empty() {
             return self.announce(up);
         }
@@ -322,6 +323,7 @@ impl RoomCore {
             kind: choice::unknown(""),
             need: EnvNeed::default(),
             failed: None,
+            deno: DenoConfig::default(),
             waiting,
         };
         self.kernel.existed = true;
@@ -365,6 +367,7 @@ impl RoomCore {
         if launch.kind.name != PYTHON {
             self.release_environment();
             kept(self.documents.runtime.set_prewarmed_packages(&[]));
+            launch.deno = self.deno_config(&launch.kind.name);
             return self.start_process(launch);
         }
         let need = self.need(&launch.wanted.source);
@@ -377,6 +380,14 @@ impl RoomCore {
         launch.need = need.clone();
         self.effects.push(Effect::Acquire { launch: launch.id, need, instead_of: None });
         self.kernel.stage = Stage::Acquiring(launch);
+    }
+
+    /// What the notebook says about a kernel of `kind`, if that is Deno.
+    pub(super) fn deno_config(&self, kind: &str) -> DenoConfig {
+        match kind {
+            DENO => DenoConfig::of(&self.documents.notebook.metadata()),
+            _ => DenoConfig::default(),
+        }
     }
 
     fn start_process(&mut self, launch: Launch) {
@@ -392,6 +403,7 @@ impl RoomCore {
             notebook_path: self.saving.path().map(ToOwned::to_owned),
             cwd: command.cwd.clone().unwrap_or_else(|| self.kernel_dir()),
             command,
+            options: launch.deno.options(),
         };
         self.effects.push(Effect::Launch { launch: launch.id, spec: Box::new(spec) });
         self.kernel.stage = Stage::Starting(launch);
@@ -433,14 +445,16 @@ impl RoomCore {
     fn announce(&mut self, up: Up) {
         self.kernel.stage = Stage::Up(up);
         self.declarations.touched(self.now);
+        self.show_drift();
         self.show_kernel(KernelState::Running(Activity::Idle));
     }
 
     fn kernel_facts(&self) -> KernelFacts {
-        self.facts(self.kernel.kind().unwrap_or_default())
+        let deno = self.kernel.deno().cloned().unwrap_or_default();
+        self.facts(self.kernel.kind().unwrap_or_default(), &deno)
     }
 
-    fn facts(&self, kind: &str) -> KernelFacts {
+    fn facts(&self, kind: &str, deno: &DenoConfig) -> KernelFacts {
         match &self.kernel.environment {
             Some(Environment { lease, .. }) => KernelFacts {
                 kernel_type: kind.to_owned(),
@@ -450,7 +464,7 @@ impl RoomCore {
             None => KernelFacts {
                 kernel_type: kind.to_owned(),
                 env_source: kind.to_owned(),
-                launched_config: json!({}),
+                launched_config: if kind == DENO { deno.launched() } else { json!({}) },
             },
         }
     }

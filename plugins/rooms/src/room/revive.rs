@@ -143,7 +143,7 @@ impl RoomCore {
     fn resume_kernel(&mut self, kept_kernel: KeptKernel, heard: Heard, keep_alive: Duration) {
         let launch = LaunchId(kept_kernel.kernel);
         self.kernel = Kernel {
-            stage: Stage::Up(Up { id: launch, kind: kept_kernel.kind }),
+            stage: Stage::Up(Up { id: launch, kind: kept_kernel.kind, deno: kept_kernel.deno }),
             environment: kept_kernel.environment.map(|(need, lease)| Environment { need, lease }),
             existed: true,
         };

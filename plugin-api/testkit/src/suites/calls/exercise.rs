@@ -121,6 +121,7 @@ impl<'a> Words<'a> {
             notebook_path: None,
             command,
             cwd,
+            options: self.options(),
         }
     }
 

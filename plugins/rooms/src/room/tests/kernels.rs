@@ -1,12 +1,19 @@
 //! Kernels other than Python: which one it is, and that it needs no environment.
 
+use std::time::Duration;
+
 use runtimed_plugin_api::{KernelKind, PluginError, Release};
+use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState};
+use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::response::NotebookResponse as Response;
 use serde_json::{Value as Json, json};
 
 use super::world::World;
 use crate::room::core::Content;
+
+/// Longer than the room waits for more edits.
+const SOON: Duration = Duration::from_secs(1);
 
 fn bash() -> KernelKind {
     KernelKind { name: "bash".into(), language: "Bash".into(), display_name: "Bash".into() }
@@ -72,4 +79,41 @@ fn what_is_installed_may_take_its_time_and_may_not_be_known() {
     assert_eq!(world.ask(ana, launch("bash")), Response::error(text));
     let failed = KernelState::Error { reason: String::new(), details: text.into() };
     assert_eq!(world.client(ana).runtime.kernel_state(), failed);
+}
+
+#[test]
+fn what_a_notebook_says_about_deno_is_passed_on_and_a_change_is_shown() {
+    let deno = KernelKind { name: "deno".into(), language: "typescript".into(), display_name: "Deno".into() };
+    let mut world = create(82, deno.clone());
+    world.installed.push(deno);
+    let ana = world.join("ana");
+    world.pass(SOON);
+    assert_eq!(world.options, json!({}));
+    let changed = |world: &mut World| world.client(ana).runtime.to_json()["env"]["deno_changed"] == true;
+    let say = |world: &mut World, section: Json| {
+        let client = world.client(ana);
+        client.notebook.set_metadata_value("runt", Some(&json!({ "deno": section }))).unwrap();
+        client.notebook.commit();
+        let frame = client.sync_frame(FrameType::NOTEBOOK_SYNC);
+        world.send(ana, frame);
+        world.pass(SOON);
+    };
+    say(&mut world, json!({"permissions": [], "flexible_npm_imports": true}));
+    assert!(!changed(&mut world), "that is what holds anyway");
+    say(&mut world, json!({"permissions": ["--allow-net"], "import_map": "map.json"}));
+    assert!(changed(&mut world));
+    let Response::SyncEnvironmentFailed { needs_restart, .. } =
+        world.ask(ana, json!({"action": "sync_environment"}))
+    else {
+        panic!("a running Deno is told nothing")
+    };
+    assert!(needs_restart);
+
+    world.ask(ana, json!({"action": "shutdown_kernel"}));
+    let Response::KernelLaunched(facts) = world.ask(ana, launch("deno")) else { panic!("not launched") };
+    let said =
+        json!({"permissions": ["--allow-net"], "import_map": "map.json", "flexible_npm_imports": true});
+    assert_eq!((&facts.launched_config["deno_config"], &world.options), (&said, &said));
+    world.pass(SOON);
+    assert!(!changed(&mut world), "it runs with what it says");
 }

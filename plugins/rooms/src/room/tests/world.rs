@@ -55,6 +55,8 @@ pub(super) struct World {
     jobs: VecDeque<Event>,
     pub(super) kernel: Option<Kernel>,
     pub(super) kernels_started: u32,
+    /// What the last of them was told by its notebook.
+    pub(super) options: Json,
     pub(super) acquired: u32,
     pub(super) released: Vec<Release>,
     pub(super) closed: BTreeSet<PeerId>,
@@ -223,6 +225,7 @@ impl World {
             jobs: VecDeque::new(),
             kernel,
             kernels_started: 0,
+            options: Json::Null,
             acquired: 0,
             released: Vec::new(),
             closed: BTreeSet::new(),
@@ -600,8 +603,9 @@ impl World {
                     let result = Err(self.no_kernel.take().unwrap());
                     self.jobs.push_back(Event::KernelStarted { launch, result });
                 }
-                Effect::Launch { launch, .. } => {
+                Effect::Launch { launch, spec } => {
                     self.kernels_started += 1;
+                    self.options = spec.options.into();
                     self.kernel = Some(Kernel::new(launch, launch.0.as_u128() % 2 == 0));
                     self.jobs.push_back(Event::KernelStarted { launch, result: Ok(()) });
                 }
