@@ -10,7 +10,6 @@ fn main() {
     println!("cargo::rerun-if-env-changed=RUNTIMED_VERSION");
     let variable = |name| std::env::var(name).unwrap_or_default();
     if !variable("RUNTIMED_VERSION").is_empty() || variable("PROFILE") != "release" {
-        println!("cargo::rerun-if-changed=build.rs");
         return;
     }
     if let Some(head) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
