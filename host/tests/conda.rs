@@ -54,7 +54,7 @@ fn settings(channel: &str) -> Value {
 fn pooled_and_declared_conda_environments_serve_notebooks() {
     let Some((channel, cache)) = channel() else { return };
     scripts::run(
-        "conda.py",
+        "conda.py pooled",
         || start(settings(&channel), cache),
         |daemon| {
             let state = daemon.ask(json!({"type": "status"}))["state"].clone();
@@ -62,6 +62,16 @@ fn pooled_and_declared_conda_environments_serve_notebooks() {
             assert_eq!(state["conda"]["consecutive_failures"], 0, "{state}");
         },
     );
+}
+
+/// Held, approved, built with what pip adds, used again; and what cannot be built says why. No pool is in the way.
+#[test]
+fn an_environment_yml_is_what_its_notebooks_run_in() {
+    for function in ["environment_yml", "impossible_yml"] {
+        let Some((channel, cache)) = channel() else { return };
+        let settings = json!({ "conda_pool_size": 0, "uv_pool_size": 0, "conda": { "channels": [channel] } });
+        scripts::run(&format!("conda.py {function}"), || start(settings, cache), |_| {});
+    }
 }
 
 /// A pool that has nothing to build from says why and waits; others are not disturbed.
