@@ -17,6 +17,9 @@ mod support;
 #[path = "real_client/scripts.rs"]
 mod scripts;
 
+#[path = "warm/alike.rs"]
+mod alike;
+
 use std::path::Path;
 use std::time::Duration;
 use std::{env, fs};

@@ -31,13 +31,8 @@ const PREPARATION: &str = "get_ipython().kernel.iopub_thread.schedule(\
     lambda socket=get_ipython().kernel.iopub_thread.socket: socket.setsockopt(23, 0))\n\
     exec('from signal import *\\nif getsignal(SIGWINCH) is SIG_DFL: signal(SIGWINCH, lambda *_: None)', {})";
 
-/// Makes an IPython kernel that was started elsewhere one that was started in `$CWD`: the search path for modules begins
-/// with the working directory, whichever that is, and IPython and `multiprocessing` remember where they began. Like the
-/// preparation it binds no name.
-const MOVE: &str = "(lambda os, sys, shell: [os.chdir($CWD), setattr(shell, 'starting_dir', os.getcwd()), \
-    shell.history_manager.dir_hist.__setitem__(0, type(shell.history_manager.dir_hist[0])(os.getcwd())), \
-    [setattr(it, 'ORIGINAL_DIR', os.getcwd()) for it in [sys.modules.get('multiprocessing.process')] if it]])\
-    (__import__('os'), __import__('sys'), get_ipython())";
+/// Makes an IPython kernel that was started elsewhere one that was started in `cwd`. Run with names of its own.
+const MOVE: &str = include_str!("move.py");
 
 /// One kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,14 +164,16 @@ impl Kind {
     }
 }
 
-/// Code that makes an IPython kernel, which nobody has used yet, one that was started in `cwd`.
+/// Code that makes an IPython kernel, which nobody has used yet, one that was started in `cwd`; it fails where that cannot
+/// be. Like the preparation it binds no name.
 ///
 /// # Errors
 /// `Invalid` when the path is no text.
 pub(crate) fn move_to(cwd: &Path) -> Result<String> {
     let path = cwd.to_str().ok_or_else(|| PluginError::invalid("the working directory is not UTF-8"))?;
     // What is a string in JSON is the same one in Python.
-    Ok(MOVE.replace("$CWD", &Value::from(path).to_string()))
+    let (code, path) = (Value::from(MOVE), Value::from(path));
+    Ok(format!("exec({code}, {{'cwd': {path}, 'shell': get_ipython()}})"))
 }
 
 fn describe(name: &str, language: &str, display_name: &str) -> KernelKind {

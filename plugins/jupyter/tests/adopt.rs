@@ -115,6 +115,28 @@ async fn what_cannot_be_adopted_stays_whose_it_was() {
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_kernel_in_which_something_of_the_users_ran_is_not_moved() {
+    let world = World::new().await;
+    let Some(python) = kernel_python() else { return };
+    let startup = world.base.path().join("ipython/profile_default/startup");
+    std::fs::create_dir_all(&startup).unwrap();
+    std::fs::write(startup.join("00-first.ipy"), "import os; began = os.getcwd()").unwrap();
+    let spec = world.spec(python.clone());
+    let started = world.backend.launch(warm(&world, python), Recorder::new().1).await.unwrap();
+    let refused = world.backend.adopt(WARM, spec.clone(), Recorder::anywhere().1).await.err().unwrap();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(refused.message.contains("code of the user ran"), "{refused}");
+    drop(started);
+
+    let (mut recorder, events) = Recorder::new();
+    let launched = world.backend.launch(spec, events).await.unwrap();
+    let (messages, _) = recorder.run(&*launched, "began == os.getcwd()").await;
+    assert_eq!(result(&messages), Some("True"));
+    drop(launched);
+    world.end().await;
+}
+
 /// Plays a shim that was asked for a kernel: `answer` to whatever comes after the greeting.
 fn shim(folder: &Path, answer: &'static [u8]) -> tokio::task::JoinHandle<Vec<u8>> {
     let listener = UnixListener::bind(folder.join("shim")).unwrap();

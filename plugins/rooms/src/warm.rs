@@ -246,6 +246,13 @@ impl Warm {
 /// A room is starting a kernel.
 pub(crate) struct Launching(Arc<Warm>);
 
+impl Launching {
+    /// The warm kernel that the room got is of no use to it.
+    pub(crate) fn refused(&self) {
+        self.0.change(Stock::refused);
+    }
+}
+
 impl Drop for Launching {
     fn drop(&mut self) {
         self.0.change(Stock::launch_ended);

@@ -624,8 +624,7 @@ impl RoomTask {
                 let events = Arc::new(Line { launch, sender: self.kernel_sender.clone() });
                 let (warm, launching) = (self.warm.take(), self.directory.warm.launching());
                 let job = self.jobs.spawn(async move {
-                    let _launching = launching;
-                    Done::Kernel(launch, run_kernel(&host, *spec, warm, events).await)
+                    Done::Kernel(launch, run_kernel(&host, *spec, warm, events, &launching).await)
                 });
                 self.launching = Some((launch, job));
             }

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long warm kernels stay when no notebook is open. Who closes the last one often opens another, and a kernel costs
 /// half a second and some 60 MB.
 const EMPTY: Duration = Duration::from_secs(300);
-/// Between a warm kernel that could not be started, or died, and the next.
+/// Between a warm kernel that could not be started or used, or died, and the next.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// How the source of a pooled environment ends.
@@ -142,6 +142,11 @@ impl<K> Stock<K> {
     /// It could not be started.
     pub(super) fn start_failed(&mut self, now: Moment) {
         self.starting = false;
+        self.retry_at = now + RETRY;
+    }
+
+    /// A room could not use the one that it got: the next may be of no use either.
+    pub(super) fn refused(&mut self, now: Moment) {
         self.retry_at = now + RETRY;
     }
 
@@ -350,6 +355,8 @@ mod tests {
         stock.start_began();
         stock.start_failed(at(2));
         assert_eq!(stock.next(at(2)), Step::Wait(Some(at(2) + RETRY)));
+        stock.refused(at(3));
+        assert_eq!(stock.next(at(3)), Step::Wait(Some(at(3) + RETRY)));
         stock.close();
         assert_eq!(stock.next(at(2)), Step::Over);
     }

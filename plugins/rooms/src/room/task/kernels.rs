@@ -19,6 +19,7 @@ use crate::ids::LaunchId;
 use crate::kinds::no_backend;
 use crate::room::event::Event;
 use crate::room::revive::Left;
+use crate::warm::Launching;
 
 /// Bytes of kernel messages handled as one event, and the message that goes beyond: a client's interrupt gets its turn
 /// in between. A kernel that prints sends so much in some milliseconds, and it takes no longer to handle.
@@ -109,12 +110,16 @@ pub(super) async fn run_kernel(
     spec: LaunchSpec,
     warm: Option<Box<dyn Kernel>>,
     events: Arc<dyn KernelEvents>,
+    launching: &Launching,
 ) -> Result<Box<dyn Kernel>, PluginError> {
     let backend = host.kernel_backend(&spec.kind).ok_or_else(no_backend)?;
     if let Some(warm) = warm {
         match backend.adopt(&warm.info().kernel, spec.clone(), events.clone()).await {
             Ok(kernel) => return Ok(kernel),
-            Err(error) => tracing::warn!(%error, "a warm kernel could not be used"),
+            Err(error) => {
+                launching.refused();
+                tracing::warn!(%error, "a warm kernel could not be used");
+            }
         }
     }
     backend.launch(spec, events).await
