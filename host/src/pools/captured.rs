@@ -146,7 +146,7 @@ mod tests {
     fn a_notebook_finds_what_it_had_and_a_copy_of_it_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let (envs, original) = (dir.path().join("envs"), dir.path().join("a.ipynb"));
-        let prefix = envs.join("runtimed-uv-1");
+        let prefix = envs.join("runtimed-uv-00000000-0000-4000-8000-000000000001");
         std::fs::create_dir_all(&prefix).unwrap();
         let environment = Environment::at(&prefix, "uv", Vec::new());
         Record { environment, packages: Vec::new(), optimized: false, template_key: None }.write().unwrap();

@@ -159,8 +159,9 @@ pub(super) fn touch(prefix: &Path) -> io::Result<()> {
 pub(super) fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
     let start = pool_folder(kind);
     let entries = std::fs::read_dir(envs).into_iter().flatten().flatten();
-    let ours =
-        entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&start)));
+    // What follows the kind's name may also be the rest of another kind's.
+    let is_ours = |name: &str| name.strip_prefix(&start).is_some_and(|id| uuid::Uuid::try_parse(id).is_ok());
+    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_ours));
     ours.map(|entry| entry.path()).collect()
 }
 
@@ -198,7 +199,9 @@ mod tests {
     #[test]
     fn a_record_is_found_again_until_it_is_forgotten_or_the_interpreter_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let prefix = dir.path().join("runtimed-uv-1");
+        let id = "00000000-0000-4000-8000-000000000001";
+        let prefix = dir.path().join(format!("runtimed-uv-{id}"));
+        std::fs::create_dir(dir.path().join(format!("runtimed-uv-nightly-{id}"))).unwrap();
         std::fs::create_dir_all(prefix.join("bin")).unwrap();
         let python = prefix.join("bin/python");
         std::fs::write(&python, "").unwrap();

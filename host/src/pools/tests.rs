@@ -98,7 +98,7 @@ async fn the_next_daemon_finds_what_is_free_and_collects_what_was_taken() {
     world.until(|uv| uv.available == 2).await;
     let taken = world.pools.take("uv").await.unwrap();
     world.until(|uv| uv.available == 2 && uv.warming == 0).await;
-    let torn = world.pools.envs().join("runtimed-uv-torn");
+    let torn = world.pools.envs().join("runtimed-uv-00000000-0000-4000-8000-000000000000");
     std::fs::create_dir(&torn).unwrap();
     let dir = world.stop().await;
 
