@@ -4,6 +4,8 @@
 //! Promises: pure; a requirement that installs from somewhere else than the index never shares the
 //! identity of the index's package of that name.
 
+use std::path::{Path, PathBuf};
+
 use crate::{PackageIdentity, PluginError, Result};
 
 /// Ecosystem of packages that come from the package index.
@@ -43,6 +45,26 @@ pub fn identity(spec: &str) -> PackageIdentity {
         None => (PYPI, normalized(spec)),
     };
     PackageIdentity { ecosystem: ecosystem.to_owned(), name }
+}
+
+/// The same for a requirement of a file in `folder`: a relative path is another place for each folder.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use runtimed_plugin_api::pypi::identity_in;
+///
+/// assert_eq!(identity_in("./six.whl", Path::new("/lab")).name, "/lab/six.whl");
+/// assert_eq!(identity_in("six", Path::new("/lab")).name, "six");
+/// ```
+pub fn identity_in(spec: &str, folder: &Path) -> PackageIdentity {
+    let identity = identity(spec);
+    // With a colon it is a URL, or what an installer may take for one.
+    if identity.ecosystem != PYPI_URL || identity.name.contains(':') {
+        return identity;
+    }
+    let place: PathBuf = folder.join(&identity.name).components().collect();
+    PackageIdentity { name: place.to_string_lossy().into_owned(), ..identity }
 }
 
 /// The place a requirement installs from, unless that is the index: `name @ URL`, a bare URL, a path.

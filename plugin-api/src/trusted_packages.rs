@@ -70,6 +70,9 @@ pub struct Approval {
     pub approved_at: String,
     /// By which action: `trust_dialog`, `project_env_dialog`, `command_line`.
     pub source: String,
+    /// What a newer program wrote.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl TrustedPackages {
@@ -105,7 +108,7 @@ impl TrustedPackages {
 
     /// Whether `identity` is allowed.
     pub fn allows(&self, identity: &PackageIdentity) -> bool {
-        is_default(identity) || self.packages.iter().any(|one| one.identity == *identity)
+        is_default(identity) || self.packages.iter().any(|one| is_same(&one.identity, identity))
     }
 
     /// Allows `identity`, which happened `at` and by the action `source`. False if it was allowed before.
@@ -113,8 +116,16 @@ impl TrustedPackages {
         if self.allows(&identity) {
             return false;
         }
-        self.packages.push(Approval { identity, approved_at: at.to_owned(), source: source.to_owned() });
+        let (approved_at, source) = (at.to_owned(), source.to_owned());
+        self.packages.push(Approval { identity, approved_at, source, others: Map::new() });
         true
+    }
+
+    /// Allows `identity` no more. False if it was not allowed before, or is on every machine.
+    pub fn forget(&mut self, identity: &PackageIdentity) -> bool {
+        let before = self.packages.len();
+        self.packages.retain(|one| !is_same(&one.identity, identity));
+        self.packages.len() < before
     }
 
     fn write(&self, base: &Path) -> io::Result<()> {
@@ -129,6 +140,14 @@ impl TrustedPackages {
         fs::rename(&new, &file)?;
         File::open(base)?.sync_all()
     }
+}
+
+/// Whether both are the same thing. The last slash of a channel's URL says nothing.
+fn is_same(one: &PackageIdentity, other: &PackageIdentity) -> bool {
+    one.ecosystem == other.ecosystem
+        && (one.name == other.name
+            || CHANNELS.contains(&one.ecosystem.as_str())
+                && one.name.trim_end_matches('/') == other.name.trim_end_matches('/'))
 }
 
 /// Whether `identity` is allowed on every machine.
@@ -177,9 +196,11 @@ mod tests {
         assert!(!allow("cowsay").unwrap(), "it is there already");
         let file = base.join(FILE_NAME);
         let text = fs::read_to_string(&file).unwrap().replacen('{', "{\"later\": 1,", 1);
+        let text = text.replacen("\"name\"", "\"until\": 2, \"name\"", 1);
         fs::write(&file, text).unwrap();
         assert!(allow("six").unwrap());
-        assert!(fs::read_to_string(&file).unwrap().contains("\"later\": 1"));
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("\"later\": 1") && text.contains("\"until\": 2"), "{text}");
         let trusted = TrustedPackages::read(&base).unwrap();
         assert!(trusted.allows(&identity("pypi", "cowsay")) && trusted.allows(&identity("conda", "numpy")));
         assert!(
@@ -194,7 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_allowed_with_and_without_a_slash() {
+    fn channels_are_allowed_with_and_without_a_slash() {
+        let mut trusted = TrustedPackages::default();
+        trusted.allow(identity("conda-channel", "https://host/lab/"), "", "test");
+        assert!(trusted.allows(&identity("conda-channel", "https://host/lab")));
+        assert!(!trusted.allows(&identity("conda-url", "https://host/lab")));
+        assert!(
+            trusted.forget(&identity("conda-channel", "https://host/lab")) && trusted.packages.is_empty()
+        );
         assert_eq!(defaults().count(), 36);
         assert!(defaults().all(|identity| is_default(&identity)));
         assert!(is_default(&identity("conda-channel", "https://repo.anaconda.com/pkgs/r/")));

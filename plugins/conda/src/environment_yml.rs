@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rattler_conda_types::{EnvironmentYaml, MatchSpec, MatchSpecOrSubSection};
 use runtimed_plugin_api::{PluginError, Result};
 
+use crate::packages::channel;
+
 /// The files that mark a project, the more usual one first.
 pub(crate) const MARKERS: [&str; 2] = ["environment.yml", "environment.yaml"];
 /// Used when a file names no channel. Source: conda.
@@ -43,7 +45,7 @@ impl EnvironmentYml {
         if let Some(name) = declared.name.as_ref().filter(|name| !is_plain(name)) {
             return Err(wrong(format!("`{name}` cannot be the name of an environment")));
         }
-        declared.channels = yaml.channels.iter().map(|channel| channel.as_str().to_owned()).collect();
+        declared.channels = yaml.channels.iter().map(|it| channel(it.as_str()).to_owned()).collect();
         if declared.channels.is_empty() {
             declared.channels.push(DEFAULTS.to_owned());
         }
@@ -97,7 +99,7 @@ mod tests {
     fn a_file_is_read() {
         let text = "
 name: lab
-channels: [conda-forge, nodefaults, file:///srv/channel]
+channels: [conda-forge, nodefaults, file:///srv/channel/]
 dependencies:
   - python>=3.11,<3.13
   - numpy>=2

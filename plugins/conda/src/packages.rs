@@ -3,6 +3,8 @@
 //! Promises: pure; a specification that installs from somewhere else than the channels never shares the identity of
 //! their package of that name.
 
+use std::path::{Path, PathBuf};
+
 use rattler_conda_types::{MatchSpec, ParseStrictness, VersionSpec};
 use runtimed_plugin_api::{PackageIdentity, PluginError, Result, pypi};
 
@@ -43,7 +45,24 @@ pub(crate) fn identities(package: &str) -> Result<Vec<PackageIdentity>> {
 
 /// What trust knows a channel as.
 pub(crate) fn channel_identity(channel: &str) -> PackageIdentity {
-    identity(CHANNEL, channel.trim())
+    identity(CHANNEL, self::channel(channel))
+}
+
+/// A channel without blanks around it and without the slash at its end: with and without, it is the same one.
+pub(crate) fn channel(channel: &str) -> &str {
+    let channel = channel.trim();
+    let bare = channel.trim_end_matches('/');
+    // The root of the file system is nothing else.
+    if bare.is_empty() || bare.ends_with(':') { channel } else { bare }
+}
+
+/// `channel` as it is named in a file in `folder`: a relative path is another place for each folder.
+pub(crate) fn channel_in(channel: &str, folder: &Path) -> String {
+    let channel = self::channel(channel);
+    match channel.starts_with('.') {
+        true => folder.join(channel).components().collect::<PathBuf>().to_string_lossy().into_owned(),
+        false => channel.to_owned(),
+    }
 }
 
 /// What trust knows the place of an environment as that a project's file names.
@@ -115,6 +134,11 @@ mod tests {
         assert_eq!(of("NumPy>=2,<3"), ["conda:numpy"]);
         assert_eq!(of("numpy 2.1.* py312*"), ["conda:numpy"]);
         assert_eq!(of("my-channel::numpy"), ["conda-channel:my-channel", "conda:numpy"]);
+        assert_eq!(of("defaults/::numpy"), of("defaults::numpy"));
+        assert_eq!(
+            (channel(" https://h/c// "), channel("/"), channel("file:///")),
+            ("https://h/c", "/", "file:///")
+        );
         let url = "https://host/linux-64/numpy-2.0-0.conda";
         assert_eq!(of(url), [format!("conda-url:{url}")]);
         for bad in ["six @ https://host/six.whl", "--index-url=http://host", "-rrequirements.txt", "a b c d"]

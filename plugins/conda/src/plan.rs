@@ -5,7 +5,7 @@
 use runtimed_plugin_api::{EnvPlan, EnvRequest, Result, pypi};
 
 use crate::key::{KeyParts, cache_key};
-use crate::packages::{checked, names};
+use crate::packages::{channel, checked, names};
 
 /// What a kernel and its widgets need, and pip for installing from a cell.
 pub(crate) const BASE: [&str; 4] = ["ipykernel", "ipywidgets", "anywidget", "pip"];
@@ -30,7 +30,7 @@ pub(crate) fn plan(mut request: EnvRequest, preferred: &Preferences) -> Result<E
     let packages = checked(&request.packages)?;
     request.python = blank_is_none(request.python);
     request.python.as_deref().map(pypi::python_constraint).transpose()?;
-    request.channels = request.channels.iter().map(|channel| channel.trim().to_owned()).collect();
+    request.channels = request.channels.iter().map(|it| channel(it).to_owned()).collect();
     let mut deps: Vec<String> = packages.into_iter().filter(|it| !BASE.contains(&it.as_str())).collect();
     let key_channels;
     if request.env_id.is_some() {
@@ -65,7 +65,10 @@ pub(crate) fn plan(mut request: EnvRequest, preferred: &Preferences) -> Result<E
 
 /// The channels of a request that names none.
 pub(crate) fn channels(preferred: &Preferences) -> Vec<String> {
-    if preferred.channels.is_empty() { owned(&[CHANNEL]) } else { preferred.channels.clone() }
+    match preferred.channels.is_empty() {
+        true => owned(&[CHANNEL]),
+        false => preferred.channels.iter().map(|it| channel(it).to_owned()).collect(),
+    }
 }
 
 /// The items whose package `list` does not name.
@@ -116,6 +119,13 @@ mod tests {
             key,
             "a setting rebuilds a notebook's own environment"
         );
+    }
+
+    #[test]
+    fn a_channel_is_one_with_and_without_a_slash() {
+        let with = |channel: &str| EnvRequest { channels: owned(&[channel]), ..request(&["six"]) };
+        let plan = |channel| plan(with(channel), &Preferences::default()).unwrap();
+        assert_eq!(plan("https://host/lab/"), plan(" https://host/lab "));
     }
 
     #[test]

@@ -7,7 +7,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use runtimed_plugin_api::{EnvPlan, EnvRequest, Environment, PluginError, Project, Result, pypi};
+use runtimed_plugin_api::{
+    EnvPlan, EnvRequest, Environment, PackageIdentity, PluginError, Project, Result, pypi,
+};
 use serde_json::{Map, Value, json};
 
 use crate::build::{Build, Target, Wanted};
@@ -336,8 +338,16 @@ pub(crate) fn strings(map: &Map<String, Value>, key: &str) -> Vec<String> {
 }
 
 /// What trust must know of a project beyond its packages: channels, and what pip installs.
-pub(crate) fn sources(project: &Project) -> (Vec<String>, Vec<String>) {
-    (strings(&project.extra, CHANNELS), strings(&project.extra, PIP))
+///
+/// # Errors
+/// `Invalid` for a package of pip's that is none.
+pub(crate) fn sources(project: &Project) -> Result<Vec<PackageIdentity>> {
+    let folder = project.file.parent().unwrap_or(&project.file);
+    let channels = strings(&project.extra, CHANNELS);
+    let channels =
+        channels.iter().map(|channel| packages::channel_identity(&packages::channel_in(channel, folder)));
+    let pip = pypi::checked(&strings(&project.extra, PIP))?;
+    Ok(channels.chain(pip.iter().map(|package| pypi::identity_in(package, folder))).collect())
 }
 
 /// Where the project's file says that its environment is: programs there would run.
@@ -441,6 +451,16 @@ mod tests {
             (Some("3.12.*"), &["c".to_owned()][..])
         );
         assert_eq!(super::plan(plan.request.clone(), &project).unwrap(), plan);
-        assert_eq!(sources(&project), (vec!["c".to_owned()], vec!["cowsay".to_owned()]));
+    }
+
+    #[test]
+    fn the_same_path_in_two_projects_is_two_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let surroundings = Surroundings { home: Some(folder.path().to_owned()), ..Surroundings::default() };
+        let text = "name: a\nchannels: [c/, ./near]\ndependencies: [{pip: [cowsay, ./six.whl]}]\n";
+        let project = project(folder.path(), text, &surroundings);
+        let names: Vec<_> = sources(&project).unwrap().into_iter().map(|one| one.name).collect();
+        let there = |name: &str| folder.path().join(name).display().to_string();
+        assert_eq!(names, ["c".to_owned(), there("near"), "cowsay".to_owned(), there("six.whl")]);
     }
 }

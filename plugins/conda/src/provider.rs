@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use runtimed_conda_builder::SavedNames;
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
-    PackageIdentity, PluginError, Project, Result, Task, async_trait, pypi,
+    PackageIdentity, PluginError, Project, Result, Task, async_trait,
 };
 use serde_json::{Value, json};
 
@@ -192,16 +192,13 @@ impl EnvProvider for CondaProvider {
 
     async fn identities(&self, request: &EnvRequest) -> Result<Vec<PackageIdentity>> {
         let mut found = Vec::new();
-        let mut channels = request.channels.clone();
         let mut packages = request.packages.clone();
         if let Some(project) = &request.project {
-            let (sources, pip) = project::sources(project);
-            channels.extend(sources);
+            found.extend(project::sources(project)?);
             packages.extend(project.dependencies.iter().cloned());
             found.extend(project::named_place(project).map(|place| packages::place_identity(&place)));
-            found.extend(pypi::checked(&pip)?.iter().map(|package| pypi::identity(package)));
         }
-        found.extend(channels.iter().map(|channel| channel_identity(channel)));
+        found.extend(request.channels.iter().map(|channel| channel_identity(channel)));
         for package in checked(&packages)?.iter().filter(|package| !BASE.contains(&package.as_str())) {
             found.extend(identities(package)?);
         }

@@ -49,9 +49,7 @@ pub(crate) fn run(command: TrustCommand) -> anyhow::Result<ExitCode> {
                 bail!("`{}` is allowed on every machine.\nNothing was changed.", always.name);
             }
             change(identities, json, "forgotten", "not allowed anyway", |trusted, identity| {
-                let before = trusted.packages.len();
-                trusted.packages.retain(|approval| approval.identity != identity);
-                trusted.packages.len() < before
+                trusted.forget(&identity)
             })
         }
     }

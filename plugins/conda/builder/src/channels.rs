@@ -18,9 +18,9 @@ const NO_DEFAULTS: &str = "nodefaults";
 pub(crate) fn resolve(names: &[String], folder: &Path) -> Result<Vec<Channel>, Failure> {
     let config = ChannelConfig::default_with_root_dir(folder.to_owned());
     let names = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty() && *name != NO_DEFAULTS);
-    let names = names.flat_map(|name| match name {
+    let names = names.flat_map(|name| match name.trim_end_matches('/') {
         DEFAULTS => DEFAULT_CHANNELS.to_vec(),
-        name => vec![name],
+        _ => vec![name],
     });
     let channel = |name: &str| {
         Channel::from_str(name, &config)
@@ -40,7 +40,7 @@ mod tests {
             let channels = resolve(&names, Path::new("/work"))?;
             Ok(channels.iter().map(|channel| channel.base_url.to_string()).collect::<Vec<_>>())
         };
-        let urls = resolved(&["defaults", " nodefaults ", "file:///c/a", "./near", "/far"]).unwrap();
+        let urls = resolved(&["defaults/", " nodefaults ", "file:///c/a", "./near", "/far"]).unwrap();
         let local = ["file:///c/a/", "file:///work/near/", "file:///far/"];
         assert_eq!(urls[..2], DEFAULT_CHANNELS.map(|url| format!("{url}/")));
         assert_eq!(urls[2..], local);
