@@ -40,7 +40,7 @@ impl Daemon {
     /// # Errors
     /// When the rooms do not answer.
     pub async fn list_environments(&self) -> Result<EnvironmentList> {
-        let survey = self.environments.survey(self.environments_in_use().await?).await?;
+        let survey = self.environments.survey(self.environments_in_use().await?, true).await?;
         Ok(survey.list()?)
     }
 
@@ -49,7 +49,11 @@ impl Daemon {
     /// # Errors
     /// When the rooms do not answer; nothing is deleted then.
     pub async fn clean_environments(&self, dry_run: bool, all: bool) -> Result<EnvironmentsCleaned> {
-        let survey = self.environments.survey(self.environments_in_use().await?).await?;
+        self.clean_surveyed(dry_run, all, true).await
+    }
+
+    async fn clean_surveyed(&self, dry_run: bool, all: bool, fresh: bool) -> Result<EnvironmentsCleaned> {
+        let survey = self.environments.survey(self.environments_in_use().await?, fresh).await?;
         Ok(self.environments.clean(survey, dry_run, all).await)
     }
 
@@ -117,7 +121,7 @@ impl Daemon {
                 () = self.shutdown.begun() => return,
                 () = sleep(std::mem::replace(&mut pause, EVERY)) => {}
             }
-            match self.clean_environments(false, false).await {
+            match self.clean_surveyed(false, false, false).await {
                 Ok(cleaned) => {
                     for gone in cleaned.removed {
                         tracing::info!("deleted the environment `{}`: {}", gone.path, gone.reason);

@@ -24,9 +24,11 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fs};
 
-use runtimed_client::protocol::documents::notebook::{NewCell, Place};
+use runtimed_client::protocol::documents::notebook::{DependencyKind, NewCell, Place};
 use runtimed_client::protocol::documents::runtime_state::{KernelState, Status};
 use runtimed_client::protocol::handshake::OpenNotebook;
+use runtimed_client::protocol::request::NotebookRequest;
+use runtimed_client::protocol::response::NotebookResponse;
 use runtimed_client::{Client, NotebookSession};
 use serde_json::json;
 use support::Daemon;
@@ -62,6 +64,16 @@ async fn a_new_notebook_gets_the_kernel_that_waits_and_keeps_it_when_the_daemon_
     let daemon = daemon.start_again_with(|_, command| scripts::pass_environment(command));
     add(&session, "again", "id(x), os.getpid()");
     assert_eq!(value(&session, "again").await, x);
+
+    // What it runs in is still its own: packages go there.
+    let cowsay = ["cowsay".to_owned()];
+    session.edit(|notebook| notebook.set_dependencies("uv", DependencyKind::Packages, &cowsay)).unwrap();
+    let approved = session.request(NotebookRequest::ApproveTrust { observed_heads: None }).await.unwrap();
+    assert_eq!(approved, NotebookResponse::Ok);
+    let synced = session.request(NotebookRequest::SyncEnvironment { guard: None }).await.unwrap();
+    assert_eq!(synced, NotebookResponse::SyncEnvironmentComplete { synced_packages: cowsay.to_vec() });
+    add(&session, "cow", "import cowsay; cowsay.__name__, os.getpid()");
+    assert_eq!(value(&session, "cow").await, format!("('cowsay', {pid})"));
     stop(daemon);
 }
 

@@ -172,8 +172,8 @@ pub struct Project {
     /// Declared Python constraint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires_python: Option<String>,
-    /// Anything else the provider wants to see again in [`EnvProvider::plan`]. The host reads `built` (true once the
-    /// environment is there: it is not asked about then), and for the question before that `label` and `build_command`.
+    /// Anything else the provider wants to see again in [`EnvProvider::plan`]. For its question before something is installed
+    /// the host reads `built` (true once the environment is there), `label` and `build_command`.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }

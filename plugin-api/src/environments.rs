@@ -71,6 +71,10 @@ pub struct EnvNeed {
     /// declares itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub about_project: bool,
+    /// With [`EnvNeed::about_project`]: the [`TrustVerdict::project_asks`] that the user was shown. If it is another by now,
+    /// nothing is approved (`Conflict`). Empty: whatever it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project_asks: String,
 }
 
 /// A script block (PEP 723) of a notebook.
@@ -91,6 +95,9 @@ pub struct Running {
     pub source: String,
     /// [`Lease::launched_config`], with what was installed since.
     pub launched_config: serde_json::Value,
+    /// [`Lease::environment`]: a host that was started since knows the lease again by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
 }
 
 /// An environment that belongs to one room for now.
@@ -134,6 +141,10 @@ pub struct TrustVerdict {
     /// The project around the notebook, in the shape of the runtime document's `project_context`.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub project_context: serde_json::Map<String, serde_json::Value>,
+    /// Names everything that trust must allow before that project's environment is built; differs when that does. Empty
+    /// without a project, or if it cannot be said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project_asks: String,
     /// Files that are or would be that project's: what happens to one of them may make this verdict another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub project_files: Vec<PathBuf>,

@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::environments::blocking;
+use super::packages::Recipe;
 use super::pool::Pool;
 use super::record::Record;
 use super::state::Ready;
@@ -58,13 +59,13 @@ pub(super) enum Attempt {
 /// Those of the provider, but for copies.
 pub(super) async fn attempt(pool: &Arc<Pool>, provided: Provided, prefix: &Path) -> Result<Attempt> {
     let Provided { provider, edition } = provided;
-    let (packages, background) = (pool.packages(), !pool.is_waited_for());
+    let (Recipe { packages, settings }, background) = (pool.recipe(), !pool.is_waited_for());
     let task = Task::new(Arc::new(ShowProgress(Arc::clone(pool))));
     let plan = provider.plan(request(&*provider, &packages, background)).await?;
     let key = template::key(&plan, &edition);
     let Some(template) = pool.template() else {
         let environment = create(&*provider, plan, prefix, task).await?;
-        let record = Record { environment, packages, optimized: false, template_key: Some(key) };
+        let record = Record { environment, packages, settings, optimized: false, template_key: Some(key) };
         return Ok(Attempt::Built(ready(record).await?, INSTALLED));
     };
     if template.key != key {
@@ -73,7 +74,8 @@ pub(super) async fn attempt(pool: &Arc<Pool>, provided: Provided, prefix: &Path)
     let copy = async {
         intact(&template).await?;
         let environment = duplicate(&*provider, &template.environment, prefix, background, task).await?;
-        ready(Record { environment, packages, optimized: template.optimized, template_key: None }).await
+        let optimized = template.optimized;
+        ready(Record { environment, packages, settings, optimized, template_key: None }).await
     };
     match copy.await {
         Ok(ready) => Ok(Attempt::Built(ready, COPIED)),

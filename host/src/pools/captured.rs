@@ -13,12 +13,21 @@ use runtimed_plugin_api::EnvNeed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::labels::{declares, section, strings};
+use super::labels::{declares, says, section, strings};
 use super::record::{self, Record};
 use crate::disk;
 
 /// The note.
 const FILE: &str = "captured.json";
+/// What an environment was that is being made anew, beside it.
+const ASIDE: &str = "kept.json";
+/// On how many days the notebook was not there, and the last of them.
+const GONE_FILE: &str = "notebook-gone";
+/// On so many days, a notebook that is not there has not moved or is not on a disk that is away just now: it is gone. As long
+/// as journals of notebooks stay that nobody opens.
+const GONE_DAYS: u32 = 30;
+/// The option that says where packages come from.
+const CHANNELS: &str = "channels";
 /// Environments are the user's own.
 const FILE_MODE: u32 = 0o600;
 
@@ -38,12 +47,39 @@ pub(super) struct Captured {
 }
 
 /// An environment that a notebook had.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Kept {
     /// Whose it is.
     pub(super) captured: Captured,
     /// The environment and what it was built from; its interpreter may be gone.
     pub(super) record: Record,
+}
+
+impl Kept {
+    /// What the notebook that keeps the environment at `prefix` has, or had before it was being made anew.
+    fn read(prefix: &Path) -> Option<Self> {
+        let there = || Some(Self { captured: Captured::read(prefix)?, record: Record::read_any(prefix)? });
+        there().or_else(|| serde_json::from_slice(&std::fs::read(aside(prefix)).ok()?).ok())
+    }
+
+    /// Notes beside the environment what it is, before it is deleted to be made anew: whoever tries again knows.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn put_aside(&self) -> io::Result<()> {
+        let file = aside(&self.record.environment.prefix);
+        disk::replace(&file, &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
+    }
+
+    /// The environment has been made anew.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn put_back(&self) -> io::Result<()> {
+        let prefix = &self.record.environment.prefix;
+        self.captured.write(prefix)?;
+        remove_if_there(&aside(prefix))
+    }
 }
 
 impl Captured {
@@ -59,10 +95,23 @@ impl Captured {
     /// # Errors
     /// Those of the file system.
     pub(super) fn write(&self, prefix: &Path) -> io::Result<()> {
+        remove_if_there(&prefix.join(GONE_FILE))?;
         disk::replace(&prefix.join(FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
     }
 
-    fn read(prefix: &Path) -> Option<Self> {
+    /// The note, now that other packages are in there: another Python or other options than `before` are not, whatever is
+    /// declared by now. Channels are where the packages come from.
+    pub(super) fn after(mut self, before: Option<&Self>) -> Self {
+        if let Some(before) = before {
+            self.options.retain(|name, _| name == CHANNELS);
+            let others = before.options.iter().filter(|(name, _)| *name != CHANNELS);
+            self.options.extend(others.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        self
+    }
+
+    /// The note in the environment at `prefix`.
+    pub(super) fn read(prefix: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(prefix.join(FILE)).ok()?).ok()
     }
 
@@ -84,7 +133,28 @@ impl Captured {
 /// Whether a notebook keeps the environment at `prefix`.
 pub(super) fn is_captured(prefix: &Path) -> bool {
     // One that cannot be read just now is no less the notebook's.
-    prefix.join(FILE).exists()
+    prefix.join(FILE).exists() || aside(prefix).exists()
+}
+
+/// Whether the notebook that keeps the environment at `prefix` is gone for good, as of `today`: its file was not there on
+/// [`GONE_DAYS`] days on which somebody looked. Counts days, so that a clock that jumps counts as one.
+pub(super) fn is_forsaken(prefix: &Path, today: &str) -> bool {
+    let Some(Captured { notebook, .. }) = Captured::read(prefix) else { return false };
+    let marker = prefix.join(GONE_FILE);
+    if !matches!(notebook.try_exists(), Ok(false)) {
+        // If it cannot be removed, the count goes on from there when the notebook is gone again.
+        let _ = remove_if_there(&marker);
+        return false;
+    }
+    let before = std::fs::read_to_string(&marker).unwrap_or_default();
+    let (days, last) = before.split_once(' ').unwrap_or_default();
+    let days = days.parse().unwrap_or(0_u32);
+    if last == today {
+        return days >= GONE_DAYS;
+    }
+    let days = days.saturating_add(1);
+    // Not written is not counted.
+    disk::replace(&marker, format!("{days} {today}").as_bytes(), FILE_MODE).is_ok() && days >= GONE_DAYS
 }
 
 /// Lets go of the environment at `prefix`, which is about to be deleted.
@@ -92,10 +162,8 @@ pub(super) fn is_captured(prefix: &Path) -> bool {
 /// # Errors
 /// Those of the file system.
 pub(super) fn forget(prefix: &Path) -> io::Result<()> {
-    match std::fs::remove_file(prefix.join(FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove_if_there(&aside(prefix))?;
+    remove_if_there(&prefix.join(FILE))
 }
 
 /// The environment in `envs` that the notebook of `need` had, of the first of `kinds` that there is one of. One that
@@ -105,20 +173,42 @@ pub(super) fn find(envs: &Path, kinds: &[String], need: &EnvNeed) -> Option<Kept
         if kinds.iter().any(|other| other != kind && declares(&need.metadata, other)) {
             return None;
         }
-        record::pooled(envs, kind).into_iter().find_map(|prefix| {
-            let captured = Captured::read(&prefix).filter(|captured| captured.is_of(need, kind))?;
+        prefixes(envs, kind).into_iter().find_map(|prefix| {
+            let kept = Kept::read(&prefix).filter(|kept| kept.captured.is_of(need, kind))?;
             let free = !record::is_leased(&prefix) || record::is_leased_to(&prefix, &need.room);
-            let record = Record::read_any(&prefix).filter(|_| free)?;
-            Some(Kept { captured, record })
+            free.then_some(kept)
         })
     })
+}
+
+/// Prefixes of `kind` in `envs`, those among them that are being made anew and not there.
+fn prefixes(envs: &Path, kind: &str) -> BTreeSet<PathBuf> {
+    let names = std::fs::read_dir(envs).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let names = names.map(|name| match name.strip_suffix(ASIDE).and_then(|name| name.strip_suffix('.')) {
+        Some(name) => name.to_owned(),
+        None => name,
+    });
+    names.filter(|name| record::is_pooled(name, kind)).map(|name| envs.join(name)).collect()
+}
+
+/// Where it is noted what the environment at `prefix` was.
+fn aside(prefix: &Path) -> PathBuf {
+    prefix.with_extension(ASIDE)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// What the section of `kind` says beside packages.
 fn options(need: &EnvNeed, kind: &str) -> Map<String, Value> {
     let section = section(&need.metadata, kind).into_iter().flatten();
     section
-        .filter(|(name, _)| *name != "dependencies")
+        .filter(|(name, value)| *name != "dependencies" && says(value))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }
@@ -149,7 +239,7 @@ mod tests {
         let prefix = envs.join("runtimed-uv-00000000-0000-4000-8000-000000000001");
         std::fs::create_dir_all(&prefix).unwrap();
         let environment = Environment::at(&prefix, "uv", Vec::new());
-        Record { environment, packages: Vec::new(), optimized: false, template_key: None }.write().unwrap();
+        Record::of(environment, Vec::new()).write().unwrap();
         std::fs::write(&original, "").unwrap();
         let found = |need: &EnvNeed| find(&envs, &["uv".to_owned()], need).is_some();
         let mine = need(&original, Some("id"), &["six"]);
@@ -171,6 +261,26 @@ mod tests {
         assert!(!found(&copy));
 
         assert_eq!(Captured::by(&EnvNeed { notebook_path: None, ..mine }, "uv", Vec::new()), None);
+    }
+
+    #[test]
+    fn a_notebook_is_gone_for_good_once_it_was_not_there_on_many_days() {
+        let dir = tempfile::tempdir().unwrap();
+        let (prefix, notebook) = (dir.path().join("env"), dir.path().join("a.ipynb"));
+        std::fs::create_dir(&prefix).unwrap();
+        let captured = Captured::by(&need(&notebook, None, &[]), "uv", Vec::new()).unwrap();
+        captured.write(&prefix).unwrap();
+        let forsaken =
+            |days: u32| (0..days).fold(false, |_, day| is_forsaken(&prefix, &format!("day {day}")));
+        assert!(!forsaken(GONE_DAYS - 1));
+        assert!(!is_forsaken(&prefix, &format!("day {}", GONE_DAYS - 2)), "the same day counts once");
+        std::fs::write(&notebook, "").unwrap();
+        assert!(!is_forsaken(&prefix, "it is back"));
+        std::fs::remove_file(&notebook).unwrap();
+        assert!(!forsaken(GONE_DAYS - 1) && forsaken(GONE_DAYS));
+        captured.write(&prefix).unwrap();
+        assert!(!is_forsaken(&prefix, "used again"));
+        assert!(!is_forsaken(dir.path(), "nobody's"));
     }
 
     #[test]

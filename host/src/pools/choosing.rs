@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use runtimed_plugin_api::{
-    EnvNeed, EnvProvider, EnvRequest, PluginError, Project, Result, Running, TrustVerdict,
+    EnvNeed, EnvProvider, EnvRequest, ErrorCode, PackageIdentity, PluginError, Project, Result, Running,
+    TrustVerdict, cache_key,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::PoolsByKind;
 use super::captured::{self, Kept};
@@ -80,11 +81,15 @@ impl EnvironmentService {
     /// Of the providers and the file system.
     pub(super) async fn verdict(&self, need: &EnvNeed, pools: &PoolsByKind) -> Result<TrustVerdict> {
         let script_kind = labels::script_kind(&self.default_kind());
-        let declared = Declared { metadata: &need.metadata, scripts: &need.script_blocks, script_kind };
+        let folder = projects::start(need);
+        let declared =
+            Declared { metadata: &need.metadata, scripts: &need.script_blocks, script_kind, folder };
         let mut verdict = self.trust.verdict(&declared, &providers(pools)).await?;
         let found = self.nearest_project(need, pools, |_| true).await?;
         verdict.project_context = projects::context(found.as_ref(), projects::start(need));
+        verdict.project_asks = self.asked_for(found.as_ref(), pools).await.unwrap_or_default();
         if let Some(running) = &need.running {
+            self.know_again(need, running, pools).await;
             let kind = running.source.split(':').next().unwrap_or_default();
             self.capture(&running.lease, need, drift::installed(running, kind)).await;
         }
@@ -102,7 +107,9 @@ impl EnvironmentService {
     /// When that could not be recorded.
     pub(super) async fn approve_declared(&self, need: &EnvNeed, pools: &PoolsByKind) -> Result<()> {
         let script_kind = labels::script_kind(&self.default_kind());
-        let declared = Declared { metadata: &need.metadata, scripts: &need.script_blocks, script_kind };
+        let folder = projects::start(need);
+        let declared =
+            Declared { metadata: &need.metadata, scripts: &need.script_blocks, script_kind, folder };
         self.trust.approve_all(&declared, &providers(pools)).await
     }
 
@@ -119,7 +126,21 @@ impl EnvironmentService {
         let (kind, project) = found.project.map_err(|(_, error)| error)?.ok_or_else(none)?;
         let provider = pools.get(&kind).ok_or_else(none)?.provider()?;
         let request = EnvRequest { project: Some(project), ..EnvRequest::default() };
-        self.trust.approve(provider.identities(&request).await?, "project_env_dialog").await
+        let identities = provider.identities(&request).await?;
+        if !need.project_asks.is_empty() && need.project_asks != asks_for(&identities) {
+            let message =
+                "The project around the notebook changed while the dialog was open. Review before approving.";
+            return Err(PluginError::new(ErrorCode::Conflict, message));
+        }
+        self.trust.approve(identities, "project_env_dialog").await
+    }
+
+    /// Names what trust must allow before the environment of the project that was found is built.
+    async fn asked_for(&self, found: Option<&Found>, pools: &PoolsByKind) -> Option<String> {
+        let (kind, project) = found?.project.as_ref().ok()?.as_ref()?;
+        let request = EnvRequest { project: Some(project.clone()), ..EnvRequest::default() };
+        let provider = pools.get(kind)?.provider().ok()?;
+        Some(asks_for(&provider.identities(&request).await.ok()?))
     }
 
     /// The project round the notebook, of the kinds that count. None if the notebook has no place.
@@ -143,6 +164,14 @@ impl EnvironmentService {
         let settings = self.settings.view();
         settings.values.get("default_python_env").and_then(Value::as_str).unwrap_or("uv").to_owned()
     }
+}
+
+/// A name for `identities`, in whatever order.
+fn asks_for(identities: &[PackageIdentity]) -> String {
+    let mut names: Vec<_> = identities.iter().map(|one| [&one.ecosystem, &one.name]).collect();
+    names.sort_unstable();
+    names.dedup();
+    cache_key(&json!(names).to_string())
 }
 
 fn difference(

@@ -25,6 +25,8 @@ pub(crate) enum Owner {
     Cache,
     /// One notebook's.
     Notebook,
+    /// One notebook's that is gone for good.
+    GoneNotebook,
     /// Nobody's any more.
     Nobody,
 }
@@ -38,7 +40,7 @@ impl Owner {
             Self::Pool(Place::Building) => "building",
             Self::Pool(Place::Taken) => "room",
             Self::Cache => "cache",
-            Self::Notebook => "notebook",
+            Self::Notebook | Self::GoneNotebook => "notebook",
             Self::Nobody => "leftover",
         }
     }
@@ -129,6 +131,7 @@ fn at_once(one: &Candidate, all: bool, now: i64) -> Option<Verdict> {
         Owner::Notebook => Verdict::Keep("kept for its notebook"),
         _ if just_used(one.last_used, now) => Verdict::Keep("used a moment ago"),
         Owner::Nobody => Verdict::Remove("left over"),
+        Owner::GoneNotebook => Verdict::Remove("its notebook has not been there for 30 days"),
         Owner::Cache if all => Verdict::Remove("not in use"),
         Owner::Cache => return None,
     })
@@ -172,10 +175,12 @@ mod tests {
             Candidate { last_used: NOW - 60, ..old.clone() },
             Candidate { last_used: NOW - 60, ..with(Owner::Nobody) },
             with(Owner::Nobody),
+            with(Owner::GoneNotebook),
+            Candidate { in_use: true, ..with(Owner::GoneNotebook) },
             old.clone(),
         ];
-        assert_eq!(removed(&found, Limits { budget: 0, all: true, ..PLENTY }), [6, 7]);
-        assert_eq!(removed(&found, PLENTY), [6]);
+        assert_eq!(removed(&found, Limits { budget: 0, all: true, ..PLENTY }), [6, 7, 9]);
+        assert_eq!(removed(&found, PLENTY), [6, 7]);
     }
 
     #[test]

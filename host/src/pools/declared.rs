@@ -18,7 +18,11 @@ use super::in_use::in_use;
 use super::packages::{add_unnamed, bare_name};
 use super::pool::Pool;
 use super::record::{self, Record};
+use super::relative::absolute;
 use crate::disk;
+
+/// How providers call it when a kernel cannot be imported.
+const IMPORT_ERROR: &str = "import_error";
 
 /// The folder of these environments. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +36,8 @@ pub(super) struct DeclaredEnvs {
 pub(super) struct Declaration {
     /// The request without the provider's own packages.
     pub(super) request: EnvRequest,
+    /// The notebook's folder, where relative paths in the request begin.
+    pub(super) folder: Option<PathBuf>,
     /// Label of the environment.
     pub(super) label: String,
     /// How an error calls the environment: `inline`.
@@ -40,6 +46,15 @@ pub(super) struct Declaration {
     pub(super) place: String,
     /// The packages that clients are shown, if those of the request are not all.
     pub(super) named: Option<Vec<String>>,
+    /// What else is declared, as [`drift::fixed`](super::drift::fixed) has it.
+    pub(super) fixed: Value,
+}
+
+impl Declaration {
+    /// The request with absolute paths.
+    pub(super) fn located(&self) -> EnvRequest {
+        absolute(self.request.clone(), self.folder.as_deref())
+    }
 }
 
 impl DeclaredEnvs {
@@ -62,7 +77,7 @@ impl DeclaredEnvs {
         is_used: impl Fn(&Path) -> bool,
         task: &Task,
     ) -> Result<Environment> {
-        let request = completed(declaration.request.clone(), provider);
+        let request = completed(declaration.located(), provider);
         let explained = |error| explained(error, &provider.info().kind, declaration);
         let plan = provider.plan(request.clone()).await.map_err(explained)?;
         let key = folder_name(&plan.key)?;
@@ -118,12 +133,14 @@ impl DeclaredEnvs {
         };
         match built {
             Ok(environment) => {
-                let record = Record { environment, packages, optimized: false, template_key: None };
+                let record = Record::of(environment, packages);
                 Ok(write_record(record).await?.environment)
             }
             Err(error) => {
+                let path = prefix.to_path_buf();
+                let elsewhere = blocking(move || Ok(is_installed_elsewhere(&path))).await.unwrap_or_default();
                 self.remove(prefix).await.ok();
-                Err(error)
+                Err(with_reason(error, elsewhere))
             }
         }
     }
@@ -177,8 +194,7 @@ fn completed(mut request: EnvRequest, provider: &dyn EnvProvider) -> EnvRequest 
 /// `error` with what was being prepared, and where the cause is found.
 fn explained(mut error: PluginError, kind: &str, declaration: &Declaration) -> PluginError {
     let Declaration { label, name, place, .. } = declaration;
-    if error.detail["error_kind"] == "import_error" {
-        error.detail["error_reason"] = "dependency_cache_missing_ipykernel".into();
+    if error.detail["error_kind"] == IMPORT_ERROR {
         error.message = format!("ipykernel not found in prepared {label} environment: {}", error.message);
         return error;
     }
@@ -192,6 +208,27 @@ fn explained(mut error: PluginError, kind: &str, declaration: &Declaration) -> P
     error
 }
 
+/// `error` with nteract's name for why a kernel cannot be imported, if that is it. `elsewhere` says that ipykernel is there
+/// for another Python.
+fn with_reason(mut error: PluginError, elsewhere: bool) -> PluginError {
+    if error.detail["error_kind"] == IMPORT_ERROR {
+        let reason =
+            if elsewhere { "ipykernel_site_packages_mismatch" } else { "dependency_cache_missing_ipykernel" };
+        error.detail["error_reason"] = reason.into();
+    }
+    error
+}
+
+/// Whether ipykernel lies with the packages of a Python that is not the environment's. Blocks.
+fn is_installed_elsewhere(prefix: &Path) -> bool {
+    // An interpreter is called like the folder of its packages, once it is no link any more: `python3.13`.
+    let python = std::fs::canonicalize(prefix.join("bin/python")).unwrap_or_default();
+    let has = |folder: &Path| folder.join("site-packages/ipykernel").is_dir();
+    let Some(own) = python.file_name().map(|name| prefix.join("lib").join(name)) else { return false };
+    let folders = std::fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
+    !has(&own) && folders.map(|folder| folder.path()).any(|folder| has(&folder))
+}
+
 /// A key is a folder's name, so it must not be a path.
 ///
 /// # Errors
@@ -199,4 +236,40 @@ fn explained(mut error: PluginError, kind: &str, declaration: &Declaration) -> P
 pub(super) fn folder_name(key: &str) -> Result<&str> {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     plain.then_some(key).ok_or_else(|| PluginError::internal(format!("`{key}` cannot name an environment")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_ipykernel_is_not_found_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let declaration = Declaration {
+            request: EnvRequest::default(),
+            folder: None,
+            label: "uv:inline".to_owned(),
+            name: "inline",
+            place: String::new(),
+            named: None,
+            fixed: Value::Null,
+        };
+        let reason = |prefix: &Path| {
+            let error = PluginError::internal("no").detail(json!({"error_kind": "import_error"}));
+            let error = explained(with_reason(error, is_installed_elsewhere(prefix)), "uv", &declaration);
+            assert!(error.message.starts_with("ipykernel not found in prepared uv:inline environment"));
+            error.detail["error_reason"].as_str().unwrap().to_owned()
+        };
+        for folder in ["bin", "lib/python3.9/site-packages/ipykernel"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        assert_eq!(reason(dir.path()), "dependency_cache_missing_ipykernel");
+        std::fs::write(dir.path().join("bin/python3.9"), "").unwrap();
+        std::os::unix::fs::symlink("python3.9", dir.path().join("bin/python")).unwrap();
+        assert_eq!(reason(dir.path()), "dependency_cache_missing_ipykernel", "it is there, and broken");
+        std::fs::rename(dir.path().join("bin/python3.9"), dir.path().join("bin/python3.13")).unwrap();
+        std::fs::remove_file(dir.path().join("bin/python")).unwrap();
+        std::os::unix::fs::symlink("python3.13", dir.path().join("bin/python")).unwrap();
+        assert_eq!(reason(dir.path()), "ipykernel_site_packages_mismatch");
+    }
 }

@@ -27,7 +27,7 @@ pub(super) async fn derive(
         channels: request.channels.clone(),
         ..EnvRequest::default()
     };
-    let packages = pool.packages();
+    let packages = pool.recipe().packages;
     let template = pool.template()?;
     // Another Python or other options are another environment.
     if *request != plain || request.channels != pool.provider().ok()?.info().default_channels {

@@ -3,14 +3,15 @@
 //! For: the runtime document's `env`, and for saying what a sync would do.
 //! Promises: pure; lists are compared as they are written, channels in their order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use runtimed_plugin_api::{Drift, Project, Running};
+use runtimed_plugin_api::{Drift, EnvRequest, Project, Running};
 use serde_json::{Value, json};
 
-use super::labels::{section, strings};
+use super::labels::{says, section, strings};
 use super::projects::unnamed;
 use super::script::Script;
+use super::trust;
 
 /// What the notebook declares now.
 pub(super) struct Wanted<'a> {
@@ -34,11 +35,37 @@ pub(super) fn channels_key(kind: &str) -> String {
     format!("{kind}_channels")
 }
 
+/// The key in `launched_config` of what else was declared, which only a restart changes.
+pub(super) fn fixed_key(kind: &str) -> String {
+    format!("{kind}_fixed")
+}
+
+/// What `request` says beside packages and their sources: a Python, options. What says nothing is left out.
+pub(super) fn fixed(request: &EnvRequest) -> Value {
+    let options: BTreeMap<_, _> = request.options.iter().filter(|(_, value)| says(value)).collect();
+    json!({ "python": request.python, "options": options })
+}
+
+/// The same of a project's file.
+fn fixed_of(project: &Project) -> Value {
+    let options = ["channels", "prerelease"].map(|name| project.extra.get(name));
+    json!({ "python": project.requires_python, "options": options })
+}
+
+/// Whether what only a restart changes is something else now. A kernel of an older daemon did not note it.
+fn is_fixed_otherwise(running: &Running, kind: &str, now: &Value) -> bool {
+    running.launched_config.get(fixed_key(kind)).is_some_and(|launched| launched != now)
+}
+
 /// What `launched_config` says of a project, and of the notebook's packages that its provider keeps beside the file.
 pub(super) fn project_config(project: &Project, beside: Vec<String>) -> Value {
     let mut packages = dependencies(project);
     packages.extend(beside);
-    json!({ path_key(project): project.file, deps_key(&project.kind): packages })
+    json!({
+        path_key(project): project.file,
+        deps_key(&project.kind): packages,
+        fixed_key(&project.kind): fixed_of(project),
+    })
 }
 
 /// What was installed for the notebook, of the packages of `kind`.
@@ -58,19 +85,25 @@ pub(super) fn drift(running: &Running, wanted: &Wanted<'_>) -> Drift {
             if channels.is_empty() {
                 channels = wanted.default_channels.to_vec();
             }
-            let channels_changed = how == "inline" && channels != launched(channels_key(kind));
+            let request = declared.map(trust::request).unwrap_or_default();
+            let channels_changed = how == "inline" && channels != launched(channels_key(kind))
+                || is_fixed_otherwise(running, kind, &fixed(&request));
             Drift { channels_changed, ..between(&launched(deps_key(kind)), &packages()) }
         }
         "pep723" => {
+            let is_otherwise =
+                |script: &Script| is_fixed_otherwise(running, kind, &fixed(&script.beside(kind)));
+            let channels_changed = wanted.script.is_some_and(is_otherwise);
             let packages = wanted.script.map(|script| script.dependencies.clone()).unwrap_or_default();
-            between(&launched(deps_key(kind)), &packages)
+            Drift { channels_changed, ..between(&launched(deps_key(kind)), &packages) }
         }
         _ => match wanted.project.filter(|(of, _)| of == kind) {
             Some((_, project)) => {
                 let mut packages = dependencies(project);
                 packages.extend(unnamed(project, wanted.metadata, kind));
-                let of_project = true;
-                Drift { of_project, ..between(&launched(deps_key(&project.kind)), &packages) }
+                let channels_changed = is_fixed_otherwise(running, &project.kind, &fixed_of(project));
+                let changed = between(&launched(deps_key(&project.kind)), &packages);
+                Drift { channels_changed, of_project: true, ..changed }
             }
             // Without its file nothing can be said about what it declares.
             None => Drift { of_project: true, ..Drift::default() },
@@ -87,7 +120,8 @@ fn between(launched: &[String], wanted: &[String]) -> Drift {
 }
 
 fn dependencies(project: &Project) -> Vec<String> {
-    project.dependencies.iter().chain(&project.dev_dependencies).cloned().collect()
+    let of_pip = ["pip", "pypi_dependencies"].iter().flat_map(|list| strings(&project.extra, list));
+    project.dependencies.iter().chain(&project.dev_dependencies).cloned().chain(of_pip).collect()
 }
 
 /// nteract's name for the path of a project's file.
@@ -109,7 +143,7 @@ mod tests {
     use runtimed_plugin_api::ScriptBlock;
 
     fn running(source: &str, launched_config: Value) -> Running {
-        Running { lease: "1".to_owned(), source: source.to_owned(), launched_config }
+        Running { source: source.to_owned(), launched_config, ..Running::default() }
     }
 
     fn wanted(metadata: &Value) -> Wanted<'_> {
@@ -152,6 +186,39 @@ mod tests {
     }
 
     #[test]
+    fn another_python_or_another_index_is_seen_and_what_says_nothing_is_not() {
+        let metadata = |more: Value| json!({"runt": {"uv": {"dependencies": ["six"], "more": more}}});
+        let launched = |section: &Value| {
+            let fixed = fixed(&trust::request(section.as_object().unwrap()));
+            json!({"uv_deps": ["six"], "uv_fixed": fixed})
+        };
+        let config = launched(&metadata(Value::Null)["runt"]["uv"]);
+        for source in ["uv:inline", "uv:prewarmed"] {
+            let changed = |metadata: &Value| {
+                drift(&running(source, config.clone()), &wanted(metadata)).channels_changed
+            };
+            assert!(!changed(&metadata(json!([]))) && changed(&metadata(json!("https://host/simple"))));
+            let mut python = metadata(Value::Null);
+            python["runt"]["uv"]["requires-python"] = "3.12".into();
+            assert!(changed(&python));
+        }
+        let of_before = running("uv:inline", json!({"uv_deps": ["six"]}));
+        assert!(!drift(&of_before, &wanted(&metadata(json!("x")))).channels_changed);
+
+        let script = |text: &str| {
+            let text = format!("dependencies = ['six']\n{text}");
+            Script::read(&[ScriptBlock { cell: 1, text }]).unwrap().unwrap()
+        };
+        let (before, after, none) = (script(""), script("requires-python = '>=3.12'"), json!({}));
+        let config = json!({"uv_deps": ["six"], "uv_fixed": fixed(&before.beside("uv"))});
+        let changed = |script: &Script| {
+            let wanted = Wanted { script: Some(script), ..wanted(&none) };
+            drift(&running("uv:pep723", config.clone()), &wanted).channels_changed
+        };
+        assert!(changed(&after) && !changed(&before));
+    }
+
+    #[test]
     fn a_script_block_is_what_counts_where_it_was_chosen() {
         let script = Script::read(&[ScriptBlock { cell: 1, text: "dependencies = ['six']".to_owned() }]);
         let (script, metadata) = (script.unwrap().unwrap(), json!({}));
@@ -176,6 +243,9 @@ mod tests {
         assert_eq!(drift_of("uv:pyproject", config.clone(), &with(&before)), (list(&["attrs"]), list(&[])));
         let changed = drift_of("uv:pyproject", config.clone(), &with(&after));
         assert_eq!(changed, (list(&["numpy", "Six>=1", "attrs"]), list(&["six"])));
-        assert_eq!(drift_of("uv:pyproject", config, &wanted(&metadata)), (list(&[]), list(&[])));
+        assert_eq!(drift_of("uv:pyproject", config.clone(), &wanted(&metadata)), (list(&[]), list(&[])));
+        let mut python = before.clone();
+        python.1.requires_python = Some(">=3.12".to_owned());
+        assert!(drift(&running("uv:pyproject", config), &with(&python)).channels_changed);
     }
 }

@@ -21,9 +21,12 @@ use super::drift;
 use super::labels::{self, Choice};
 use super::packages::bare_name;
 use super::pool::Pool;
+use super::projects;
 use super::record::{self, Record};
+use super::relative::absolute;
 use super::taken::Taken;
 use super::trust::{self, TrustStore};
+use super::usage::Measured;
 use crate::settings::Settings;
 
 /// Implements [`Environments`] on top of the pools. Cheap to clone.
@@ -38,6 +41,10 @@ pub struct EnvironmentService {
     /// The user's home, which is nobody's project.
     pub(super) home: Option<PathBuf>,
     leases: Arc<Mutex<BTreeMap<String, Leased>>>,
+    /// How the ids of all leases begin that this daemon gives.
+    pub(super) instance: String,
+    /// What environments took on disk when somebody looked last. Locked while they are measured.
+    pub(super) measured: Arc<Mutex<Measured>>,
 }
 
 /// What a lease stands for.
@@ -48,8 +55,10 @@ pub(super) struct Leased {
     pub(super) whose: Whose,
     /// What is noted about whose it is.
     pub(super) captured: Option<Captured>,
+    /// The notebook's folder.
+    pub(super) folder: Option<PathBuf>,
     /// It waits for a notebook.
-    spare: Option<Spare>,
+    pub(super) spare: Option<Spare>,
 }
 
 /// What becomes of an environment that is released.
@@ -65,10 +74,17 @@ pub(super) enum Whose {
 
 /// A lease that is nobody's yet.
 #[derive(Clone)]
-struct Spare {
+pub(super) struct Spare {
     lease: Lease,
     /// The pool's when it was taken.
     revision: u64,
+}
+
+impl Leased {
+    /// A lease that nothing else is known about yet.
+    pub(super) fn new(pool: Arc<Pool>, environment: Environment, whose: Whose) -> Self {
+        Self { pool, environment, whose, captured: None, folder: None, spare: None }
+    }
 }
 
 impl EnvironmentService {
@@ -82,7 +98,9 @@ impl EnvironmentService {
     ) -> Self {
         let declared = DeclaredEnvs::new(base.join("inline-envs"));
         let project_envs = base.join("project-envs");
-        Self { pools, settings, trust, declared, project_envs, home, leases: Arc::default() }
+        let (leases, measured) = Default::default();
+        let instance = format!("{}/", uuid::Uuid::new_v4().simple());
+        Self { pools, settings, trust, declared, project_envs, home, leases, instance, measured }
     }
 
     /// Prefixes that are leased now.
@@ -154,14 +172,17 @@ impl EnvironmentService {
     /// An environment for what the notebook declares, if that is trusted.
     async fn declared(&self, pool: Arc<Pool>, declaration: Declaration, task: &Task) -> Result<Lease> {
         let provider = pool.provider()?;
-        self.permit(&*provider, &declaration.request).await?;
+        self.permit(&*provider, &declaration.located()).await?;
         let is_used = |prefix: &Path| self.leased().iter().any(|leased| leased == prefix);
         let environment = self.declared.get(&pool, &*provider, &declaration, is_used, task).await?;
         let EnvRequest { packages, mut channels, .. } = declaration.request;
         if channels.is_empty() {
             channels = provider.info().default_channels;
         }
-        let mut config = json!({ drift::deps_key(&pool.kind): declaration.named.unwrap_or(packages) });
+        let mut config = json!({
+            drift::deps_key(&pool.kind): declaration.named.unwrap_or(packages),
+            drift::fixed_key(&pool.kind): declaration.fixed,
+        });
         if !channels.is_empty() {
             config[drift::channels_key(&pool.kind)] = json!(channels);
         }
@@ -193,7 +214,7 @@ impl EnvironmentService {
         config: Value,
     ) -> Result<Lease> {
         let launch = pool.provider()?.launch(&environment).await?;
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = format!("{}{}", self.instance, uuid::Uuid::new_v4());
         let mut launched_config = json!({
             "venv_path": environment.prefix,
             "python_path": environment.python,
@@ -205,8 +226,7 @@ impl EnvironmentService {
         if let (Value::Object(all), Value::Object(config)) = (&mut launched_config, config) {
             all.extend(config);
         }
-        let leased = Leased { pool, environment: environment.clone(), whose, captured: None, spare: None };
-        self.leases().insert(id.clone(), leased);
+        self.leases().insert(id.clone(), Leased::new(pool, environment.clone(), whose));
         Ok(Lease {
             id,
             source: label.to_owned(),
@@ -237,12 +257,16 @@ impl Environments for EnvironmentService {
         let missing = || PluginError::internal(format!("the pool for {label} is gone"));
         let pool = pools.get(choice.kind()).cloned().ok_or_else(missing)?;
         let task = of_kind(&pool.kind, &task);
-        match choice {
+        let folder = projects::start(&need).map(Path::to_path_buf);
+        let lease = match choice {
             Choice::Pooled(_) => self.prewarmed(pool, &need, &label, &task).await,
             Choice::Inline(kind) => {
                 let section = labels::section(&need.metadata, &kind);
+                let request = section.map(trust::request).unwrap_or_default();
                 let declaration = Declaration {
-                    request: section.map(trust::request).unwrap_or_default(),
+                    fixed: drift::fixed(&request),
+                    request,
+                    folder: folder.clone(),
                     label,
                     name: "inline",
                     place: format!("the notebook's dependencies (`{kind}`)"),
@@ -250,9 +274,11 @@ impl Environments for EnvironmentService {
                 };
                 self.declared(pool, declaration, &task).await
             }
-            Choice::Script(_, script) => {
+            Choice::Script(kind, script) => {
                 let declaration = Declaration {
                     request: script.request(&pool.provider()?.info()),
+                    folder: folder.clone(),
+                    fixed: drift::fixed(&script.beside(&kind)),
                     label,
                     name: "PEP 723",
                     place: format!("the script block of cell {}", script.cell),
@@ -261,13 +287,18 @@ impl Environments for EnvironmentService {
                 self.declared(pool, declaration, &task).await
             }
             Choice::Project(_, project) => self.project(pool, *project, &need, &label, task).await,
+        }?;
+        if let Some(leased) = self.leases().get_mut(&lease.id) {
+            leased.folder = folder;
         }
+        Ok(lease)
     }
 
     async fn install(&self, lease: &str, packages: Vec<String>, task: Task) -> Result<()> {
         let leased = self.find(lease)?;
         let provider = leased.pool.provider()?;
-        let request = EnvRequest { packages: packages.clone(), ..EnvRequest::default() };
+        let request = EnvRequest { packages, ..EnvRequest::default() };
+        let request = absolute(request, leased.folder.as_deref());
         self.permit(&*provider, &request).await?;
         if leased.whose == Whose::Shared {
             // It stops being what its key says, so nobody new may get it.
@@ -275,7 +306,7 @@ impl Environments for EnvironmentService {
             blocking(move || Record::forget(&prefix)).await?;
         }
         let task = of_kind(&leased.pool.kind, &task);
-        provider.install(&leased.environment, &packages, task).await
+        provider.install(&leased.environment, &request.packages, task).await
     }
 
     async fn release(&self, lease: &str, how: Release) -> Result<()> {

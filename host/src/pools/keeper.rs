@@ -19,7 +19,7 @@ use super::build::{Attempt, COPIED, attempt, duplicate, write_record};
 use super::captured::is_captured;
 use super::environments::blocking;
 use super::in_use::in_use;
-use super::packages::pool_packages;
+use super::packages::Recipe;
 use super::pool::{Pool, stopping};
 use super::record::{self, Record, pool_folder};
 use super::state::{Next, PoolState, Ready};
@@ -89,16 +89,16 @@ impl Keeper {
         let view = self.settings.borrow_and_update().clone();
         let empty = Map::new();
         let values = view.values.as_object().unwrap_or(&empty);
-        let (target, packages) = match self.pool.provider() {
+        let (target, recipe) = match self.pool.provider() {
             Ok(provider) => {
                 let wanted = settings::pool_size(values, &self.pool.kind);
                 let target = if self.disabled { 0 } else { usize::try_from(wanted).unwrap_or(0) };
-                (target, pool_packages(&provider.info(), values))
+                (target, Recipe::of(&provider.info(), values))
             }
             // Nobody could use what is ready.
-            Err(_) => (0, self.pool.packages()),
+            Err(_) => (0, self.pool.recipe()),
         };
-        self.pool.keep(|state| state.configure(target, &packages));
+        self.pool.keep(|state| state.configure(target, &recipe));
     }
 
     async fn recover(&self) {
@@ -248,9 +248,8 @@ impl Keeper {
         if !self.optimized(provided, &ready.environment).await {
             return;
         }
-        let Ready { environment, packages, template_key, .. } = ready;
-        let prefix = environment.prefix.clone();
-        write_record(Record { environment, packages, optimized: true, template_key }).await.ok();
+        let prefix = ready.environment.prefix.clone();
+        write_record(Record { optimized: true, ..ready.into() }).await.ok();
         self.pool.keep(|state: &mut PoolState| {
             state.optimized(&prefix);
             Vec::new()

@@ -14,8 +14,11 @@ use super::build::{build_verified, write_record};
 use super::captured::{Captured, Kept};
 use super::drift;
 use super::environments::{EnvironmentService, Leased, Whose, blocking};
+use super::labels::section;
 use super::pool::Pool;
 use super::record::{self, Record};
+use super::relative::absolute;
+use super::{projects, trust};
 use crate::disk;
 
 impl EnvironmentService {
@@ -33,16 +36,18 @@ impl EnvironmentService {
         let Some(kept) = self.kept(need, vec![pool.kind.clone()]).await? else {
             let lease = self.pooled(pool, need, label, task).await?;
             self.capture(&lease.id, need, Vec::new()).await;
-            return Ok(lease);
+            return Ok(drawn_up(lease, need));
         };
         let Kept { captured, record } = kept;
         let provider = pool.provider()?;
         let declared = EnvRequest { packages: captured.packages.clone(), ..EnvRequest::default() };
+        let declared = absolute(declared, projects::start(need));
         self.permit(&*provider, &declared).await?;
         let (prefix, room) = (record.environment.prefix.clone(), need.room.clone());
         pool.adopt(&prefix);
         let adopted = Adopted { pool: &pool, prefix: &prefix, keep: false };
-        let record = whole(&*provider, record, &captured, self.pools.envs(), task).await?;
+        let kept = Kept { captured: captured.clone(), record };
+        let record = whole(&*provider, kept, need, self.pools.envs(), task).await?;
         let leased = prefix.clone();
         blocking(move || {
             record::lease(&leased, &room)?;
@@ -57,7 +62,7 @@ impl EnvironmentService {
         let lease = self.lease(Arc::clone(&pool), record.environment, Whose::Own, label, config).await?;
         adopted.keep();
         self.capture(&lease.id, need, captured.packages).await;
-        Ok(Lease { prewarmed_packages: record.packages, ..lease })
+        Ok(drawn_up(Lease { prewarmed_packages: record.packages, ..lease }, need))
     }
 
     /// Notes that the notebook of `need` keeps the environment of `lease`, if it can be opened again. Its kernel runs
@@ -68,6 +73,7 @@ impl EnvironmentService {
         let Some(captured) = Captured::by(need, &leased.pool.kind, packages).filter(|_| !need.spare) else {
             return;
         };
+        let captured = captured.after(leased.captured.as_ref());
         if leased.captured.as_ref() == Some(&captured) {
             return;
         }
@@ -84,6 +90,14 @@ impl EnvironmentService {
             ),
         }
     }
+}
+
+/// `lease` with what the notebook of `need` declares beside packages: only a restart changes that.
+fn drawn_up(mut lease: Lease, need: &EnvNeed) -> Lease {
+    let kind = &lease.environment.kind;
+    let declared = section(&need.metadata, kind).map(trust::request).unwrap_or_default();
+    lease.launched_config[drift::fixed_key(kind)] = drift::fixed(&declared);
+    lease
 }
 
 /// A pool's hold of an environment that has no lease yet. It is let go when this is dropped.
@@ -110,11 +124,12 @@ impl Drop for Adopted<'_> {
 /// The environment of `record` if it is whole; else a new one in its place, with the same in it.
 async fn whole(
     provider: &dyn EnvProvider,
-    record: Record,
-    captured: &Captured,
+    kept: Kept,
+    need: &EnvNeed,
     envs: &Path,
     task: &Task,
 ) -> Result<Record> {
+    let record = kept.record.clone();
     let environment = record.environment.clone();
     let usable = blocking(move || Ok(record::is_usable(&environment))).await?;
     let reason = match provider.verify(&record.environment).await? {
@@ -125,12 +140,19 @@ async fn whole(
     let prefix = record.environment.prefix.clone();
     tracing::warn!("`{}` is broken and is rebuilt: {reason}", prefix.display());
     task.report("rebuilding", json!({ "reason": reason }));
-    let (path, within) = (prefix.clone(), envs.to_owned());
-    blocking(move || disk::remove_tree(&path, &within)).await?;
+    let (note, path, within) = (kept.clone(), prefix.clone(), envs.to_owned());
+    blocking(move || {
+        note.put_aside()?;
+        disk::remove_tree(&path, &within)
+    })
+    .await?;
     let info = provider.info();
     let mut packages = record.packages.clone();
-    packages.extend(captured.packages.iter().cloned());
+    packages.extend(kept.captured.packages.iter().cloned());
     let request = EnvRequest { packages, channels: info.default_channels, ..EnvRequest::default() };
+    let request = absolute(request, projects::start(need));
     let environment = build_verified(provider, request, &prefix, task.clone()).await?;
-    write_record(Record { environment, optimized: false, template_key: None, ..record }).await
+    let record = write_record(Record { environment, optimized: false, template_key: None, ..record }).await?;
+    blocking(move || kept.put_back()).await?;
+    Ok(record)
 }

@@ -148,6 +148,17 @@ pub(super) fn strings(section: &Map<String, Value>, name: &str) -> Vec<String> {
     items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
+/// Whether a value says anything: editors write keys without one.
+pub(super) fn says(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
 /// The kind that installs what a script block names, if nobody asks for another. `default_kind` is the user's setting.
 pub(super) fn script_kind(default_kind: &str) -> &'static str {
     let (usual, of_its_users) = SCRIPT_KINDS;

@@ -7,7 +7,7 @@
 //! Map: `state` decides and is pure, `keeper` acts: `build` makes one environment, `template` is what it copies.
 //! `labels` decides which environment a notebook gets, of what `choosing` finds (`projects`, `script`), `trust` whether
 //! it may, `drift` how it differs from what is declared; `environments`, `declared`, `keeping` and `project_env` bring it
-//! about; `record` is what is on disk.
+//! about, `known_again` after a restart; `record` is what is on disk, `captured` whose it is.
 
 mod build;
 mod captured;
@@ -23,12 +23,14 @@ mod fake;
 mod in_use;
 mod keeper;
 mod keeping;
+mod known_again;
 mod labels;
 mod packages;
 mod pool;
 mod project_env;
 mod projects;
 mod record;
+mod relative;
 mod script;
 mod state;
 mod taken;

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Published;
+use super::packages::Recipe;
 use super::record;
 use super::state::{Next, Place, PoolState, Ready};
 use super::template::Template;
@@ -252,9 +253,9 @@ impl Pool {
         self.state().leased().any(|leased| leased == prefix)
     }
 
-    /// What a fresh environment of this pool holds.
-    pub fn packages(&self) -> Vec<String> {
-        self.state().packages().to_vec()
+    /// What a fresh environment of this pool is made of.
+    pub(super) fn recipe(&self) -> Recipe {
+        self.state().recipe().clone()
     }
 
     /// The keeper has looked at what a former daemon left.

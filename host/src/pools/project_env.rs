@@ -15,7 +15,8 @@ use super::declared::folder_name;
 use super::drift;
 use super::environments::{EnvironmentService, Whose};
 use super::pool::Pool;
-use super::projects::unnamed;
+use super::projects::{self, unnamed};
+use super::relative::absolute;
 
 /// nteract's kind whose errors are known by a reason of their own.
 const ENVIRONMENT_YML: &str = "environment_yml";
@@ -39,14 +40,15 @@ impl EnvironmentService {
     ) -> Result<Lease> {
         let provider = pool.provider()?;
         let packages = unnamed(&project, &need.metadata, &pool.kind);
-        let added = EnvRequest { packages: packages.clone(), ..EnvRequest::default() };
+        let added = EnvRequest { packages, ..EnvRequest::default() };
+        let added = absolute(added, projects::start(need));
         self.permit(&*provider, &added).await?;
         let request = EnvRequest { project: Some(project.clone()), ..EnvRequest::default() };
         // Also of an environment that is there: what its file names by now is added to it.
         if !self.trust.allows(&provider.identities(&request).await?) {
             return Err(awaits_build(&project));
         }
-        let request = EnvRequest { packages, ..request };
+        let request = EnvRequest { packages: added.packages, ..request };
         let key = provider.plan(request.clone()).await?.key;
         let prefix = self.project_envs.join(folder_name(&key)?);
         let folder = project.file.parent().map(Path::to_path_buf).unwrap_or_default();

@@ -40,6 +40,9 @@ pub(super) struct Record {
     pub environment: Environment,
     /// The package list it was built from, before the provider's additions.
     pub packages: Vec<String>,
+    /// What the settings said to the provider then; see [`Ready::settings`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub settings: String,
     /// Whether the provider has optimized it.
     #[serde(default)]
     pub optimized: bool,
@@ -57,7 +60,19 @@ pub(super) struct LeaseRecord {
     pub taken_at: String,
 }
 
+impl From<Ready> for Record {
+    fn from(ready: Ready) -> Self {
+        let Ready { environment, packages, settings, optimized, template_key, since: _ } = ready;
+        Self { environment, packages, settings, optimized, template_key }
+    }
+}
+
 impl Record {
+    /// That of an environment that was built for a declaration.
+    pub(super) fn of(environment: Environment, packages: Vec<String>) -> Self {
+        Self { environment, packages, settings: String::new(), optimized: false, template_key: None }
+    }
+
     /// Writes the record and the markers.
     ///
     /// # Errors
@@ -85,8 +100,8 @@ impl Record {
 
     /// As an environment that entered its pool then.
     pub(super) fn into_ready(self, since: Instant) -> Ready {
-        let Self { environment, packages, optimized, template_key } = self;
-        Ready { environment, packages, optimized, template_key, since }
+        let Self { environment, packages, settings, optimized, template_key } = self;
+        Ready { environment, packages, settings, optimized, template_key, since }
     }
 
     /// Makes the environment one that is not found again, before it is changed or given away for good.
@@ -157,12 +172,15 @@ pub(super) fn touch(prefix: &Path) -> io::Result<()> {
 
 /// The folders of pooled environments of `kind` in `envs`.
 pub(super) fn pooled(envs: &Path, kind: &str) -> Vec<PathBuf> {
-    let start = pool_folder(kind);
     let entries = std::fs::read_dir(envs).into_iter().flatten().flatten();
-    // What follows the kind's name may also be the rest of another kind's.
-    let is_ours = |name: &str| name.strip_prefix(&start).is_some_and(|id| uuid::Uuid::try_parse(id).is_ok());
-    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_ours));
+    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| is_pooled(name, kind)));
     ours.map(|entry| entry.path()).collect()
+}
+
+/// Whether `name` is that of a folder of a pooled environment of `kind`.
+pub(super) fn is_pooled(name: &str, kind: &str) -> bool {
+    // What follows the kind's name may also be the rest of another kind's.
+    name.strip_prefix(&pool_folder(kind)).is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
 }
 
 /// What the folder names of pooled environments of `kind` start with.
@@ -214,8 +232,7 @@ mod tests {
             extra: serde_json::Map::new(),
         };
         assert_eq!(Record::read(&prefix), None);
-        let record =
-            Record { environment, packages: vec!["ipykernel".into()], optimized: false, template_key: None };
+        let record = Record::of(environment, vec!["ipykernel".into()]);
         record.write().unwrap();
         assert_eq!(Record::read(&prefix), Some(record));
         assert_eq!(pooled(dir.path(), "uv"), std::slice::from_ref(&prefix));

@@ -64,15 +64,21 @@ impl Script {
         Self { dependencies: vec![package.to_owned()], ..Self::default() }
     }
 
+    /// What it says to the provider of `kind` beside packages.
+    pub(super) fn beside(&self, kind: &str) -> EnvRequest {
+        let options = self.tool.get(kind).and_then(Value::as_object).cloned().unwrap_or_default();
+        let python = self.requires_python.as_deref().map(str::trim).filter(|python| !python.is_empty());
+        EnvRequest { python: python.map(str::to_owned), options, ..EnvRequest::default() }
+    }
+
     /// The request it stands for where the provider of `info` installs, without that one's own packages.
     pub(super) fn request(&self, info: &EnvProviderInfo) -> EnvRequest {
-        let mut options = self.tool.get(&info.kind).and_then(Value::as_object).cloned().unwrap_or_default();
-        let mut packages = self.dependencies.clone();
-        if let Some(list) = &info.script_packages {
-            options.insert(list.clone(), json!(std::mem::take(&mut packages)));
+        let mut request = self.beside(&info.kind);
+        match &info.script_packages {
+            Some(list) => drop(request.options.insert(list.clone(), json!(self.dependencies))),
+            None => request.packages.clone_from(&self.dependencies),
         }
-        let python = self.requires_python.as_deref().map(str::trim).filter(|python| !python.is_empty());
-        EnvRequest { packages, python: python.map(str::to_owned), options, ..EnvRequest::default() }
+        request
     }
 }
 

@@ -13,6 +13,7 @@ use runtimed_protocol::pool::PoolStatus;
 use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::packages::Recipe;
 use super::template::Template;
 
 /// No pool keeps more (environments contract, section 2.1).
@@ -29,6 +30,8 @@ pub struct Ready {
     pub environment: Environment,
     /// The pool's package list when it was built; empty if unknown.
     pub packages: Vec<String>,
+    /// What the settings said to its provider then.
+    pub settings: String,
     /// Whether it is as fast as it will get.
     pub optimized: bool,
     /// What a template made of it would be for. None for copies, which hold what was newest when their template was made,
@@ -88,11 +91,11 @@ pub(super) enum Next {
 pub(super) struct PoolState {
     /// How many environments to keep ready.
     target: usize,
-    /// What a fresh environment holds.
-    packages: Vec<String>,
+    /// What a fresh environment is made of.
+    recipe: Recipe,
     /// Ready ones, oldest first.
     available: VecDeque<Ready>,
-    /// Usable ones with an outdated package list, taken only when nothing better is there.
+    /// Usable ones of an outdated recipe, taken only when nothing better is there.
     retired: VecDeque<Ready>,
     /// Where the next one comes from.
     source: Source,
@@ -104,7 +107,7 @@ pub(super) struct PoolState {
     waiting: usize,
     /// Those that wait for one more than the target.
     waiting_for_spare: usize,
-    /// How often what it offers became another: a new package list, a flush.
+    /// How often what it offers became another: a new recipe, a flush.
     revision: u64,
     /// A taker came after the last failure: try once more at once, somebody is looking.
     urgent: bool,
@@ -117,14 +120,14 @@ pub(super) struct PoolState {
 impl PoolState {
     /// Takes new settings over. Returns prefixes to delete: surplus ones, and outdated ones that are no
     /// longer needed as a fallback.
-    pub(super) fn configure(&mut self, target: usize, packages: &[String]) -> Vec<PathBuf> {
+    pub(super) fn configure(&mut self, target: usize, recipe: &Recipe) -> Vec<PathBuf> {
         self.target = target.min(MAX_TARGET);
-        if !same_list(&self.packages, packages) {
-            self.packages = packages.to_vec();
+        if !recipe.makes(&self.recipe.packages, &self.recipe.settings) {
+            self.recipe = recipe.clone();
             self.failure = None;
             self.revision += 1;
             let (kept, outdated): (VecDeque<_>, VecDeque<_>) =
-                self.available.drain(..).partition(|ready| same_list(&ready.packages, packages));
+                self.available.drain(..).partition(|ready| is_of(recipe, ready));
             self.available = kept;
             self.retired.extend(outdated);
         }
@@ -224,10 +227,10 @@ impl PoolState {
 
     /// Offers an environment that a former daemon left. Returns its prefix if it is to be deleted.
     pub(super) fn recover(&mut self, ready: Ready) -> Option<PathBuf> {
-        if same_list(&ready.packages, &self.packages) && self.available.len() < self.target {
+        if is_of(&self.recipe, &ready) && self.available.len() < self.target {
             self.available.push_back(ready);
             None
-        } else if !same_list(&ready.packages, &self.packages)
+        } else if !is_of(&self.recipe, &ready)
             && self.available.len() + self.retired.len() + self.warming.len() < self.target
         {
             self.retired.push_back(ready);
@@ -287,7 +290,7 @@ impl PoolState {
         if ready.template_key.is_some() && matches!(self.source, Source::NoCopies { ever: false }) {
             self.source = Source::Packages;
         }
-        if same_list(&ready.packages, &self.packages) {
+        if is_of(&self.recipe, &ready) {
             self.available.push_back(ready);
         } else {
             self.retired.push_back(ready);
@@ -303,7 +306,7 @@ impl PoolState {
     /// copy if that one is not there any more.
     pub(super) fn renewed(&mut self, old: &Path, copy: Ready) -> PathBuf {
         self.warming.remove(&copy.environment.prefix);
-        let wanted = same_list(&copy.packages, &self.packages);
+        let wanted = is_of(&self.recipe, &copy);
         match self.available.iter_mut().find(|ready| wanted && ready.environment.prefix == old) {
             Some(ready) => prefix(std::mem::replace(ready, copy)),
             None => prefix(copy),
@@ -373,7 +376,7 @@ impl PoolState {
         if !self.leased.remove(&ready.environment.prefix) {
             return None;
         }
-        if self.available.len() < self.target && same_list(&ready.packages, &self.packages) {
+        if self.available.len() < self.target && is_of(&self.recipe, &ready) {
             self.available.push_back(ready);
             return None;
         }
@@ -427,9 +430,9 @@ impl PoolState {
         self.target
     }
 
-    /// What a fresh environment holds.
-    pub(super) fn packages(&self) -> &[String] {
-        &self.packages
+    /// What a fresh environment is made of.
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.recipe
     }
 
     /// Prefixes that are taken.
@@ -475,10 +478,9 @@ fn prefix(ready: Ready) -> PathBuf {
     ready.environment.prefix
 }
 
-/// Whether two package lists name the same packages, in whatever order.
-fn same_list(a: &[String], b: &[String]) -> bool {
-    let sorted = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
-    a.len() == b.len() && sorted(a) == sorted(b)
+/// Whether an environment is what fresh ones are.
+fn is_of(recipe: &Recipe, ready: &Ready) -> bool {
+    recipe.makes(&ready.packages, &ready.settings)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use runtimed_plugin_api::{
     Drift, EnvNeed, EnvProvider, Environments, ErrorCode, Lease, PluginError, Progress, ProgressSink,
     Release, Running, ScriptBlock,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fake::FakeProvider;
 use super::*;
@@ -495,7 +495,7 @@ async fn what_nobody_needs_is_deleted_and_what_somebody_has_is_not() {
     std::fs::write(torn.join(".last-used"), "1000000000").unwrap();
     old();
     let clean = async |dry_run| {
-        let survey = world.service.survey(Default::default()).await.unwrap();
+        let survey = world.service.survey(Default::default(), true).await.unwrap();
         let cleaned = world.service.clean(survey, dry_run, true).await;
         cleaned.removed.into_iter().map(|gone| PathBuf::from(gone.path)).collect::<Vec<_>>()
     };
@@ -507,7 +507,7 @@ async fn what_nobody_needs_is_deleted_and_what_somebody_has_is_not() {
 
     world.service.release(&lease.id, Release::Keep).await.unwrap();
     // Between the look and the deed somebody got it.
-    let survey = world.service.survey(Default::default()).await.unwrap();
+    let survey = world.service.survey(Default::default(), true).await.unwrap();
     let again = world.service.acquire(need("uv:inline"), Task::silent()).await.unwrap();
     assert!(world.service.clean(survey, false, true).await.removed.is_empty());
     assert_eq!(again.environment.prefix, prefix);
@@ -545,6 +545,7 @@ async fn a_script_block_is_built_once_it_is_trusted_and_says_where_it_is() {
         lease: lease.id.clone(),
         source: lease.source.clone(),
         launched_config: lease.launched_config.clone(),
+        environment: None,
     });
     let without = EnvNeed { script_blocks: Vec::new(), running, ..scripted.clone() };
     assert_eq!(world.service.trust(without).await.unwrap().drift.unwrap().removed, ["cowsay"]);
@@ -618,7 +619,8 @@ async fn a_notebook_that_is_opened_again_has_what_it_had() {
     world.service.install(&first.id, vec!["cowsay".into()], Task::silent()).await.unwrap();
     let mut config = first.launched_config.clone();
     config["uv_deps"] = json!(["cowsay"]);
-    let running = Running { lease: first.id.clone(), source: first.source.clone(), launched_config: config };
+    let (lease, source) = (first.id.clone(), first.source.clone());
+    let running = Running { lease, source, launched_config: config, environment: None };
     let declares = EnvNeed { metadata: need("").metadata, ..notebook.clone() };
     let asks = EnvNeed { running: Some(running), ..declares.clone() };
     assert_eq!(world.service.trust(asks).await.unwrap().drift, Some(Drift::default()));
@@ -631,11 +633,24 @@ async fn a_notebook_that_is_opened_again_has_what_it_had() {
     assert_eq!((again.source.as_str(), &again.environment.prefix), ("uv:prewarmed", &prefix));
     assert_eq!(again.launched_config["uv_deps"], json!(["cowsay"]));
     world.service.release(&again.id, Release::Keep).await.unwrap();
-    let inline = world.service.acquire(
-        EnvNeed { metadata: json!({"runt": {"uv": {"dependencies": ["numpy"]}}}), ..notebook },
-        Task::silent(),
-    );
+    let declare =
+        |section: Value| EnvNeed { metadata: json!({ "runt": { "uv": section } }), ..notebook.clone() };
+    let inline = world.service.acquire(declare(json!({"dependencies": ["numpy"]})), Task::silent());
     assert_eq!(inline.await.unwrap().source, "uv:inline", "it declares something else by now");
+    let again = world.service.acquire(declares.clone(), Task::silent()).await.unwrap();
+    let running = Some(Running {
+        lease: again.id.clone(),
+        source: again.source.clone(),
+        launched_config: again.launched_config.clone(),
+        environment: None,
+    });
+    let python = declare(json!({"dependencies": ["cowsay"], "requires-python": "3.12"}));
+    let asks = EnvNeed { running, ..python.clone() };
+    let drift = world.service.trust(asks).await.unwrap().drift.unwrap();
+    assert!(drift.channels_changed && drift.added.is_empty());
+    world.service.release(&again.id, Release::Keep).await.unwrap();
+    let other = world.service.acquire(python, Task::silent()).await.unwrap();
+    assert_eq!(other.source, "uv:inline", "a restart brings the other Python");
 
     // Broken, it is made anew in its place, and that is said.
     std::fs::remove_file(prefix.join("python")).unwrap();
@@ -648,5 +663,145 @@ async fn a_notebook_that_is_opened_again_has_what_it_had() {
 
     // Unwanted, it goes.
     world.service.release(&mended.id, Release::Delete).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_kernel_that_outlives_its_daemon_has_its_environment_as_before() {
+    let world = World::start(Arc::new(FakeProvider::new("uv"))).await;
+    world.until(|uv| uv.available == 2).await;
+    world.service.approve(need("")).await.unwrap();
+    let path = world.dir.path().join("a.ipynb");
+    std::fs::write(&path, "").unwrap();
+    let pooled = world.service.acquire(of_file(&path), Task::silent()).await.unwrap();
+    let shared = world.service.acquire(need("uv:inline"), Task::silent()).await.unwrap();
+    let dir = world.stop().await;
+
+    let world = World::start_in(dir, Arc::new(FakeProvider::new("uv"))).await;
+    let running = |lease: &Lease| Running {
+        lease: lease.id.clone(),
+        source: lease.source.clone(),
+        launched_config: lease.launched_config.clone(),
+        environment: Some(lease.environment.clone()),
+    };
+    let install =
+        async |lease: &str| world.service.install(lease, vec!["cowsay".into()], Task::silent()).await;
+    assert_eq!(install(&pooled.id).await.unwrap_err().code, ErrorCode::NotFound, "nobody has said so yet");
+    for (lease, need) in [(&pooled, of_file(&path)), (&shared, need(""))] {
+        // A room that does not have it, by what is on disk.
+        let other = EnvNeed { room: "other".into(), running: Some(running(lease)), ..need.clone() };
+        if lease.id == pooled.id {
+            world.service.trust(other).await.unwrap();
+            assert!(world.service.leased().is_empty());
+        }
+        let asks = EnvNeed { running: Some(running(lease)), ..need };
+        world.service.trust(asks.clone()).await.unwrap();
+        world.service.trust(asks).await.unwrap();
+        install(&lease.id).await.unwrap();
+        assert!(world.service.leased().contains(&lease.environment.prefix));
+    }
+    assert_eq!(world.pools.leased(), std::slice::from_ref(&pooled.environment.prefix));
+    for lease in [pooled, shared] {
+        world.service.release(&lease.id, Release::Keep).await.unwrap();
+        assert!(!record::is_leased(&lease.environment.prefix));
+    }
+    assert!(world.service.leased().is_empty() && world.pools.leased().is_empty());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_project_asked_for_when_it_was_shown_is_what_is_approved() {
+    let world = World::start(Arc::new(FakeProvider::new("uv"))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("uv.project");
+    std::fs::write(&file, "six").unwrap();
+    let notebook = of_file(&folder.path().join("a.ipynb"));
+    let shown = world.service.trust(notebook.clone()).await.unwrap().project_asks;
+    std::fs::write(&file, "six evil").unwrap();
+    let about = EnvNeed { about_project: true, project_asks: shown, ..notebook.clone() };
+    assert_eq!(world.service.approve(about.clone()).await.unwrap_err().code, ErrorCode::Conflict);
+    let denied = world.service.acquire(notebook.clone(), Task::silent()).await.unwrap_err();
+    assert_eq!(denied.code, ErrorCode::Denied);
+    let project_asks = world.service.trust(notebook.clone()).await.unwrap().project_asks;
+    world.service.approve(EnvNeed { project_asks, ..about }).await.unwrap();
+    world.service.acquire(notebook, Task::silent()).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_notebook_keeps_its_environment_though_it_could_not_be_made_anew_at_once() {
+    let provider = Arc::new(FakeProvider::new("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    let path = world.dir.path().join("a.ipynb");
+    std::fs::write(&path, "").unwrap();
+    let first = world.service.acquire(of_file(&path), Task::silent()).await.unwrap();
+    let prefix = first.environment.prefix.clone();
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    world.service.release(&first.id, Release::Keep).await.unwrap();
+    std::fs::remove_file(prefix.join("python")).unwrap();
+    provider.fail(PluginError::unavailable("offline"));
+    let failed = world.service.acquire(of_file(&path), Task::silent()).await.unwrap_err();
+    assert_eq!(failed.message, "offline");
+
+    let dir = world.stop().await;
+    let world = World::start_in(dir, Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    let again = world.service.acquire(of_file(&path), Task::silent()).await.unwrap();
+    assert_eq!(again.environment.prefix, prefix);
+    assert!(!prefix.with_extension("kept.json").exists());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn another_python_in_the_settings_makes_what_is_ready_outdated() {
+    let provider = Arc::new(FakeProvider::new("uv"));
+    let world = World::start(Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    let before = world.pools.by_kind().await.unwrap()["uv"].recipe();
+    world.settings.edit(|_| json!({"uv": {"python": "3.12"}}).as_object().unwrap().clone());
+    while provider.built.load(Ordering::SeqCst) < 4 {
+        world.pools.watch().changed().await.unwrap();
+    }
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    let recipe = world.pools.by_kind().await.unwrap()["uv"].recipe();
+    assert!(recipe != before && recipe.packages == before.packages);
+    let taken = world.pools.take("uv").await.unwrap();
+    let record = record::Record::read(Path::new(&taken.venv_path)).unwrap();
+    assert_eq!(record.settings, recipe.settings);
+
+    // They are still right for the next daemon.
+    world.until(|uv| uv.available == 2 && uv.warming == 0).await;
+    let built = provider.built.load(Ordering::SeqCst);
+    let dir = world.stop().await;
+    let settings = json!({"uv": {"python": "3.12"}}).to_string();
+    std::fs::write(dir.path().join("settings.json"), settings).unwrap();
+    let world = World::start_in(dir, Arc::clone(&provider)).await;
+    world.until(|uv| uv.available == 2).await;
+    assert_eq!(provider.built.load(Ordering::SeqCst), built);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_notebook_kept_goes_when_that_is_gone_for_good() {
+    let world = World::start(Arc::new(FakeProvider::new("uv"))).await;
+    world.until(|uv| uv.available == 2).await;
+    let path = world.dir.path().join("a.ipynb");
+    let lease = world.service.acquire(of_file(&path), Task::silent()).await.unwrap();
+    let prefix = lease.environment.prefix.clone();
+    world.service.release(&lease.id, Release::Keep).await.unwrap();
+    std::fs::write(prefix.join(".last-used"), "1000000000").unwrap();
+    let clean = async || {
+        let survey = world.service.survey(Default::default(), false).await.unwrap();
+        world.service.clean(survey, false, true).await.removed
+    };
+    assert!(clean().await.is_empty(), "it may only have moved");
+    std::fs::write(prefix.join("notebook-gone"), "29 2026-01-01").unwrap();
+    std::fs::write(&path, "").unwrap();
+    assert!(clean().await.is_empty(), "it is back");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(prefix.join("notebook-gone"), "29 2026-01-01").unwrap();
+    assert_eq!(clean().await[0].path, prefix.display().to_string());
+    assert!(!prefix.exists());
     world.stop().await;
 }

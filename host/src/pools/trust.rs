@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtimed_plugin_api::trusted_packages::{FILE_NAME, TrustedPackages, is_default};
@@ -18,7 +18,8 @@ use runtimed_plugin_api::{
 };
 use serde_json::{Map, Value};
 
-use super::labels::{section, strings};
+use super::labels::{says, section, strings};
+use super::relative::absolute;
 use super::script::Script;
 
 /// Keys of a section that are lists but name no package.
@@ -49,6 +50,8 @@ pub(super) struct Declared<'a> {
     pub(super) scripts: &'a [ScriptBlock],
     /// The kind that would install what a script block names.
     pub(super) script_kind: &'a str,
+    /// The notebook's folder, where relative paths begin; none if it has none.
+    pub(super) folder: Option<&'a Path>,
 }
 
 impl TrustStore {
@@ -129,6 +132,7 @@ impl TrustStore {
         let (mut any, mut all_allowed, mut approved) = (false, true, BTreeMap::new());
         for (provider, section) in sections(declared.metadata, providers) {
             let kind = provider.info().kind;
+            let request = |section: &Map<String, Value>| absolute(request(section), declared.folder);
             any |= has_packages(section);
             all_allowed &=
                 asks_nothing(section) || self.allows(&provider.identities(&request(section)).await?);
@@ -136,7 +140,7 @@ impl TrustStore {
                 let mut allowed = Vec::new();
                 for item in strings(section, name) {
                     let only = Map::from_iter([(name.to_owned(), Value::from(vec![item.clone()]))]);
-                    if self.allows(&provider.identities(&self::request(&only)).await?) {
+                    if self.allows(&provider.identities(&request(&only)).await?) {
                         allowed.push(item);
                     }
                 }
@@ -145,14 +149,14 @@ impl TrustStore {
         }
         if let Some((provider, script)) = script(declared, providers) {
             let info = provider.info();
+            let wanted = |script: &Script| absolute(script.request(&info), declared.folder);
             any |= !script.dependencies.is_empty();
-            all_allowed &= self.allows(&provider.identities(&script.request(&info)).await?);
+            all_allowed &= self.allows(&provider.identities(&wanted(&script)).await?);
             let list = info.script_packages.as_deref().unwrap_or(DEPENDENCIES);
             let allowed: &mut Vec<String> =
                 approved.entry(format!("approved_{}_{list}", declared.script_kind)).or_default();
             for package in &script.dependencies {
-                let only = Script::naming(package);
-                let identities = provider.identities(&only.request(&info)).await?;
+                let identities = provider.identities(&wanted(&Script::naming(package))).await?;
                 if !allowed.contains(package) && self.allows(&identities) {
                     allowed.push(package.clone());
                 }
@@ -179,11 +183,13 @@ impl TrustStore {
         let mut identities = Vec::new();
         for (provider, section) in sections(declared.metadata, providers) {
             if !asks_nothing(section) {
-                identities.extend(provider.identities(&request(section)).await?);
+                let request = absolute(request(section), declared.folder);
+                identities.extend(provider.identities(&request).await?);
             }
         }
         if let Some((provider, script)) = script(declared, providers) {
-            identities.extend(provider.identities(&script.request(&provider.info())).await?);
+            let request = absolute(script.request(&provider.info()), declared.folder);
+            identities.extend(provider.identities(&request).await?);
         }
         self.approve(identities, "trust_dialog").await
     }
@@ -233,13 +239,7 @@ fn lists(section: &Map<String, Value>) -> impl Iterator<Item = &str> {
 /// Whether a section is there and says nothing, as in every new notebook. Its provider need not be asked, which
 /// may have to be started for that.
 fn asks_nothing(section: &Map<String, Value>) -> bool {
-    section.values().all(|value| match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
-    })
+    !section.values().any(says)
 }
 
 /// Whether a section names packages, of whatever origin.
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn of(metadata: &Value) -> Declared<'_> {
-        Declared { metadata, scripts: &[], script_kind: "uv" }
+        Declared { metadata, scripts: &[], script_kind: "uv", folder: None }
     }
 
     async fn status(store: &TrustStore, metadata: &Value) -> String {
@@ -302,6 +302,23 @@ mod tests {
         let declared = Declared { scripts: &block(both), ..of(&metadata) };
         store.approve_all(&declared, &providers()).await.unwrap();
         assert_eq!(verdict(both).await.status, "trusted");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_allowed_in_one_folder_is_not_in_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TrustStore::new(dir.path().to_owned());
+        let metadata = json!({"runt": {"uv": {"dependencies": ["./six.whl"]}}});
+        let block = [ScriptBlock { cell: 1, text: "dependencies = ['./six.whl']".to_owned() }];
+        let (here, there) = (Some(Path::new("/lab/one")), Some(Path::new("/lab/two")));
+        store.approve_all(&Declared { folder: here, ..of(&metadata) }, &providers()).await.unwrap();
+        for (folder, status) in [(here, "trusted"), (there, "untrusted"), (None, "untrusted")] {
+            for declared in
+                [Declared { folder, ..of(&metadata) }, Declared { folder, scripts: &block, ..of(&json!({})) }]
+            {
+                assert_eq!(store.verdict(&declared, &providers()).await.unwrap().status, status);
+            }
+        }
     }
 
     #[tokio::test]

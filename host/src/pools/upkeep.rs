@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use runtimed_plugin_api::{PluginError, Result};
 use runtimed_protocol::environments::{
@@ -13,11 +14,11 @@ use runtimed_protocol::environments::{
 };
 use serde_json::Value;
 
-use super::captured::is_captured;
+use super::captured::{is_captured, is_forsaken};
 use super::collect::{Candidate, Limits, Owner, Verdict, decide, just_used};
 use super::environments::{EnvironmentService, blocking};
 use super::in_use::in_use;
-use super::usage::{Size, measure};
+use super::usage::{Measured, Size};
 use super::{Pools, record, template, trash};
 
 /// Part of its disk that environments may take: what other caches of a system take unasked (systemd's journal does).
@@ -54,17 +55,26 @@ struct Surveyed {
 }
 
 impl EnvironmentService {
-    /// Looks at everything. `used` are prefixes that rooms use.
+    /// Looks at everything. `used` are prefixes that rooms use. What does not seem to have changed is not measured again,
+    /// unless it is to be `fresh`.
     ///
     /// # Errors
     /// `Cancelled` when the daemon stops before it knows what pools keep.
-    pub(crate) async fn survey(&self, mut used: BTreeSet<PathBuf>) -> Result<Survey> {
+    pub(crate) async fn survey(&self, mut used: BTreeSet<PathBuf>, fresh: bool) -> Result<Survey> {
         let pools = self.pools.clone();
         pools.recovered().await?;
         used.extend(self.leased());
         used.extend(pools.leased());
         let (inline_envs, setting) = (self.declared.folder.clone(), self.budget_setting());
-        blocking(move || Ok(look(&pools, &inline_envs, used, setting))).await
+        let measured = Arc::clone(&self.measured);
+        blocking(move || {
+            let mut measured = measured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if fresh {
+                *measured = Measured::default();
+            }
+            Ok(look(&pools, &inline_envs, used, setting, &mut measured))
+        })
+        .await
     }
 
     /// Deletes what the survey says can go, and says why the rest stays.
@@ -113,7 +123,7 @@ impl EnvironmentService {
             _ => (None, path),
         };
         match owner {
-            Some(Owner::Cache | Owner::Nobody) => {}
+            Some(Owner::Cache | Owner::Nobody | Owner::GoneNotebook) => {}
             Some(Owner::Pool(_)) => return Ok(Some("the pool keeps it")),
             Some(Owner::Notebook) => return Ok(Some("kept for its notebook")),
             None => {
@@ -176,14 +186,20 @@ impl Survey {
 }
 
 /// Blocks.
-fn look(pools: &Pools, inline_envs: &Path, used: BTreeSet<PathBuf>, budget: Option<u64>) -> Survey {
+fn look(
+    pools: &Pools,
+    inline_envs: &Path,
+    used: BTreeSet<PathBuf>,
+    budget: Option<u64>,
+    measured: &mut Measured,
+) -> Survey {
     let found: Vec<_> = entries(pools.envs())
         .filter_map(|(path, name)| Some((pooled(pools, &path, &name)?, path)))
         .chain(entries(inline_envs).filter_map(|(path, name)| Some((cached(&path, &name)?, path))))
         .collect();
     let paths: Vec<_> = found.iter().map(|(_, path)| path.clone()).collect();
     let processes = in_use(paths.iter().cloned().collect());
-    let (sizes, bytes) = measure(&paths);
+    let (sizes, bytes) = measured.measure(paths.iter().map(|path| (path.clone(), last_used(path))).collect());
     let environments = found.into_iter().zip(sizes).map(|((owner, path), size)| {
         let record = described(&path);
         let facts = Candidate {
@@ -225,7 +241,10 @@ fn pooled(pools: &Pools, path: &Path, name: &str) -> Option<Owner> {
         [record::POOL_START, template::START, trash::START].iter().any(|start| name.starts_with(start));
     match pools.place(path) {
         Some(place) => Some(Owner::Pool(place)),
-        None if is_key || is_captured(path) => Some(Owner::Notebook),
+        None if is_key || is_captured(path) => Some(match is_forsaken(path, &today()) {
+            true => Owner::GoneNotebook,
+            false => Owner::Notebook,
+        }),
         None => ours.then_some(Owner::Nobody),
     }
 }
@@ -263,6 +282,11 @@ fn disk(folder: &Path) -> (u64, u64) {
     let there = folder.ancestors().find(|folder| folder.exists());
     let Some(about) = there.and_then(|folder| rustix::fs::statvfs(folder).ok()) else { return (0, 0) };
     (about.f_blocks.saturating_mul(about.f_frsize), about.f_bavail.saturating_mul(about.f_frsize))
+}
+
+/// The day, as text that differs from day to day.
+fn today() -> String {
+    jiff::Timestamp::now().strftime("%F").to_string()
 }
 
 fn now() -> i64 {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{Metadata, symlink_metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Unit of a file's blocks, whatever the file system's own is (POSIX leaves it open; Linux and macOS use this).
 const BLOCK: u64 = 512;
@@ -22,8 +23,40 @@ pub(crate) struct Size {
     pub(crate) own: u64,
 }
 
+/// What was measured last: a data science stack has twenty thousand files, and most of the time nothing has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// What was measured, and what tells when it is another.
+    of: Vec<Stamp>,
+    sizes: Vec<Size>,
+    sum: u64,
+}
+
+/// A folder, when it was used last, and when something was put directly into it. Whatever is installed while somebody uses an
+/// environment counts once it is given back, which is noted in it; what one of them shares with others changes when
+/// one comes or goes.
+type Stamp = (PathBuf, i64, Option<SystemTime>);
+
+impl Measured {
+    /// Measures the folders, each with the time of its last use, if one of them is another than the last time.
+    pub(crate) fn measure(&mut self, folders: Vec<(PathBuf, i64)>) -> (Vec<Size>, u64) {
+        let changed = |folder: &Path| symlink_metadata(folder).and_then(|about| about.modified()).ok();
+        let stamp = |(folder, used): (PathBuf, i64)| {
+            let changed = changed(&folder);
+            (folder, used, changed)
+        };
+        let of: Vec<Stamp> = folders.into_iter().map(stamp).collect();
+        if of != self.of {
+            let folders: Vec<PathBuf> = of.iter().map(|(folder, ..)| folder.clone()).collect();
+            let (sizes, sum) = measure(&folders);
+            *self = Self { of, sizes, sum };
+        }
+        (self.sizes.clone(), self.sum)
+    }
+}
+
 /// Measures each folder, and all of them together. What vanishes meanwhile counts for nothing.
-pub(crate) fn measure(folders: &[PathBuf]) -> (Vec<Size>, u64) {
+fn measure(folders: &[PathBuf]) -> (Vec<Size>, u64) {
     let mut seen = HashSet::new();
     let mut sum = 0;
     let measured = folders.iter().map(|folder| {
@@ -60,6 +93,21 @@ fn files(folder: &Path) -> HashMap<(u64, u64), (u64, Metadata)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_as_it_was_is_not_measured_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (env, deep) = (dir.path().join("env"), dir.path().join("env/lib"));
+        std::fs::create_dir_all(&deep).unwrap();
+        let mut measured = Measured::default();
+        let mut bytes = |used| measured.measure(vec![(env.clone(), used)]).1;
+        let empty = bytes(1);
+        std::fs::write(deep.join("module.py"), vec![1; 100_000]).unwrap();
+        assert_eq!(bytes(1), empty);
+        assert!(bytes(2) >= empty + 100_000);
+        std::fs::remove_dir_all(&deep).unwrap();
+        assert!(bytes(2) < empty, "its folder is another");
+    }
 
     #[test]
     fn a_file_with_two_names_counts_once_and_is_nobodys_own() {

@@ -8,6 +8,10 @@ fn packages(names: &str) -> Vec<String> {
     names.split(' ').map(str::to_owned).collect()
 }
 
+fn recipe(list: &str) -> Recipe {
+    Recipe { packages: packages(list), settings: String::new() }
+}
+
 fn ready(name: &str, list: &str, since: Instant) -> Ready {
     let environment = Environment {
         kind: "uv".into(),
@@ -17,14 +21,21 @@ fn ready(name: &str, list: &str, since: Instant) -> Ready {
         packages: packages(list),
         extra: serde_json::Map::new(),
     };
-    Ready { environment, packages: packages(list), optimized: true, template_key: None, since }
+    Ready {
+        environment,
+        packages: packages(list),
+        settings: String::new(),
+        optimized: true,
+        template_key: None,
+        since,
+    }
 }
 
 /// A pool of `target` environments with the list `a b`, all of them built.
 fn full(target: usize, now: Instant) -> PoolState {
     let mut pool = PoolState::default();
     pool.copying_failed(true);
-    pool.configure(target, &packages("a b"));
+    pool.configure(target, &recipe("a b"));
     for number in 0..target {
         build(&mut pool, &number.to_string(), "b a", now);
     }
@@ -53,14 +64,14 @@ fn a_spare_one_is_built_on_top_and_never_taken_from_anybody() {
     pool.spare_wait_ended();
     assert_eq!((pool.next(now), pool.take_spare()), (Next::Wait(None), None));
 
-    pool.configure(1, &packages("b a"));
+    pool.configure(1, &recipe("b a"));
     assert_eq!(pool.revision(), revision);
-    pool.configure(1, &packages("c"));
+    pool.configure(1, &recipe("c"));
     pool.flush();
     assert_eq!(pool.revision(), revision + 2);
 
     let mut off = PoolState::default();
-    off.configure(0, &packages("a"));
+    off.configure(0, &recipe("a"));
     off.spare_wait_started();
     assert_eq!(off.next(now), Next::Wait(None), "nothing is kept ready");
 }
@@ -69,7 +80,7 @@ fn a_spare_one_is_built_on_top_and_never_taken_from_anybody() {
 fn a_pool_fills_and_refills_at_once_after_a_take() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(2, &packages("a b"));
+    pool.configure(2, &recipe("a b"));
     assert_eq!((pool.status(now).available, pool.status(now).warming), (0, 2));
     let mut pool = full(2, now);
     assert_eq!((pool.status(now).available, pool.status(now).warming), (2, 0));
@@ -84,7 +95,7 @@ fn a_pool_fills_and_refills_at_once_after_a_take() {
 fn failures_back_off_and_a_waiting_taker_tries_once_more_at_once() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(1, &packages("a"));
+    pool.configure(1, &recipe("a"));
     pool.build_started(Path::new("/envs/x"));
     pool.build_failed(Path::new("/envs/x"), PluginError::internal("broken"), now);
     assert_eq!(pool.next(now), Next::Wait(Some(30 * SECOND)));
@@ -109,7 +120,7 @@ fn failures_back_off_and_a_waiting_taker_tries_once_more_at_once() {
 fn a_taker_gets_an_environment_from_a_pool_that_keeps_none() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(0, &packages("a"));
+    pool.configure(0, &recipe("a"));
     assert_eq!(pool.next(now), Next::Wait(None));
     pool.wait_started();
     build(&mut pool, "x", "a", now);
@@ -122,7 +133,7 @@ fn a_taker_gets_an_environment_from_a_pool_that_keeps_none() {
 fn changed_packages_retire_what_is_there_and_it_still_serves_as_a_fallback() {
     let now = Instant::now();
     let mut pool = full(2, now);
-    assert!(pool.configure(2, &packages("a b c")).is_empty());
+    assert!(pool.configure(2, &recipe("a b c")).is_empty());
     assert_eq!(pool.status(now).available, 0);
     assert_eq!(pool.take().unwrap().environment.prefix, Path::new("/envs/0"));
     assert_eq!(build(&mut pool, "new", "a b c", now), [Path::new("/envs/1")]);
@@ -133,9 +144,9 @@ fn changed_packages_retire_what_is_there_and_it_still_serves_as_a_fallback() {
 fn an_environment_built_for_an_outdated_list_is_only_a_fallback() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(1, &packages("a"));
+    pool.configure(1, &recipe("a"));
     pool.build_started(Path::new("/envs/x"));
-    pool.configure(1, &packages("a b"));
+    pool.configure(1, &recipe("a b"));
     assert!(pool.build_succeeded(ready("x", "a", now)).is_empty());
     assert_eq!(pool.status(now).available, 0);
     assert_eq!(pool.next(now), Next::Build);
@@ -145,8 +156,8 @@ fn an_environment_built_for_an_outdated_list_is_only_a_fallback() {
 fn a_smaller_target_trims_the_oldest() {
     let now = Instant::now();
     let mut pool = full(3, now);
-    assert_eq!(pool.configure(1, &packages("a b")), [Path::new("/envs/0"), Path::new("/envs/1")]);
-    assert_eq!(pool.configure(99, &packages("a b")), Vec::<PathBuf>::new());
+    assert_eq!(pool.configure(1, &recipe("a b")), [Path::new("/envs/0"), Path::new("/envs/1")]);
+    assert_eq!(pool.configure(99, &recipe("a b")), Vec::<PathBuf>::new());
     assert_eq!(pool.target(), MAX_TARGET);
 }
 
@@ -166,7 +177,7 @@ fn a_flush_rebuilds_everything_without_back_off() {
 fn recovery_keeps_what_fits_and_falls_back_on_what_does_not() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(2, &packages("a b"));
+    pool.configure(2, &recipe("a b"));
     assert_eq!(pool.recover(ready("good", "a b", now)), None);
     assert_eq!(pool.recover(ready("old", "a", now)), None);
     assert_eq!(pool.recover(ready("older", "x", now)), Some("/envs/older".into()));
@@ -227,7 +238,7 @@ fn template(name: &str, optimized: bool) -> Template {
 fn copies_come_once_there_is_an_installed_one_and_nobody_waits() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(2, &packages("a b"));
+    pool.configure(2, &recipe("a b"));
     for name in ["1", "2"] {
         assert_eq!(pool.next(now), Next::Build);
         pool.build_started(&fresh(name, now).environment.prefix);
@@ -265,7 +276,7 @@ fn copies_come_once_there_is_an_installed_one_and_nobody_waits() {
 fn where_no_copies_can_be_made_each_is_optimized() {
     let now = Instant::now();
     let mut pool = PoolState::default();
-    pool.configure(1, &packages("a b"));
+    pool.configure(1, &recipe("a b"));
     pool.build_started(Path::new("/envs/1"));
     pool.build_succeeded(fresh("1", now));
     assert_eq!(pool.copying_failed(true), None);
@@ -292,6 +303,6 @@ fn a_template_goes_with_a_flush_and_with_its_pool() {
     assert_eq!(pool.next(now), Next::Wait(Some(MAX_AGE / 2)));
     assert_eq!(pool.flush(), [Path::new("/envs/0"), Path::new("/envs/t")]);
     pool.template_made(template("u", true), Duration::ZERO, now);
-    assert!(pool.configure(0, &packages("a b")).contains(&PathBuf::from("/envs/u")));
+    assert!(pool.configure(0, &recipe("a b")).contains(&PathBuf::from("/envs/u")));
     assert_eq!(pool.template_made(template("v", true), Duration::ZERO, now), [Path::new("/envs/v")]);
 }

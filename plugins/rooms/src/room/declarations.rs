@@ -18,7 +18,7 @@ use serde_json::{Map, Value as Json};
 use super::choice::DENO;
 use super::core::{RoomCore, kept};
 use super::event::Effect;
-use super::kernel::{Environment, Wanted};
+use super::kernel::Environment;
 use super::launch::words;
 use super::moment::{Moment, earliest};
 use super::requests::{Task, Ticket};
@@ -46,6 +46,8 @@ pub(crate) struct Declarations {
     overdue: Option<Moment>,
     /// The project that was shown, but for when it was looked at.
     project: Map<String, Json>,
+    /// What the host calls what that project asks to have installed.
+    project_asks: String,
     /// The files that are watched.
     files: Vec<PathBuf>,
     /// How the environment differs, as the host said last.
@@ -106,6 +108,10 @@ impl RoomCore {
         let mut need = self.declared();
         self.declarations.asked = Some(need.clone());
         need.about_project = matches!(asks, Asks::ProjectApproval { .. });
+        if need.about_project {
+            // What the user was shown, whatever the file says by then.
+            need.project_asks.clone_from(&self.declarations.project_asks);
+        }
         let approve = need.about_project || matches!(asks, Asks::Approval { .. });
         self.effects.push(Effect::Trust { job, need, approve });
         self.tasks.insert(job, Task::Trust { asks });
@@ -136,6 +142,12 @@ impl RoomCore {
                 let ticket = match asks {
                     Asks::Opinion => None,
                     Asks::Approval { ticket } => ticket,
+                    Asks::ProjectApproval { ticket } if error.code == ErrorCode::Conflict => {
+                        // What it asks for now is shown next.
+                        self.ask_host(Asks::Opinion);
+                        let reason = error.message;
+                        return self.answer(Some(ticket), Response::GuardRejected { reason });
+                    }
                     Asks::ProjectApproval { ticket } | Asks::Sync { ticket } => Some(ticket),
                 };
                 return self.answer(ticket, Response::error(words(&error)));
@@ -149,7 +161,8 @@ impl RoomCore {
             _ => false,
         };
         if goes_on {
-            self.launch(Wanted::default(), None);
+            let wanted = std::mem::take(&mut self.kernel.held);
+            self.launch(wanted, None);
         }
         match asks {
             Asks::Opinion => {}
@@ -177,6 +190,7 @@ impl RoomCore {
             kept(runtime.set_project_context(&verdict.project_context));
             self.declarations.project = project;
         }
+        self.declarations.project_asks.clone_from(&verdict.project_asks);
         if verdict.project_files != self.declarations.files {
             self.declarations.files.clone_from(&verdict.project_files);
             self.effects.push(Effect::WatchProject { files: verdict.project_files.clone() });

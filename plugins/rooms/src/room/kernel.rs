@@ -22,6 +22,8 @@ pub(crate) struct Kernel {
     pub(crate) environment: Option<Environment>,
     /// Whether a kernel was ever launched in this room.
     pub(crate) existed: bool,
+    /// What the last launch wanted, if something had to be allowed first.
+    pub(crate) held: Wanted,
 }
 
 /// Where the kernel is in its life.
@@ -167,6 +169,7 @@ impl Environment {
             lease: self.lease.id.clone(),
             source: self.lease.source.clone(),
             launched_config: self.lease.launched_config.clone(),
+            environment: Some(self.lease.environment.clone()),
         }
     }
 

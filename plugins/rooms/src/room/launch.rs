@@ -327,6 +327,7 @@ impl RoomCore {
             waiting,
         };
         self.kernel.existed = true;
+        self.kernel.held = Wanted::default();
         self.forget_widgets();
         self.show_kernel(KernelState::Resolving);
         let metadata = self.documents.notebook.metadata();
@@ -434,6 +435,9 @@ impl RoomCore {
 
     fn launch_failed(&mut self, launch: Launch, state: KernelState, error: &PluginError) {
         self.launch_failed_at = Some(self.now);
+        if matches!(state, KernelState::AwaitingTrust | KernelState::AwaitingEnvBuild { .. }) {
+            self.kernel.held = launch.wanted;
+        }
         let ended = self.queue.kernel_lost();
         self.settle(ended);
         self.show_kernel(state);

@@ -22,7 +22,7 @@ use super::durable::DEGRADED;
 use super::event::Effect;
 use super::executions::execute_request;
 use super::hearing::Hearing;
-use super::kernel::{Environment, Kernel, Stage, Up};
+use super::kernel::{Environment, Kernel, Stage, Up, Wanted};
 use super::outside::{FileVersion, Known};
 use super::publication::resumed;
 use super::queue::{Queue, Queued};
@@ -146,6 +146,7 @@ impl RoomCore {
             stage: Stage::Up(Up { id: launch, kind: kept_kernel.kind, deno: kept_kernel.deno }),
             environment: kept_kernel.environment.map(|(need, lease)| Environment { need, lease }),
             existed: true,
+            held: Wanted::default(),
         };
         self.revive_queue(heard.executing.as_ref());
         if let Some(executing) = &heard.executing {

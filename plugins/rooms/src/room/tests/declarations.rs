@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtimed_plugin_api::{Drift, ErrorCode, PluginError, TrustVerdict};
+use runtimed_plugin_api::{Drift, EnvNeed, ErrorCode, PluginError, TrustVerdict};
 use runtimed_protocol::documents::Document;
 use runtimed_protocol::documents::notebook::DependencyKind;
 use runtimed_protocol::documents::runtime_state::{Activity, KernelState};
@@ -133,9 +133,10 @@ fn what_is_held_goes_on_once_nothing_needs_to_be_allowed() {
     world.no_environment = Some(PluginError::new(ErrorCode::Denied, "not trusted"));
     world.ask(
         ana,
-        json!({"action": "launch_kernel", "kernel_type": "", "env_source": "", "notebook_path": null}),
+        json!({"action": "launch_kernel", "kernel_type": "", "env_source": "uv:inline", "notebook_path": null}),
     );
     assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::AwaitingTrust);
+    world.acquired_for.clear();
     let started = world.kernels_started;
     declare(&mut world, ana, &["evil", "six"]);
     assert_eq!(
@@ -145,6 +146,7 @@ fn what_is_held_goes_on_once_nothing_needs_to_be_allowed() {
     world.verdict = drift(&[], &[]);
     declare(&mut world, ana, &[]);
     assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Running(Activity::Idle));
+    assert_eq!(world.acquired_for, "uv:inline", "as it was asked for");
 }
 
 #[test]
@@ -156,6 +158,7 @@ fn the_project_is_shown_and_watched_and_what_the_user_did_not_see_is_not_approve
     let file = "/p/environment.yml";
     let context = |at: &str| json!({"state": "detected", "absolute_path": file, "observed_at": at});
     world.verdict.project_context = context("1").as_object().unwrap().clone();
+    world.verdict.project_asks = "shown".to_owned();
     world.verdict.project_files = vec![file.into()];
     let ana = world.join("ana");
     world.pass(SOON);
@@ -179,7 +182,12 @@ fn the_project_is_shown_and_watched_and_what_the_user_did_not_see_is_not_approve
     let approve = |file: &str| json!({"action": "approve_project_environment", "project_file_path": file});
     let refused = world.ask(ana, approve("/p/other.yml"));
     assert!(matches!(refused, Response::GuardRejected { .. }), "{refused:?}");
+    world.no_verdict = Some(PluginError::new(ErrorCode::Conflict, "it changed"));
+    let refused = world.ask(ana, approve(file));
+    assert_eq!(refused, Response::GuardRejected { reason: "it changed".to_owned() });
+    assert!(matches!(world.client(ana).runtime.kernel_state(), KernelState::AwaitingEnvBuild { .. }));
     assert_eq!(world.ask(ana, approve(file)), Response::Ok);
-    assert!(world.asked.iter().any(|(need, approve)| need.about_project && *approve));
+    let shown = |need: &EnvNeed| need.about_project && need.project_asks == "shown";
+    assert_eq!(world.asked.iter().filter(|(need, approve)| shown(need) && *approve).count(), 2);
     assert_eq!(world.client(ana).runtime.kernel_state(), KernelState::Running(Activity::Idle));
 }

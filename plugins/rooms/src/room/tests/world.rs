@@ -58,6 +58,8 @@ pub(super) struct World {
     /// What the last of them was told by its notebook.
     pub(super) options: Json,
     pub(super) acquired: u32,
+    /// Where the last environment was wanted from.
+    pub(super) acquired_for: String,
     pub(super) released: Vec<Release>,
     pub(super) closed: BTreeSet<PeerId>,
     /// Bytes of handled frames.
@@ -96,6 +98,8 @@ pub(super) struct World {
     pub(super) no_environment: Option<PluginError>,
     /// What the host says when it is asked about what the notebook declares.
     pub(super) verdict: TrustVerdict,
+    /// What it says instead, once.
+    pub(super) no_verdict: Option<PluginError>,
     /// What it was asked, and whether that was an approval.
     pub(super) asked: Vec<(EnvNeed, bool)>,
     /// The project's files that are watched.
@@ -227,6 +231,7 @@ impl World {
             kernels_started: 0,
             options: Json::Null,
             acquired: 0,
+            acquired_for: String::new(),
             released: Vec::new(),
             closed: BTreeSet::new(),
             granted: BTreeMap::new(),
@@ -249,6 +254,7 @@ impl World {
             effects_left: None,
             no_environment: None,
             verdict: TrustVerdict { status: "no_dependencies".to_owned(), ..TrustVerdict::default() },
+            no_verdict: None,
             asked: Vec::new(),
             watched: Vec::new(),
             no_kernel: None,
@@ -591,9 +597,10 @@ impl World {
                     let installed = self.no_kernels.take().map_or_else(|| Ok(self.installed.clone()), Err);
                     self.jobs.push_back(Event::KernelsFound { launch, installed });
                 }
-                Effect::Acquire { launch, instead_of, .. } => {
+                Effect::Acquire { launch, need, instead_of } => {
                     self.released.extend(instead_of.map(|_| Release::Delete));
                     self.acquired += 1;
+                    self.acquired_for = need.source;
                     let result =
                         self.no_environment.take().map_or_else(|| Ok(Box::new(lease(self.acquired))), Err);
                     self.jobs.push_back(Event::Environment { launch, result });
@@ -676,7 +683,8 @@ impl World {
                 Effect::Trust { job, need, approve } => {
                     let verdict = self.verdict.clone();
                     self.asked.push((need, approve));
-                    self.jobs.push_back(Event::Trust { job, result: Ok(verdict) });
+                    let result = self.no_verdict.take().map_or(Ok(verdict), Err);
+                    self.jobs.push_back(Event::Trust { job, result });
                 }
                 Effect::WatchProject { files } => self.watched = files,
                 Effect::Install { job, .. } => self.jobs.push_back(Event::Installed { job, result: Ok(()) }),
