@@ -274,7 +274,8 @@ impl RoomCore {
         }
         let message = self.documents.generate(stream, line, self.now);
         // A client that came with changes of its own may have nothing to say to ours.
-        let has_all = stream == Stream::Notebook && asked && self.documents.has_notebook(line);
+        let syncs = stream == Stream::Notebook && peer.status.notebook_doc != NotebookPhase::Interactive;
+        let has_all = syncs && asked && self.documents.has_notebook(line);
         if let Some(message) = message {
             self.send(id, stream.frame_type(), message);
         }
