@@ -169,7 +169,8 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
         .build()
         .context("could not start threads")?;
     let principal = local_principal(user.as_deref(), variable("USERNAME").as_deref());
-    let (settings, mirror) = Settings::open(&paths.settings, &paths.base);
+    let plugins = SearchPath::of_this_process(&cli.run.plugin_dir);
+    let (settings, mirror) = Settings::open(&paths.settings, &paths.base, plugins.clone());
     let served = runtime.block_on(async {
         let signals = Signals::catch().context("could not wait for signals")?;
         let socket = match activated {
@@ -183,7 +184,7 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
         let trust = TrustStore::new(paths.base.clone());
         let home = paths.home.as_ref().map(|home| home.canonicalize().unwrap_or_else(|_| home.clone()));
         let environments = EnvironmentService::new(pools.clone(), settings.clone(), trust, &paths.base, home);
-        let registry = registry(cli, &paths, &settings, &environments, &shutdown);
+        let registry = registry(plugins, &paths, &settings, &environments, &shutdown);
         let daemon = Arc::new(Daemon {
             environments,
             pool_document: PoolDocument::new()?,
@@ -326,9 +327,9 @@ fn stopping() -> PluginError {
     PluginError::new(ErrorCode::Cancelled, "The daemon is stopping.")
 }
 
-/// The plugins this daemon will look for.
+/// The plugins that this daemon will look for in `plugins`.
 fn registry(
-    cli: &Cli,
+    plugins: SearchPath,
     paths: &Paths,
     settings: &Settings,
     environments: &EnvironmentService,
@@ -348,8 +349,7 @@ fn registry(
         shutdown: shutdown.token().clone(),
         environments: OnceLock::from(environments),
     };
-    let path = SearchPath::of_this_process(&cli.run.plugin_dir);
-    Registry::new(Arc::new(context), path, child_command())
+    Registry::new(Arc::new(context), plugins, child_command())
 }
 
 /// The program that serves a plugin in a process of its own: this one, even if its file has been replaced by that

@@ -32,6 +32,7 @@ pub mod processes;
 pub mod pypi;
 mod rooms;
 pub mod search;
+pub mod settings_schema;
 mod task;
 pub mod trusted_packages;
 

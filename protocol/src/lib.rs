@@ -20,3 +20,4 @@ pub mod put_blob;
 pub mod request;
 pub mod response;
 pub mod session_control;
+pub mod settings;

@@ -504,6 +504,9 @@ pub struct DaemonInfo {
     /// What paths among those are relative to. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// What is wrong with the settings file at the moment, for the user. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_problem: Option<String>,
 }
 
 /// An environment handed out on the pool channel.

@@ -1,6 +1,7 @@
-//! The keys the daemon knows, their types and defaults.
+//! The settings: which keys there are, what they may hold, and what they are if nobody says.
 //!
-//! For: reading settings that a user, another program or another version wrote.
+//! For: the daemon, which reads settings that a user, another program or another version wrote; the command line, which
+//! changes them for a user.
 //! Promises: pure; field by field: one bad value costs its default and nothing else; keys that are not
 //! listed here pass through untouched, whoever they belong to.
 //!
@@ -21,8 +22,18 @@
 //! Limits of `plugins.limits.default` hold for every plugin that names none of its own. The sections `kernels`
 //! (docs/KERNEL_SHIM.md) and `blobs` (docs/RELIABILITY.md) are for plugins, which know the defaults.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 
+mod value;
+
+pub use value::{BadSetting, parse, parse_as};
+
+/// Shortest and longest `keep_alive_secs` that is used as it is (environments contract, section 10.2).
+const KEEP_ALIVE: RangeInclusive<i64> = 5..=KEEP_ALIVE_FOREVER;
+/// Environments that a pool keeps at most (as above).
+const POOL_SIZES: RangeInclusive<i64> = 0..=20;
 /// `keep_alive_secs` for the legacy value `null`, "for ever": a week, its maximum.
 const KEEP_ALIVE_FOREVER: i64 = 604_800;
 
@@ -36,8 +47,11 @@ struct Key {
 enum Kind {
     Choice(&'static [&'static str]),
     Text(&'static str),
+    /// A text that is not empty, the name of something installed.
+    Name(&'static str),
     Flag(bool),
-    Integer(i64),
+    KeepAlive(i64),
+    /// A number that is not negative, absent unless somebody sets it.
     Optional,
     PoolSize(&'static str),
     Strings,
@@ -58,12 +72,12 @@ const KEYS: &[Key] = &[
     key("editor.code_font_family", Kind::Text("")),
     key("editor.markdown_font_family", Kind::Text("")),
     key("editor.line_numbers", Kind::Flag(false)),
-    key("default_runtime", Kind::Text("python")),
-    key("default_python_env", Kind::Text("uv")),
+    key("default_runtime", Kind::Name("python")),
+    key("default_python_env", Kind::Name("uv")),
     key("uv.default_packages", Kind::Strings),
     key("conda.default_packages", Kind::Strings),
     key("pixi.default_packages", Kind::Strings),
-    key("keep_alive_secs", Kind::Integer(30)),
+    key("keep_alive_secs", Kind::KeepAlive(30)),
     key("onboarding_completed", Kind::Flag(false)),
     key("uv_pool_size", Kind::PoolSize("uv")),
     key("conda_pool_size", Kind::PoolSize("conda")),
@@ -95,22 +109,43 @@ const KEYS: &[Key] = &[
 ];
 
 /// All settings with defaults filled in: known keys first, in the order of the file, then the others.
-pub(super) fn complete(raw: &Map<String, Value>) -> Map<String, Value> {
+pub fn complete(raw: &Map<String, Value>) -> Map<String, Value> {
     let raw = &migrate(raw);
     let mut out = Map::new();
     for key in KEYS {
-        let given = find(raw, key.path).and_then(|value| key.kind.accept(value));
+        let given = get(raw, key.path).and_then(|value| key.kind.accept(value));
         if let Some(value) = given.or_else(|| key.kind.default(raw)) {
-            insert(&mut out, key.path, value);
+            set(&mut out, key.path, value);
         }
     }
     merge_unknown(&mut out, raw);
     out
 }
 
+/// The names of all keys that are known here, in the order of the file.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.path)
+}
+
+/// The settings that `sections` describe and that are not known here, with their schemas.
+pub fn of_sections(sections: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
+    sections.iter().flat_map(|(section, schema)| {
+        let own = described(schema).filter(move |(name, _)| !is_known(section, name));
+        own.map(move |(name, schema)| (format!("{section}.{name}"), schema))
+    })
+}
+
+fn described(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+}
+
+fn is_known(section: &str, name: &str) -> bool {
+    KEYS.iter().any(|key| key.path.split_once('.') == Some((section, name)) || key.path == section)
+}
+
 /// What an edit of the file changes: the keys of `now` that differ from `before` and are well typed.
-/// Keys that are gone from the file leave the setting alone.
-pub(super) fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<String, Value> {
+/// Keys that are gone from the file leave the setting alone; `null` in a section takes one away that has no default.
+pub fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<String, Value> {
     let mut out = Map::new();
     for (name, value) in now.iter().filter(|(name, value)| before.get(*name) != Some(*value)) {
         if name == "$schema" {
@@ -131,6 +166,10 @@ pub(super) fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Ma
                 let section: Map<_, _> = section
                     .iter()
                     .filter_map(|(inner, value)| match known(inner) {
+                        // Nobody says anything about it any more.
+                        Some(key) if value.is_null() && key.kind.default(now).is_none() => {
+                            Some((inner.clone(), Value::Null))
+                        }
                         Some(key) => Some((inner.clone(), key.kind.accept(value)?)),
                         None => Some((inner.clone(), value.clone())),
                     })
@@ -152,7 +191,7 @@ pub fn pool_size(settings: &Map<String, Value>, kind: &str) -> i64 {
 
 /// The packages the user wants in every environment of `kind`.
 pub fn default_packages(settings: &Map<String, Value>, kind: &str) -> Vec<String> {
-    let packages = find(settings, &format!("{kind}.default_packages")).map(strings).unwrap_or_default();
+    let packages = get(settings, &format!("{kind}.default_packages")).map(strings).unwrap_or_default();
     packages.into_iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
 }
 
@@ -161,8 +200,8 @@ pub fn flag(settings: &Map<String, Value>, name: &str) -> bool {
     settings.get(name).and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// A JSON Schema of the known keys, for editors.
-pub(super) fn json_schema() -> Value {
+/// A JSON Schema for editors: the keys known here, and in each of the `sections` what a schema of its own adds.
+pub fn json_schema(sections: &Map<String, Value>) -> Value {
     let mut properties = json!({ "$schema": { "type": "string" } });
     for key in KEYS {
         let schema = key.kind.json_schema();
@@ -172,6 +211,12 @@ pub(super) fn json_schema() -> Value {
                 properties[section]["type"] = json!("object");
                 properties[section]["properties"][name] = schema;
             }
+        }
+    }
+    for (section, schema) in sections {
+        for (name, schema) in described(schema).filter(|(name, _)| !is_known(section, name)) {
+            properties[section]["type"] = json!("object");
+            properties[section]["properties"][name] = schema.clone();
         }
     }
     json!({
@@ -188,14 +233,14 @@ impl Kind {
     fn accept(&self, value: &Value) -> Option<Value> {
         match self {
             Self::Choice(choices) => value.as_str().filter(|text| choices.contains(text)).map(Value::from),
-            Self::Text(_) => value.as_str().map(Value::from),
+            Self::Text(_) | Self::Name(_) => value.as_str().map(Value::from),
             Self::Flag(_) => match value {
                 Value::Bool(flag) => Some(Value::from(*flag)),
                 Value::String(text) => text.parse::<bool>().ok().map(Value::from),
                 _ => None,
             },
-            Self::Integer(_) if value.is_null() => Some(Value::from(KEEP_ALIVE_FOREVER)),
-            Self::Integer(_) | Self::PoolSize(_) | Self::Optional => match value {
+            Self::KeepAlive(_) if value.is_null() => Some(Value::from(KEEP_ALIVE_FOREVER)),
+            Self::KeepAlive(_) | Self::PoolSize(_) | Self::Optional => match value {
                 Value::Number(number) => number.as_i64().map(Value::from),
                 Value::String(text) => text.parse::<i64>().ok().map(Value::from),
                 _ => None,
@@ -208,9 +253,9 @@ impl Kind {
     fn default(&self, raw: &Map<String, Value>) -> Option<Value> {
         Some(match self {
             Self::Choice(choices) => Value::from(choices.first().copied().unwrap_or_default()),
-            Self::Text(text) => Value::from(*text),
+            Self::Text(text) | Self::Name(text) => Value::from(*text),
             Self::Flag(flag) => Value::from(*flag),
-            Self::Integer(number) => Value::from(*number),
+            Self::KeepAlive(number) => Value::from(*number),
             Self::PoolSize(kind) => {
                 let selected = raw.get("default_python_env").cloned();
                 let only: Map<_, _> =
@@ -226,10 +271,15 @@ impl Kind {
         match self {
             Self::Choice(choices) => json!({ "enum": choices }),
             Self::Text(_) => json!({ "type": "string" }),
+            Self::Name(_) => json!({ "type": "string", "minLength": 1 }),
             Self::Flag(_) => json!({ "type": "boolean" }),
-            Self::Integer(_) => json!({ "type": ["integer", "null"] }),
-            Self::Optional => json!({ "type": "integer" }),
-            Self::PoolSize(_) => json!({ "type": "integer", "minimum": 0, "maximum": 20 }),
+            Self::KeepAlive(_) => json!({
+                "type": ["integer", "null"], "minimum": KEEP_ALIVE.start(), "maximum": KEEP_ALIVE.end()
+            }),
+            Self::Optional => json!({ "type": "integer", "minimum": 0 }),
+            Self::PoolSize(_) => json!({
+                "type": "integer", "minimum": POOL_SIZES.start(), "maximum": POOL_SIZES.end()
+            }),
             Self::Strings | Self::Names => json!({ "type": "array", "items": { "type": "string" } }),
             Self::Map(value) => json!({ "type": "object", "additionalProperties": value() }),
         }
@@ -245,7 +295,7 @@ fn migrate(raw: &Map<String, Value>) -> Map<String, Value> {
         if default_packages(&out, kind).is_empty() {
             let packages: Vec<Value> =
                 flat.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Value::from).collect();
-            insert(&mut out, &format!("{kind}.default_packages"), Value::Array(packages));
+            set(&mut out, &format!("{kind}.default_packages"), Value::Array(packages));
         }
     }
     out
@@ -261,9 +311,9 @@ fn merge_unknown(out: &mut Map<String, Value>, raw: &Map<String, Value>) {
             (Some(key), _) if key.path == name => {}
             (Some(_), Value::Object(section)) => {
                 let known = |inner: &str| keys_of(name).any(|key| key.path == format!("{name}.{inner}"));
-                let unknown = section.iter().filter(|(inner, _)| !known(inner));
+                let unknown = section.iter().filter(|(inner, value)| !known(inner) && !value.is_null());
                 for (inner, value) in unknown {
-                    insert(out, &format!("{name}.{inner}"), value.clone());
+                    set(out, &format!("{name}.{inner}"), value.clone());
                 }
             }
             _ => {}
@@ -276,14 +326,16 @@ fn keys_of<'a>(name: &'a str) -> impl Iterator<Item = &'static Key> + 'a {
     KEYS.iter().filter(move |key| key.path.split('.').next() == Some(name))
 }
 
-fn find<'a>(map: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+/// The value at `path`, a name with at most one dot.
+pub fn get<'a>(map: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     match path.split_once('.') {
         None => map.get(path),
         Some((section, name)) => map.get(section)?.get(name),
     }
 }
 
-fn insert(map: &mut Map<String, Value>, path: &str, value: Value) {
+/// Sets the value at `path`; what is in the way of its section goes.
+pub fn set(map: &mut Map<String, Value>, path: &str, value: Value) {
     let Some((section, name)) = path.split_once('.') else {
         map.insert(path.to_owned(), value);
         return;
@@ -387,5 +439,9 @@ mod tests {
             "uv": {"default_packages": []}, "mine": {"a": 1}}));
         let expected = json!({"uv_pool_size": 3, "uv": {"default_packages": []}, "mine": {"a": 1}});
         assert_eq!(Value::Object(edits(&before, &now)), expected);
+        let taken = map(json!({"kernels": {"warm": null}, "uv": {"python": null, "default_packages": null}}));
+        let expected = json!({"kernels": {"warm": null}, "uv": {"python": null}});
+        assert_eq!(Value::Object(edits(&Map::new(), &taken)), expected);
+        assert_eq!(complete(&taken), complete(&Map::new()));
     }
 }

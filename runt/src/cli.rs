@@ -93,6 +93,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: TrustCommand,
     },
+    /// Look at settings and change them
+    #[command(visible_alias = "settings")]
+    Config {
+        /// `show` if none
+        #[command(subcommand)]
+        command: Option<ConfigCommand>,
+    },
     /// Look after plugins
     Plugins {
         #[command(subcommand)]
@@ -103,6 +110,40 @@ pub(crate) enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print all settings as JSON, defaults included
+    #[command(alias = "list")]
+    Show,
+    /// Print where the file is
+    Path,
+    /// Print one setting: texts bare, everything else as JSON
+    Get {
+        /// Such as theme or uv.default_packages
+        #[arg(value_name = "SETTING")]
+        key: String,
+    },
+    /// Change one setting
+    Set {
+        /// Such as theme or uv.default_packages
+        #[arg(value_name = "SETTING")]
+        key: String,
+        /// A text, a number, true or false, a list (a, b or [\"a\", \"b\"]), or JSON
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Take one setting out of the file, so that it is what it is if nobody says
+    Unset {
+        /// Such as theme or uv.default_packages
+        #[arg(value_name = "SETTING")]
+        key: String,
+    },
+    /// Open the file in $VISUAL or $EDITOR, and check what was written
+    Edit,
+    /// Print a JSON Schema of all settings, those of plugins included
+    Schema,
 }
 
 #[derive(Subcommand)]

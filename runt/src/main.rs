@@ -15,6 +15,7 @@ mod plugins;
 mod process;
 mod render;
 mod service;
+mod settings_file;
 mod tail;
 mod terminal;
 
@@ -65,6 +66,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Recover(options) => commands::recovery::recover(options).await,
         Command::Env { command } => commands::env::run(command).await,
         Command::Trust { command } => commands::trust::run(command),
+        Command::Config { command } => commands::config::run(command),
         Command::Plugins { command } => commands::plugins::run(command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());

@@ -317,6 +317,7 @@ fn daemon_info(daemon: &Daemon) -> DaemonInfo {
         plugin_abi: Some(format!("{ABI_MAJOR}.{ABI_MINOR}")),
         arguments: std::env::args_os().skip(1).map(|argument| argument.into_string().ok()).collect(),
         working_dir: std::env::current_dir().ok().as_deref().map(text),
+        settings_problem: daemon.settings.problem(),
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::fake::FakeProvider;
 use super::*;
 use crate::plugins::Provided;
+use runtimed_plugin_api::search::SearchPath;
 
 /// Pools in a temp folder, running.
 struct World {
@@ -29,7 +30,8 @@ impl World {
     }
 
     async fn start_in(dir: tempfile::TempDir, provider: Arc<FakeProvider>) -> Self {
-        let (settings, _) = Settings::open(&dir.path().join("settings.json"), dir.path());
+        let (settings, _) =
+            Settings::open(&dir.path().join("settings.json"), dir.path(), SearchPath::default());
         let shutdown = Shutdown::default();
         let pools = Pools::new(dir.path().join("envs"), settings.clone(), Vec::new(), shutdown.clone());
         let trust = TrustStore::new(dir.path().to_owned());

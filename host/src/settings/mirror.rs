@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use runtimed_plugin_api::search::SearchPath;
+use runtimed_plugin_api::settings_schema::sections;
 use runtimed_protocol::documents::SettingsDoc;
+use runtimed_protocol::settings as schema;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Settings, schema};
+use super::Settings;
 use crate::disk;
 use crate::shutdown::Shutdown;
 
@@ -32,14 +35,16 @@ const SCHEMA_FILE: &str = "settings.schema.json";
 pub struct Mirror {
     settings: Settings,
     path: PathBuf,
+    /// Where the plugins are that describe settings of their own.
+    plugins: SearchPath,
     /// What the file said when it was last read or written; edits are told from it.
     seen: Map<String, Value>,
 }
 
 impl Mirror {
-    pub(super) fn new(settings: Settings, path: PathBuf) -> Self {
+    pub(super) fn new(settings: Settings, path: PathBuf, plugins: SearchPath) -> Self {
         let seen = read(&path).ok().flatten().unwrap_or_default();
-        Self { settings, path, seen }
+        Self { settings, path, plugins, seen }
     }
 
     /// Mirrors until the daemon stops; the last state is on disk then.
@@ -83,14 +88,14 @@ impl Mirror {
 
     /// Runs `work` on the blocking pool.
     async fn on_disk(mut self, work: impl FnOnce(&mut Self) + Send + 'static) -> Self {
-        let (settings, path) = (self.settings.clone(), self.path.clone());
+        let (settings, path, plugins) = (self.settings.clone(), self.path.clone(), self.plugins.clone());
         let task = tokio::task::spawn_blocking(move || {
             work(&mut self);
             self
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!("mirroring the settings failed: {error}");
-            Self::new(settings, path)
+            Self::new(settings, path, plugins)
         })
     }
 
@@ -170,7 +175,9 @@ impl Mirror {
 
     fn write_schema(&self) {
         let path = self.path.with_file_name(SCHEMA_FILE);
-        let Ok(text) = serde_json::to_string_pretty(&schema::json_schema()) else { return };
+        let Ok(text) = serde_json::to_string_pretty(&schema::json_schema(&sections(&self.plugins))) else {
+            return;
+        };
         if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
             return;
         }
@@ -253,7 +260,7 @@ mod tests {
     use super::*;
 
     fn mirror(path: &Path) -> Mirror {
-        Settings::open(path, path.parent().unwrap()).1
+        Settings::open(path, path.parent().unwrap(), SearchPath::default()).1
     }
 
     #[test]

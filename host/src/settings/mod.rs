@@ -6,19 +6,20 @@
 //! Shape: an Automerge map at the root, the same tree as the JSON file without `$schema`.
 
 mod mirror;
-mod schema;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use runtimed_plugin_api::SettingsView;
+use runtimed_plugin_api::search::SearchPath;
 use runtimed_protocol::documents::sync::{Incoming, SyncError};
 use runtimed_protocol::documents::{Document, SettingsDoc, SyncPeer};
+use runtimed_protocol::settings as schema;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 pub use mirror::Mirror;
-pub use schema::{default_packages, flag, pool_size};
+pub use runtimed_protocol::settings::{default_packages, flag, pool_size};
 
 /// The settings of this daemon. Cheap to clone.
 #[derive(Clone)]
@@ -52,12 +53,12 @@ impl Settings {
     }
 
     /// Reads the file at `path`, or what an old version left in `base`, or takes the defaults.
-    /// The mirror is to be run by the caller.
-    pub fn open(path: &Path, base: &Path) -> (Self, Mirror) {
+    /// The mirror is to be run by the caller; `plugins` is where those are that describe settings of their own.
+    pub fn open(path: &Path, base: &Path, plugins: SearchPath) -> (Self, Mirror) {
         let (raw, problem) = mirror::read_at_start(path, base);
         let settings = Self::new(&raw);
         settings.set_problem(problem);
-        let mirror = Mirror::new(settings.clone(), path.to_path_buf());
+        let mirror = Mirror::new(settings.clone(), path.to_path_buf(), plugins);
         (settings, mirror)
     }
 
@@ -105,6 +106,8 @@ impl Settings {
             let value = match (document.get(name), value) {
                 (Some(Value::Object(mut section)), Value::Object(edit)) => {
                     section.extend(edit.clone());
+                    // Taken away.
+                    section.retain(|_, value| !value.is_null());
                     Value::Object(section)
                 }
                 (_, value) => value.clone(),
@@ -203,6 +206,19 @@ mod tests {
         settings.apply(edit.as_object().unwrap());
         let editor = &settings.view().values["editor"];
         assert_eq!((&editor["line_numbers"], &editor["code_font_family"]), (&true.into(), &"".into()));
+    }
+
+    #[test]
+    fn what_has_no_default_is_taken_away_by_null() {
+        let settings = Settings::new(&Map::new());
+        let edit = |value: serde_json::Value| settings.apply(value.as_object().unwrap());
+        edit(serde_json::json!({"kernels": {"warm": 3, "keep_disk_bytes": 1}, "uv": {"python": "3.12"}}));
+        edit(serde_json::json!({"kernels": {"warm": null}, "uv": {"python": null}}));
+        let view = settings.view().values;
+        assert_eq!(
+            (&view["kernels"], &view["uv"]),
+            (&serde_json::json!({"keep_disk_bytes": 1}), &serde_json::json!({"default_packages": []}))
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Settings, as stock automerge clients and editors see them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use runtimed_protocol::documents::automerge::sync::{Message, State, SyncDoc};
 use runtimed_protocol::documents::automerge::transaction::Transactable;
@@ -119,6 +122,8 @@ fn a_file_that_is_no_json_survives_the_daemon() {
         std::fs::create_dir_all(&config).unwrap();
         std::fs::write(config.join("settings.json"), broken).unwrap();
     });
+    let problem = daemon.ask(json!({"type": "get_daemon_info"}))["settings_problem"].clone();
+    assert!(problem.as_str().unwrap().contains("settings.json` cannot be read as JSON"), "{problem}");
     let mut window = Window::open(&daemon);
     window.set("theme", "light");
     let mut other = Window::open(&daemon);
@@ -128,4 +133,53 @@ fn a_file_that_is_no_json_survives_the_daemon() {
     let path = file(&daemon);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), broken);
     assert_eq!(std::fs::read_to_string(path.with_extension("json.invalid")).unwrap(), broken);
+}
+
+/// Two windows, the command line, and somebody who reads the file all the time. `RUNTIMED_TEST_ROUNDS` makes it longer.
+#[test]
+fn windows_and_the_command_line_change_settings_at_once() {
+    let Some(dist) = std::env::var_os("RUNTIMED_TEST_DIST").map(PathBuf::from) else {
+        eprintln!("skipped: no staged build here. `cargo xtask test` makes one.");
+        return;
+    };
+    let rounds: u32 = std::env::var("RUNTIMED_TEST_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
+    let daemon = Daemon::start();
+    let mut windows = [("window_one", Window::open(&daemon)), ("window_two", Window::open(&daemon))];
+    let path = file(&daemon);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert!(read_file(&path).is_object());
+                read += 1;
+            }
+            read
+        });
+        let typing = windows.each_mut().map(|(name, window)| {
+            scope.spawn(move || (0..rounds).for_each(|round| window.set(name, &round.to_string())))
+        });
+        for round in 0..rounds {
+            let mut runt = Command::new(dist.join("bin/runt"));
+            runt.args(["config", "set", "environments.max_gib", &round.to_string()]);
+            let said = runt.env_clear().env("HOME", daemon.home.path()).output().unwrap();
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        }
+        typing.into_iter().for_each(|typing| typing.join().unwrap());
+        done.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+    let last = (rounds - 1).to_string();
+    let is_last = |settings: &Value| {
+        settings["window_one"] == last
+            && settings["window_two"] == last
+            && settings["environments"]["max_gib"] == rounds - 1
+            && settings["theme"] == "system"
+    };
+    for (_, window) in &mut windows {
+        window.until(is_last);
+    }
+    while !is_last(&read_file(&path)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

