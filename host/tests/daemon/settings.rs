@@ -146,6 +146,10 @@ fn windows_and_the_command_line_change_settings_at_once() {
     let daemon = Daemon::start();
     let mut windows = [("window_one", Window::open(&daemon)), ("window_two", Window::open(&daemon))];
     let path = file(&daemon);
+    // The daemon writes it when it has settings to offer.
+    while !path.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
