@@ -27,10 +27,14 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<Option<Vec<
     let old = match renameat_with(CWD, file.path(), CWD, path, RenameFlags::EXCHANGE) {
         // What was there is in the temp file now, and goes with it.
         Ok(()) => Some(std::fs::read(file.path())?),
-        Err(Errno::NOENT) => {
-            file.persist(path).map_err(|error| error.error)?;
-            None
-        }
+        Err(Errno::NOENT) => match file.persist_noclobber(path) {
+            Ok(_) => None,
+            // Somebody was faster.
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                return replace(path, content, mode);
+            }
+            Err(error) => return Err(error.error),
+        },
         // A file system that cannot exchange: look, then replace.
         Err(_) => {
             let old = std::fs::read(path).ok();

@@ -60,10 +60,16 @@ pub fn identity(spec: &str) -> PackageIdentity {
 pub fn identity_in(spec: &str, folder: &Path) -> PackageIdentity {
     let identity = identity(spec);
     // With a colon it is a URL, or what an installer may take for one.
-    if identity.ecosystem != PYPI_URL || identity.name.contains(':') {
+    let relative = match identity.name.strip_prefix("file:") {
+        Some(path) if path.starts_with('/') => return identity,
+        Some(path) => path,
+        None if identity.name.contains(':') => return identity,
+        None => identity.name.as_str(),
+    };
+    if identity.ecosystem != PYPI_URL {
         return identity;
     }
-    let place: PathBuf = folder.join(&identity.name).components().collect();
+    let place: PathBuf = folder.join(relative).components().collect();
     PackageIdentity { name: place.to_string_lossy().into_owned(), ..identity }
 }
 
@@ -71,17 +77,19 @@ pub fn identity_in(spec: &str, folder: &Path) -> PackageIdentity {
 fn direct_reference(spec: &str) -> Option<&str> {
     // A marker is separated by a blank, because a URL may hold a semicolon.
     let spec = spec.split(" ;").next().unwrap_or_default().trim();
-    if let Some((name, place)) = spec.split_once('@')
-        && !name.contains(['/', ':'])
-    {
-        return Some(place.trim());
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if let Some((name, place)) = spec.split_once('@') {
+        // Whatever stands between brackets takes no part in it.
+        let name = name.split('[').next().unwrap_or_default().trim();
+        if !name.is_empty() && is_name(name) {
+            return Some(place.trim());
+        }
     }
     let requirement = spec.split([';', '[']).next().unwrap_or_default().trim();
     let place = requirement.starts_with('.') || requirement.contains(['/', '\\', ':']);
     let archive = ARCHIVES.iter().any(|suffix| requirement.to_lowercase().ends_with(suffix));
     // Whatever is not a name, an installer may take for anything.
     let name = requirement.split(|c: char| "<>=!~(".contains(c) || c.is_ascii_whitespace()).next();
-    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     (place || archive || !name.is_some_and(is_name)).then_some(spec)
 }
 
@@ -147,6 +155,10 @@ mod tests {
         assert_eq!(of("numpy @ https://evil.example/n.whl"), pair("pypi-url", "https://evil.example/n.whl"));
         assert_eq!(of("numpy@git+ssh://host/n"), pair("pypi-url", "git+ssh://host/n"));
         assert_eq!(
+            of("numpy[a/b] @ https://evil.example/n.whl"),
+            pair("pypi-url", "https://evil.example/n.whl")
+        );
+        assert_eq!(
             of("https://host/a;b.whl ; sys_platform == 'x'"),
             pair("pypi-url", "https://host/a;b.whl")
         );
@@ -157,6 +169,15 @@ mod tests {
             assert_eq!(of(odd), pair("pypi-url", odd));
         }
         assert_eq!(of("Foo_Bar[extra] (>=1) ; python_version > '3'"), pair("pypi", "foo-bar"));
+    }
+
+    #[test]
+    fn a_path_is_another_one_in_each_folder() {
+        let of = |spec| identity_in(spec, Path::new("/lab")).name;
+        assert_eq!(of("six @ file:./six.whl"), "/lab/six.whl");
+        assert_eq!(of("six @ file:///six.whl"), "file:///six.whl");
+        assert_eq!(of("../six.whl"), "/lab/../six.whl");
+        assert_eq!(of("https://h/six.whl"), "https://h/six.whl");
     }
 
     #[test]

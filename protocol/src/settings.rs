@@ -34,6 +34,9 @@ pub use value::{BadSetting, parse, parse_as};
 const KEEP_ALIVE: RangeInclusive<i64> = 5..=KEEP_ALIVE_FOREVER;
 /// Environments that a pool keeps at most (as above).
 const POOL_SIZES: RangeInclusive<i64> = 0..=20;
+/// Name of the file, beside the settings, that is locked by whoever of ours reads or writes them: in the middle of a
+/// write they may say what nobody wrote.
+pub const LOCK_NAME: &str = ".settings.lock";
 /// `keep_alive_secs` for the legacy value `null`, "for ever": a week, its maximum.
 const KEEP_ALIVE_FOREVER: i64 = 604_800;
 
@@ -143,7 +146,7 @@ fn is_known(section: &str, name: &str) -> bool {
     KEYS.iter().any(|key| key.path.split_once('.') == Some((section, name)) || key.path == section)
 }
 
-/// What an edit of the file changes: the keys of `now` that differ from `before` and are well typed.
+/// What an edit of the file changes: the keys, those of sections one by one, of `now` that differ from `before` and are well typed.
 /// Keys that are gone from the file leave the setting alone; `null` in a section takes one away that has no default.
 pub fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<String, Value> {
     let mut out = Map::new();
@@ -163,8 +166,10 @@ pub fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<Strin
             }
             (_, Value::Object(section)) => {
                 let known = |inner: &str| nested.iter().find(|key| key.path == format!("{name}.{inner}"));
+                let former = |inner: &str| before.get(name)?.get(inner);
                 let section: Map<_, _> = section
                     .iter()
+                    .filter(|(inner, value)| former(inner) != Some(*value))
                     .filter_map(|(inner, value)| match known(inner) {
                         // Nobody says anything about it any more.
                         Some(key) if value.is_null() && key.kind.default(now).is_none() => {
@@ -443,5 +448,12 @@ mod tests {
         let expected = json!({"kernels": {"warm": null}, "uv": {"python": null}});
         assert_eq!(Value::Object(edits(&Map::new(), &taken)), expected);
         assert_eq!(complete(&taken), complete(&Map::new()));
+        let section = |python: &str| map(json!({"uv": {"python": python, "default_packages": ["old"]}}));
+        let edit = edits(&section("3.11"), &section("3.12"));
+        assert_eq!(
+            Value::Object(edit),
+            json!({"uv": {"python": "3.12"}}),
+            "what a window changes meanwhile stays"
+        );
     }
 }

@@ -4,11 +4,13 @@
 //! Promises: what is not to be changed stays as it is, in its order; the file is replaced whole, and what somebody else
 //! wrote meanwhile is kept. One that is not JSON is never written.
 
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::Context;
+use runtimed_client::protocol::settings::LOCK_NAME;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::{Map, Value};
@@ -22,37 +24,54 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<Map<String, Value>> {
     parse(file, bytes(file)?.as_deref())
 }
 
-/// Changes the settings by `change`, which says whether it changed anything; it may be called again when somebody else
+/// Changes the settings by `change`, which says whether it changed anything; it is called again when somebody else
 /// writes at the same time. False if nothing was written.
 ///
 /// # Errors
-/// Those of `change`, and for a file that cannot be read as settings or written; it is unchanged then.
+/// Those of `change`, and for a file that cannot be read as settings or written; it is what others made of it then.
 pub(crate) fn edit(
     file: &Path,
     change: impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<bool> {
     // What it links to is replaced, not the link.
-    let file = &file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
-    let mut before = bytes(file)?;
-    let mut expected = before.clone();
+    let target = &file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
+    let unwritable = || {
+        let shown = file.display();
+        format!("could not write `{shown}`.\nThe settings are as they were.\nCheck the folder's permissions")
+    };
+    let _lock = lock(file).with_context(unwritable)?;
     loop {
+        let before = bytes(target)?;
         let mut settings = parse(file, before.as_deref())?;
         if !change(&mut settings)? {
             return Ok(false);
         }
         let text = format!("{}\n", serde_json::to_string_pretty(&settings)?).into_bytes();
-        let found = exchange(file, &text).with_context(|| {
-            format!(
-                "could not write `{}`.\nThe settings are as they were.\nCheck the folder's permissions",
-                file.display()
-            )
-        })?;
-        if found == expected {
-            return Ok(true);
+        match exchange(target, &text).with_context(unwritable)? {
+            found if found == before => return Ok(true),
+            // An editor was faster: what it wrote goes back, and the change on top of that.
+            Some(found) => put_back(target, text, found).with_context(unwritable)?,
+            // A moment ago it was there.
+            None => {}
         }
-        // Somebody was faster: the change goes on top of theirs.
-        (before, expected) = (found, Some(text));
     }
+}
+
+/// Keeps the daemon and others of us from reading and writing until it is dropped.
+fn lock(file: &Path) -> io::Result<File> {
+    let folder = file.parent().ok_or(ErrorKind::InvalidFilename)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let lock = File::create(file.with_file_name(LOCK_NAME))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+/// Puts `theirs` in the place of `ours`, and what came after that, until it is the newest that is there.
+fn put_back(file: &Path, mut ours: Vec<u8>, mut theirs: Vec<u8>) -> io::Result<()> {
+    while let Some(found) = exchange(file, &theirs)?.filter(|found| *found != ours) {
+        (ours, theirs) = (theirs, found);
+    }
+    Ok(())
 }
 
 fn bytes(file: &Path) -> anyhow::Result<Option<Vec<u8>>> {
@@ -78,7 +97,6 @@ fn unreadable(file: &Path) -> String {
 /// permissions.
 fn exchange(file: &Path, content: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let folder = file.parent().ok_or(ErrorKind::InvalidFilename)?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut new = NamedTempFile::with_prefix_in(".settings-", folder)?;
     new.write_all(content)?;
     if let Ok(old) = file.metadata() {
@@ -88,17 +106,18 @@ fn exchange(file: &Path, content: &[u8]) -> io::Result<Option<Vec<u8>>> {
     match renameat_with(CWD, new.path(), CWD, file, RenameFlags::EXCHANGE) {
         // What was there is in the temp file now, and goes with it.
         Ok(()) => Ok(Some(std::fs::read(new.path())?)),
-        Err(Errno::NOENT) => persisted(new, file).map(|()| None),
+        Err(Errno::NOENT) => match new.persist_noclobber(file) {
+            Ok(_) => Ok(None),
+            // Somebody was faster.
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => exchange(file, content),
+            Err(error) => Err(error.error),
+        },
         // A file system that cannot exchange: look, then replace.
         Err(_) => {
             let old = std::fs::read(file).ok();
-            persisted(new, file).map(|()| old)
+            new.persist(file).map(|_| old).map_err(|error| error.error)
         }
     }
-}
-
-fn persisted(new: NamedTempFile, file: &Path) -> io::Result<()> {
-    new.persist(file).map(drop).map_err(|error| error.error)
 }
 
 #[cfg(test)]
@@ -121,7 +140,7 @@ mod tests {
         assert!(edit(&file, set("b", 2)).unwrap());
         let squeezed: String = std::fs::read_to_string(&file).unwrap().split_whitespace().collect();
         assert_eq!(squeezed, r#"{"zebra":[1.5,null],"b":2,"apple":{"b":2,"a":1}}"#);
-        assert_eq!(std::fs::read_dir(folder.path().join("nteract")).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(folder.path().join("nteract")).unwrap().count(), 2, "it and its lock");
     }
 
     #[test]
@@ -140,6 +159,21 @@ mod tests {
         assert!(edit(&file, change).unwrap());
         assert_eq!(Value::Object(read(&file).unwrap()), serde_json::json!({"theirs": 2, "ours": 3}));
         assert_eq!(calls.get(), 2);
+
+        // What they wrote is no settings, or needs no change any more: it is there all the same.
+        for theirs in ["{ half", r#"{"ours": 4}"#] {
+            std::fs::write(&file, "{}").unwrap();
+            calls.set(0);
+            let change = |settings: &mut Map<String, Value>| {
+                calls.set(calls.get() + 1);
+                if calls.get() == 1 {
+                    std::fs::write(&file, theirs).unwrap();
+                }
+                set("ours", 4)(settings)
+            };
+            assert!(!edit(&file, change).unwrap_or_default());
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), theirs);
+        }
     }
 
     #[test]

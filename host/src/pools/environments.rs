@@ -300,13 +300,25 @@ impl Environments for EnvironmentService {
         let request = EnvRequest { packages, ..EnvRequest::default() };
         let request = absolute(request, leased.folder.as_deref());
         self.permit(&*provider, &request).await?;
+        let mut former = None;
         if leased.whose == Whose::Shared {
             // It stops being what its key says, so nobody new may get it.
             let prefix = leased.environment.prefix.clone();
-            blocking(move || Record::forget(&prefix)).await?;
+            former = blocking(move || {
+                let record = Record::read(&prefix);
+                Record::forget(&prefix).map(|()| record)
+            })
+            .await?;
         }
         let task = of_kind(&leased.pool.kind, &task);
-        provider.install(&leased.environment, &request.packages, task).await
+        let installed = provider.install(&leased.environment, &request.packages, task).await;
+        if let (Err(error), Some(record)) = (&installed, former)
+            && error.code == ErrorCode::Unsupported
+        {
+            // A provider that cannot has changed nothing.
+            blocking(move || record.write()).await?;
+        }
+        installed
     }
 
     async fn release(&self, lease: &str, how: Release) -> Result<()> {

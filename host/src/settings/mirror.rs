@@ -5,6 +5,7 @@
 //! not valid JSON is backed up, reported and left alone until it is valid again.
 //! Never: reacts to its own writes.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,6 +102,18 @@ impl Mirror {
 
     /// Applies what was edited in the file since it was last seen.
     fn read_in(&mut self) {
+        let _lock = self.lock();
+        self.read_locked();
+    }
+
+    /// Keeps other programs of ours from reading and writing until it is dropped. Where it cannot be had nobody can
+    /// write either.
+    fn lock(&self) -> Option<File> {
+        let file = File::create(self.path.with_file_name(schema::LOCK_NAME)).ok()?;
+        file.lock().ok().map(|()| file)
+    }
+
+    fn read_locked(&mut self) {
         match read(&self.path) {
             Ok(Some(now)) => {
                 self.settings.apply(&schema::edits(&self.seen, &now));
@@ -122,7 +135,8 @@ impl Mirror {
 
     /// Writes the settings unless the file says them already or cannot be read.
     fn write_out(&mut self) {
-        self.read_in();
+        let _lock = self.lock();
+        self.read_locked();
         if self.settings.problem().is_some() {
             return;
         }

@@ -112,7 +112,7 @@ impl Settings {
                 }
                 (_, value) => value.clone(),
             };
-            if let Err(error) = document.set(name, Some(&value)) {
+            if let Err(error) = document.set(name, Some(&value).filter(|value| !value.is_null())) {
                 tracing::error!("could not apply the setting `{name}`: {error}");
             }
         }

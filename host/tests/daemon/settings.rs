@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use runtimed_protocol::documents::automerge::sync::{Message, State, SyncDoc};
 use runtimed_protocol::documents::automerge::transaction::Transactable;
-use runtimed_protocol::documents::automerge::{AutoCommit, ROOT};
+use runtimed_protocol::documents::automerge::{AutoCommit, ROOT, ReadDoc};
 use runtimed_protocol::documents::json::read;
 use serde_json::{Value, json};
 
@@ -55,6 +55,17 @@ impl Window {
     /// known, and then the daemon asks for it.
     fn set(&mut self, name: &str, value: &str) {
         self.document.put(ROOT, name, value).unwrap();
+        self.arrive();
+    }
+
+    /// The same for a key of the section `editor`.
+    fn set_in_editor(&mut self, name: &str, value: &str) {
+        let (_, editor) = self.document.get(ROOT, "editor").unwrap().unwrap();
+        self.document.put(editor, name, value).unwrap();
+        self.arrive();
+    }
+
+    fn arrive(&mut self) {
         self.say();
         while self.state.their_heads != Some(self.document.get_heads()) {
             self.listen();
@@ -161,11 +172,16 @@ fn windows_and_the_command_line_change_settings_at_once() {
             read
         });
         let typing = windows.each_mut().map(|(name, window)| {
-            scope.spawn(move || (0..rounds).for_each(|round| window.set(name, &round.to_string())))
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    window.set(name, &round.to_string());
+                    window.set_in_editor(name, &round.to_string());
+                }
+            })
         });
         for round in 0..rounds {
             let mut runt = Command::new(dist.join("bin/runt"));
-            runt.args(["config", "set", "environments.max_gib", &round.to_string()]);
+            runt.args(["config", "set", "editor.code_font_family", &round.to_string()]);
             let said = runt.env_clear().env("HOME", daemon.home.path()).output().unwrap();
             assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         }
@@ -177,7 +193,9 @@ fn windows_and_the_command_line_change_settings_at_once() {
     let is_last = |settings: &Value| {
         settings["window_one"] == last
             && settings["window_two"] == last
-            && settings["environments"]["max_gib"] == rounds - 1
+            && settings["editor"]["code_font_family"] == last
+            && settings["editor"]["window_one"] == last
+            && settings["editor"]["window_two"] == last
             && settings["theme"] == "system"
     };
     for (_, window) in &mut windows {

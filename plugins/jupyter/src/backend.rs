@@ -153,8 +153,17 @@ async fn find(spec: &LaunchSpec) -> Result<Kind> {
     if installed.is_plain_deno(&spec.kind) {
         kind = Kind::deno(&deno::recent(installed.denos()).await?);
     }
-    if !kind.is_deno() || spec.options.is_empty() {
+    if spec.options.is_empty() {
         return Ok(kind);
+    }
+    if !kind.is_deno() {
+        let text = format!(
+            "the kernel `{}` does not start `deno` itself, so it cannot be told what the notebook says \
+                            in `runt.deno`",
+            spec.kind
+        );
+        return Err(PluginError::unsupported(text)
+            .help("Nothing was started. Choose the kernel `deno`, or take that section out of the notebook's metadata."));
     }
     let (options, cwd) = (spec.options.clone(), launch::cwd(spec).to_owned());
     let read = tokio::task::spawn_blocking(move || Setup::read(&options, &cwd)).await;

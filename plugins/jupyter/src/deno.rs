@@ -90,6 +90,12 @@ impl Setup {
         let revoked = revoked(&permissions)?;
         let text = |name: &str| options.get(name).and_then(Value::as_str);
         if let Some(named) = text("config") {
+            if text("import_map").is_some() {
+                return Err(PluginError::unsupported(format!(
+                    "Deno's kernel cannot be given both `config` (`{named}`) and `import_map`"
+                ))
+                .help("Nothing was started. Put the import map into that file, and name only one of them in `runt.deno`."));
+            }
             found_anyway(named, cwd)?;
         }
         let configuration = text("import_map").map(|named| configuration(named, cwd)).transpose()?;

@@ -150,6 +150,10 @@ impl IndexSpec {
             Some(rest) => {
                 let (extras, rest) =
                     rest.split_once(']').ok_or_else(|| invalid("`[` has no end"))?;
+                let in_order = |c: char| c.is_ascii_alphanumeric() || " ,._-".contains(c);
+                if !extras.chars().all(in_order) {
+                    return Err(invalid("its extras are none"));
+                }
                 (extras.split(',').map(|extra| extra.trim().to_owned()).collect(), rest)
             }
         };
@@ -307,6 +311,7 @@ mod tests {
             "six @ ./six",
             "./six",
             "six[x",
+            "six[a/b] @ https://h/six.whl",
             "six>=1\n\"x",
         ] {
             assert!(IndexSpec::read(bad).is_err(), "{bad}");

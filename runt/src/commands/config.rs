@@ -49,7 +49,7 @@ fn plugins() -> Map<String, Value> {
 
 fn get(file: &Path, key: &str) -> anyhow::Result<()> {
     let complete = complete(file)?;
-    match settings::get(&complete, key) {
+    match settings::get(&complete, key).filter(|value| !value.is_null()) {
         Some(Value::String(text)) => anstream::println!("{text}"),
         Some(value) => anstream::println!("{}", serde_json::to_string_pretty(value)?),
         None if is_known(key) => bail!(
@@ -83,9 +83,11 @@ fn set(file: &Path, key: &str, text: &str) -> anyhow::Result<()> {
 }
 
 fn unset(file: &Path, key: &str) -> anyhow::Result<()> {
-    let standard = settings::complete(&Map::new());
     let changed = settings_file::edit(file, |settings| {
         let now = settings::get(settings, key).filter(|now| !now.is_null());
+        let mut others = settings.clone();
+        settings::set(&mut others, key, Value::Null);
+        let standard = settings::complete(&others);
         // The daemon keeps a setting that is gone from the file; one that says so is what changes it.
         let value = settings::get(&standard, key).cloned().unwrap_or_default();
         let there = now.is_some_and(|now| *now != value);

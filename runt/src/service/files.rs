@@ -1,12 +1,12 @@
 //! The files of the service: copies of both programs and the bundled plugins, in a folder for each version.
 //!
 //! Promises: `bin` is a link that is switched by rename, so a daemon starts from one version, never from two; the
-//! version before stays for a daemon that still runs from it.
+//! version before stays, and so does every one that a program still runs from. One command at a time changes them.
 //! Never: removes anything but versions and that link.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -66,6 +66,31 @@ impl Source {
     }
 }
 
+/// Waits until no other command changes the service. None may while the result is held.
+///
+/// The folder itself is locked: a file would be left there.
+pub(super) fn only_us(layout: &Layout) -> anyhow::Result<fs::File> {
+    let data = &layout.data;
+    let unusable = || format!("{} cannot be used; nothing was changed", data.display());
+    loop {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(unusable)?;
+        let folder = match fs::File::open(data) {
+            // Another command removed it just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            opened => opened.with_context(unusable)?,
+        };
+        if folder.try_lock().is_err() {
+            anstream::eprintln!("Waiting for another 'runt daemon' command to finish...");
+            folder.lock().with_context(unusable)?;
+        }
+        // Unless the other command has just removed it.
+        let locked = folder.metadata()?;
+        if fs::metadata(data).is_ok_and(|it| (it.dev(), it.ino()) == (locked.dev(), locked.ino())) {
+            return Ok(folder);
+        }
+    }
+}
+
 /// Whether `source` is what is installed, byte by byte.
 pub(super) fn are_installed(source: &Source, layout: &Layout) -> bool {
     let Some(version) = current(layout) else { return false };
@@ -115,7 +140,10 @@ pub(super) fn install(source: &Source, layout: &Layout) -> anyhow::Result<()> {
     fs::remove_file(&link).ok();
     symlink(Path::new("versions").join(&name).join(PROGRAMS), &link)?;
     fs::rename(&link, &bin).with_context(|| format!("could not replace {}", bin.display()))?;
-    prune(&versions, &[Some(versions.join(name)), before]);
+    let mut keep = vec![versions.join(name)];
+    keep.extend(before);
+    keep.extend(in_use(&versions));
+    prune(&versions, &keep);
     Ok(())
 }
 
@@ -142,11 +170,20 @@ fn current(layout: &Layout) -> Option<PathBuf> {
     version.starts_with(layout.versions().canonicalize().ok()?).then_some(version)
 }
 
-/// Removes all versions but those to `keep`. What cannot be removed is tried again next time.
-fn prune(versions: &Path, keep: &[Option<PathBuf>]) {
-    let keep: Vec<PathBuf> = keep.iter().flatten().filter_map(|it| it.canonicalize().ok()).collect();
+/// Programs of `versions` that run, where the system says (Linux).
+fn in_use(versions: &Path) -> Vec<PathBuf> {
+    let Ok(versions) = versions.canonicalize() else { return Vec::new() };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let programs = processes.filter_map(|process| fs::read_link(process.path().join("exe")).ok());
+    programs.filter(|program| program.starts_with(&versions)).collect()
+}
+
+/// Removes all versions but those with something to `keep`. What cannot be removed is tried again next time.
+fn prune(versions: &Path, keep: &[PathBuf]) {
+    let keep: Vec<PathBuf> = keep.iter().filter_map(|it| it.canonicalize().ok()).collect();
     for entry in fs::read_dir(versions).into_iter().flatten().flatten() {
-        if entry.path().canonicalize().is_ok_and(|path| !keep.contains(&path)) {
+        let is_kept = |version: &Path| keep.iter().any(|it| it.starts_with(version));
+        if entry.path().canonicalize().is_ok_and(|path| !is_kept(&path)) {
             fs::remove_dir_all(entry.path()).ok();
         }
     }
@@ -224,9 +261,29 @@ mod tests {
             assert_eq!(fs::read_to_string(&helper).unwrap(), text);
         }
         assert_eq!(fs::read_dir(layout.versions()).unwrap().count(), 2);
+        let oldest = fs::read_dir(layout.versions()).unwrap().map(|it| it.unwrap().path()).min().unwrap();
+        let program = oldest.join("bin/runtimed");
+        prune(&layout.versions(), &[program]);
+        let left: Vec<_> = fs::read_dir(layout.versions()).unwrap().map(|it| it.unwrap().path()).collect();
+        assert_eq!(left, [oldest]);
         uninstall(&layout).unwrap();
         assert!(!layout.data.exists());
         uninstall(&layout).unwrap();
+    }
+
+    #[test]
+    fn one_command_at_a_time_changes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(folder.path());
+        let first = only_us(&layout).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| only_us(&layout).unwrap());
+            // As uninstalling does; the second one shall not hold a lock on what is gone.
+            uninstall(&layout).unwrap();
+            drop(first);
+            second.join().unwrap();
+        });
+        assert!(layout.data.is_dir());
     }
 
     #[test]

@@ -22,7 +22,10 @@ impl Launchd {
     /// Has the agent loaded and running.
     pub(super) async fn start(&self, definition: &Path) -> anyhow::Result<()> {
         let definition = definition.to_string_lossy();
-        launchctl(&["bootstrap", &domain(), &definition], &[ALREADY_THERE]).await?;
+        // `bootstrap` of one that is loaded fails, with a code that other failures have, too.
+        if launchctl(&["print", &target()], &[]).await.is_err() {
+            launchctl(&["bootstrap", &domain(), &definition], &[ALREADY_THERE]).await?;
+        }
         launchctl(&["kickstart", &target()], &[]).await.map(drop)
     }
 

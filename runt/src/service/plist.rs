@@ -51,6 +51,16 @@ pub(super) fn agent(layout: &Layout) -> String {
     )
 }
 
+/// Whether an agent runs the program that is installed here.
+pub(super) fn is_ours(agent: &str, layout: &Layout) -> bool {
+    agent.contains(&format!("<string>{}</string>", escaped(&layout.binary().display().to_string())))
+}
+
+/// The part of a written agent that decides where its daemon listens.
+pub(super) fn places(agent: &str) -> Option<&str> {
+    Some(agent.split_once("<string>run</string>")?.1.split_once("</array>")?.0)
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -102,5 +112,10 @@ mod tests {
 </plist>
 "#;
         assert_eq!(agent(&layout), expected);
+        assert!(is_ours(expected, &layout) && !is_ours("<string>/opt/x/runtimed</string>", &layout));
+        assert_eq!(
+            places(expected).map(str::trim),
+            Some("<string>--socket</string>\n    <string>/tmp/a &amp; b.sock</string>")
+        );
     }
 }

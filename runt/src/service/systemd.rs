@@ -37,7 +37,7 @@ impl Systemd {
             Ok(_) => Ok(()),
             Err(error) => bail!(
                 "Linux user systemd is not available in this session: {error:#}\n\
-                 The service cannot be installed or started here; nothing was changed.\n\
+                 The service cannot be installed, started or removed here; nothing was changed.\n\
                  Use a login session with XDG_RUNTIME_DIR and DBus, or have your administrator run \
                  'loginctl enable-linger $USER'.\n\
                  Without a service, 'runt daemon start' runs the daemon in the background, \
@@ -52,9 +52,13 @@ impl Systemd {
         systemctl(&["enable", SERVICE, SOCKET]).await.map(drop)
     }
 
-    /// They are not started at login any more. Nothing happens to units that are not there.
-    pub(super) async fn disable(&self) -> anyhow::Result<()> {
-        match systemctl(&["disable", SERVICE, SOCKET]).await {
+    /// These are not started at login any more. Nothing happens to units that are not there.
+    pub(super) async fn disable(&self, units: &[String]) -> anyhow::Result<()> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        let arguments: Vec<&str> = ["disable"].into_iter().chain(units.iter().map(String::as_str)).collect();
+        match systemctl(&arguments).await {
             Err(error) if !is_unknown(&error) => Err(error),
             _ => Ok(()),
         }

@@ -6,6 +6,28 @@ use std::path::Path;
 
 use super::Layout;
 
+/// First words of what is written here, and of nothing else.
+const OURS: &str = "# Written by 'runt daemon install'";
+
+/// Whether a unit was written here.
+pub(super) fn is_ours(unit: &str) -> bool {
+    unit.starts_with(OURS)
+}
+
+/// Where a written `runtimed.socket` listens.
+pub(super) fn listens_at(socket: &str) -> Option<String> {
+    socket.lines().find_map(|line| Some(line.strip_prefix("ListenStream=")?.replace("%%", "%")))
+}
+
+/// The lines of a written `runtimed.service` that decide where its daemon listens.
+pub(super) fn places(service: &str) -> Vec<&str> {
+    let decides = |line: &&str| {
+        ["Environment=\"HOME=", "Environment=\"XDG_CACHE_HOME="].iter().any(|start| line.starts_with(start))
+    };
+    let options = service.lines().find_map(|line| line.strip_prefix("ExecStart=")?.split_once("\" run"));
+    service.lines().filter(decides).chain(options.map(|(_, options)| options)).collect()
+}
+
 /// `runtimed.service`.
 pub(super) fn service(layout: &Layout) -> String {
     let mut command = quoted(&layout.binary().display().to_string()) + " run";
@@ -144,6 +166,13 @@ WantedBy=sockets.target
             r#"ExecStart="/home/a b/50%%/\"runt\"/bin/runtimed" run --socket "/s p/50%%/$$HOME.sock""#
         );
         assert_eq!(line("Environment="), r#"Environment="HOME=/home/a b\\c""#);
-        assert!(socket(&layout.socket).contains("\nListenStream=/s p/50%%/$HOME.sock\n"));
+        let socket = socket(&layout.socket);
+        assert!(socket.contains("\nListenStream=/s p/50%%/$HOME.sock\n"));
+        assert_eq!(listens_at(&socket).map(Into::into), Some(layout.socket));
+        assert!(is_ours(&socket) && is_ours(&service) && !is_ours("[Unit]\n"));
+        assert_eq!(
+            places(&service),
+            [r#"Environment="HOME=/home/a b\\c""#, r#" --socket "/s p/50%%/$$HOME.sock""#]
+        );
     }
 }

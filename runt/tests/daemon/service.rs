@@ -190,6 +190,20 @@ async fn a_service_from_its_installation_to_its_end() {
         assert!(shown.lines().any(|it| it == line), "{line}\n{shown}");
     }
 
+    // A daemon elsewhere has nothing to do with this service.
+    for (name, place) in [("XDG_CACHE_HOME", "other"), ("RUNTIMED_SOCKET_PATH", "other.sock")] {
+        let elsewhere = |argument: &str| {
+            let runt = world.command("runt").get_program().to_owned();
+            let mut command = manager.command(&world, Path::new(&runt));
+            command.args(["daemon", argument]).env(name, world.home().join(place));
+            Said::of(command.output().unwrap())
+        };
+        elsewhere("stop").good();
+        let refused = elsewhere("uninstall");
+        assert!(refused.code == 1 && refused.err.contains("it listens elsewhere"), "{}", refused.err);
+        assert_eq!(pid(&runt(&["daemon", "status", "--json"]).json()), first);
+    }
+
     let session = world.notebook("a.ipynb").await;
     let kernel = number(&session, "import os; kept = 41; os.getpid()").await;
     let restarted = runt(&["daemon", "restart", "--json"]).json();
@@ -232,6 +246,52 @@ async fn a_service_from_its_installation_to_its_end() {
     assert_eq!(units.trim(), "");
     assert_eq!(runt(&["daemon", "uninstall"]).good().out, "Service not installed.\n");
     assert!(world.home().join(".config/nteract/settings.json").is_file());
+
+    // One in the background is handed over.
+    let background = runt(&["daemon", "start", "--json"]).json()["pid"].clone();
+    let told = format!("(pid {background}).\nIt was not started by the service. 'runt daemon restart' hands");
+    let installed = runt(&["daemon", "install"]).good().out;
+    assert!(installed.contains(&told), "{installed}");
+    let running = runt(&["daemon", "start"]).good().out;
+    assert!(running.contains(&told), "{running}");
+    let managed = runt(&["daemon", "restart", "--json"]).json()["pid"].clone();
+    assert_ne!(managed, background);
+    let main = manager.systemctl(&world, &["show", "--property=MainPID", "--value", "runtimed.service"]);
+    assert_eq!(main.trim(), managed.to_string());
+    let running = runt(&["daemon", "start"]).good().out;
+    assert_eq!(running, format!("The daemon runs already (pid {managed}).\n"));
+    runt(&["daemon", "uninstall"]).good();
+}
+
+#[test]
+fn what_another_program_installed_is_left_alone() {
+    let Some(world) = World::new() else { return };
+    let unit = world.home().join(".config/systemd/user/runtimed.service");
+    std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    std::fs::write(&unit, "[Service]\nExecStart=/opt/x/runtimed\n").unwrap();
+    for command in ["install", "uninstall"] {
+        let said = world.runt(&["daemon", command]);
+        assert_eq!(said.code, 1);
+        assert!(
+            said.err.contains("/runtimed.service was not written by 'runt daemon install'.\nIt was left"),
+            "{}",
+            said.err
+        );
+    }
+    assert_eq!(std::fs::read_to_string(&unit).unwrap(), "[Service]\nExecStart=/opt/x/runtimed\n");
+    assert!(!world.home().join(".local/share/runt").exists());
+}
+
+#[test]
+fn a_work_trees_daemon_is_no_service() {
+    let Some(world) = World::new() else { return };
+    for command in ["install", "uninstall"] {
+        let mut runt = world.command("runt");
+        let said = Said::of(runt.args(["daemon", command]).env("RUNTIMED_DEV", "1").output().unwrap());
+        assert_eq!(said.code, 1);
+        assert!(said.err.starts_with("Error: this is the development daemon of "), "{}", said.err);
+        assert!(said.err.contains("nothing was changed"), "{}", said.err);
+    }
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub(crate) const PYTHON: &str = "python";
 /// The kind for TypeScript, and for JavaScript unless there is something else.
 pub(crate) const DENO: &str = "deno";
 
+/// Languages whose kernel may be Deno, however it is named.
+pub(crate) const DENO_LANGUAGES: [&str; 2] = ["typescript", "javascript"];
+
 /// What is said about the kernel of a notebook.
 pub(crate) struct Said<'a> {
     /// By who asked for the kernel; empty if they leave it to the notebook.

@@ -15,8 +15,8 @@ use runtimed_protocol::response::NotebookResponse as Response;
 use runtimed_protocol::session_control::InitialLoad;
 use serde_json::{Map, Value as Json};
 
-use super::choice::DENO;
 use super::core::{RoomCore, kept};
+use super::deno::DenoConfig;
 use super::event::Effect;
 use super::kernel::Environment;
 use super::launch::words;
@@ -211,7 +211,8 @@ impl RoomCore {
 
     /// Whether the notebook says something else about Deno than when its kernel was launched.
     fn has_other_deno(&self) -> bool {
-        self.kernel.deno().is_some_and(|launched| *launched != self.deno_config(DENO))
+        let now = || DenoConfig::of(&self.documents.notebook.metadata());
+        self.kernel.deno().is_some_and(|launched| *launched != now())
     }
 
     /// Approves the project around the notebook: the one that the user was shown.
@@ -270,7 +271,10 @@ impl RoomCore {
             return self.answer(Some(ticket), sync_failed(NEEDS_RESTART, true));
         }
         if packages.is_empty() {
-            return self.answer(Some(ticket), done(packages));
+            // What else the project's file says now is there with the next kernel.
+            let rest = drift.channels_changed || !drift.added.is_empty() || !drift.removed.is_empty();
+            let answer = if rest { sync_failed(NEEDS_RESTART, true) } else { done(packages) };
+            return self.answer(Some(ticket), answer);
         }
         let (job, need, lease) =
             (self.ids.job(), self.need(&environment.need.source), environment.lease.id.clone());

@@ -33,7 +33,7 @@ impl Default for DenoConfig {
 }
 
 impl DenoConfig {
-    /// What `metadata` says. Values of another shape say nothing.
+    /// What `metadata` says. Values of another shape say nothing, but for permissions.
     pub(crate) fn of(metadata: &Map<String, Json>) -> Self {
         let Some(section) = metadata.get("runt").and_then(|runt| runt.get(DENO)) else {
             return Self::default();
@@ -42,9 +42,15 @@ impl DenoConfig {
             let text = section.get(key).and_then(Json::as_str).map(str::trim);
             text.filter(|text| !text.is_empty()).map(str::to_owned)
         };
-        let permissions = section.get("permissions").and_then(Json::as_array).into_iter().flatten();
+        // What is no text is passed on as it is written: its backend refuses it, rather than allowing everything.
+        let written = |one: &Json| one.as_str().map_or_else(|| one.to_string(), str::to_owned);
+        let permissions = match section.get("permissions") {
+            None | Some(Json::Null) => Vec::new(),
+            Some(Json::Array(list)) => list.iter().map(written).collect(),
+            Some(one) => vec![written(one)],
+        };
         Self {
-            permissions: permissions.filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+            permissions,
             import_map: text("import_map"),
             config: text("config"),
             flexible_npm_imports: section
@@ -89,7 +95,7 @@ mod tests {
     fn what_holds_anyway_is_no_difference() {
         let nothing =
             json!({"permissions": [], "import_map": " ", "config": null, "flexible_npm_imports": true});
-        for section in [json!({}), json!(3), nothing, json!({"permissions": "net", "other": 1})] {
+        for section in [json!({}), json!(3), nothing, json!({"permissions": null, "other": 1})] {
             assert_eq!(of(section), DenoConfig::default());
         }
         assert!(DenoConfig::default().options().is_empty());
@@ -102,9 +108,18 @@ mod tests {
         let said = json!({"permissions": ["--allow-net", 3], "import_map": "map.json", "flexible_npm_imports": false});
         let config = of(said);
         let options = json!({
-            "permissions": ["--allow-net"], "import_map": "map.json", "flexible_npm_imports": false,
+            "permissions": ["--allow-net", "3"], "import_map": "map.json", "flexible_npm_imports": false,
         });
         assert_eq!(Json::Object(config.options()), options);
         assert_eq!(serde_json::from_value::<DenoConfig>(options).unwrap(), config);
+    }
+
+    #[test]
+    fn permissions_in_another_shape_do_not_allow_everything() {
+        for (said, passed_on) in
+            [(json!("--allow-net"), "--allow-net"), (json!({"net": false}), r#"{"net":false}"#)]
+        {
+            assert_eq!(of(json!({ "permissions": said })).options()["permissions"], json!([passed_on]));
+        }
     }
 }

@@ -141,7 +141,9 @@ impl Kernel {
     /// What its kernel was told, while it is up.
     pub(crate) fn deno(&self) -> Option<&DenoConfig> {
         match &self.stage {
-            Stage::Announcing(up, _) | Stage::Up(up) => Some(&up.deno).filter(|_| up.kind == DENO),
+            Stage::Announcing(up, _) | Stage::Up(up) => {
+                Some(&up.deno).filter(|deno| up.kind == DENO || !deno.is_default())
+            }
             _ => None,
         }
     }

@@ -16,7 +16,7 @@ use runtimed_protocol::presence::{KernelPresence, PresenceData};
 use runtimed_protocol::response::{KernelFacts, NotebookResponse as Response};
 use serde_json::{Map, Value as Json, json};
 
-use super::choice::{self, DENO, PYTHON, Said};
+use super::choice::{self, DENO, DENO_LANGUAGES, PYTHON, Said};
 use super::core::{RoomCore, kept};
 use super::death;
 use super::deno::DenoConfig;
@@ -368,7 +368,7 @@ impl RoomCore {
         if launch.kind.name != PYTHON {
             self.release_environment();
             kept(self.documents.runtime.set_prewarmed_packages(&[]));
-            launch.deno = self.deno_config(&launch.kind.name);
+            launch.deno = self.deno_config(&launch.kind);
             return self.start_process(launch);
         }
         let need = self.need(&launch.wanted.source);
@@ -383,11 +383,11 @@ impl RoomCore {
         self.kernel.stage = Stage::Acquiring(launch);
     }
 
-    /// What the notebook says about a kernel of `kind`, if that is Deno.
-    pub(super) fn deno_config(&self, kind: &str) -> DenoConfig {
-        match kind {
-            DENO => DenoConfig::of(&self.documents.notebook.metadata()),
-            _ => DenoConfig::default(),
+    /// What the notebook says about a kernel of `kind`, if that may be Deno under whatever name.
+    fn deno_config(&self, kind: &KernelKind) -> DenoConfig {
+        match kind.name == DENO || DENO_LANGUAGES.contains(&kind.language.as_str()) {
+            true => DenoConfig::of(&self.documents.notebook.metadata()),
+            false => DenoConfig::default(),
         }
     }
 

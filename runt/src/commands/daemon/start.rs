@@ -21,6 +21,10 @@ use crate::terminal;
 /// How long a service may take until it answers.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 
+/// About a daemon that runs apart from the service that is installed.
+pub(super) const HAND_OVER: &str =
+    "It was not started by the service. 'runt daemon restart' hands it over to the service; kernels go on.";
+
 /// Starts one, unless one is there.
 pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
     let (client, progress) = (Client::discover(), Progress { json });
@@ -29,6 +33,9 @@ pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
     let info = match running {
         Some(info) => {
             progress.say(&format!("The daemon runs already (pid {}).", info.pid));
+            if !json && is_apart(&info).await {
+                progress.say(HAND_OVER);
+            }
             info
         }
         None => {
@@ -41,7 +48,7 @@ pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
                      ('runt daemon install' makes it a service that is started at login.)"
                 }
                 (None, true) => {
-                    "The service manager is not for this session or work tree. \
+                    "The service is not for this session, work tree or socket. \
                      Starting runtimed in the background..."
                 }
             });
@@ -63,6 +70,14 @@ pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a daemon that answers was not started by the service, and there is one.
+pub(super) async fn is_apart(info: &DaemonInfo) -> bool {
+    match Service::usable().await {
+        Some(service) => service.main_process().await != Some(info.pid),
+        None => false,
+    }
 }
 
 /// Has the service manager start the daemon and waits until it answers.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::Progress;
-use crate::process::{gone, listener};
+use crate::process::{gone, is_daemon, listener};
 use crate::service::Service;
 use crate::{daemon_lock, terminal};
 
@@ -147,16 +147,36 @@ pub(super) async fn end_process(
     Ok(Stopped::BySignal(pid))
 }
 
-/// The process of a daemon that cannot be asked.
+/// The process of a daemon that cannot be asked, unless it is a service's.
 async fn hanging(client: &Client, error: &ClientError) -> Option<u32> {
-    match error {
-        // It listens elsewhere, or not any more.
-        ClientError::Connect(_) => daemon_lock::holder(&Places::of_this_process().lock()),
-        _ => listener(client.socket()).await,
+    if !matches!(error, ClientError::Connect(_))
+        && let Some(pid) = listener(client.socket()).await
+    {
+        return Some(pid);
     }
+    // It listens elsewhere or not any more, or a service manager listens whose daemon it keeps from starting.
+    let holder = daemon_lock::holder(&Places::of_this_process().lock())?;
+    (!is_managed(holder).await).then_some(holder)
+}
+
+/// Whether a process is a service's: for its manager to end or, where it is not the service that is meant, for nobody
+/// here.
+async fn is_managed(pid: u32) -> bool {
+    let Ok(service) = Service::of_this_user() else { return false };
+    let counts = service.is_installed() || service.check_meant().is_err();
+    counts && service.main_process().await == Some(pid)
 }
 
 async fn by_signal(client: &Client, pid: u32, force: bool, progress: Progress) -> anyhow::Result<()> {
+    if !is_daemon(pid) {
+        if gone(pid, Duration::ZERO).await {
+            return Ok(());
+        }
+        bail!(
+            "process {pid} is not a daemon, by its name. Nothing was ended.\n\
+             'runt daemon doctor' says who holds the daemon's lock; 'ps -p {pid}' says what that process is."
+        );
+    }
     let limit = if force { FORCED_LIMIT } else { STOP_LIMIT };
     progress
         .say(&format!("Attempting stop of process {pid} via signal; waiting up to {} s...", limit.as_secs()));
@@ -167,7 +187,10 @@ async fn by_signal(client: &Client, pid: u32, force: bool, progress: Progress) -
     if !force && client.ping().await.is_ok() {
         bail!("it answers, so it was not killed. End it with 'runt daemon stop --force'.");
     }
-    send(pid, Signal::KILL)?;
+    // Its number may be another's by now.
+    if is_daemon(pid) {
+        send(pid, Signal::KILL)?;
+    }
     if !gone(pid, KILL_LIMIT).await {
         bail!("process {pid} was killed and is still there. The system may be waiting for a disk.");
     }

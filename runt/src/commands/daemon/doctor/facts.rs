@@ -108,6 +108,8 @@ pub(super) struct ServiceFacts {
     pub(super) version: Option<String>,
     /// Process of the daemon that the manager started.
     pub(super) process: Option<u32>,
+    /// Why what is installed is not this daemon's service, and is left alone.
+    pub(super) of_another: Option<String>,
     /// Why no service can be installed or started here.
     pub(super) unavailable: Option<String>,
 }
@@ -158,8 +160,11 @@ async fn daemon(client: &Client) -> Daemon {
 
 async fn service() -> Option<ServiceFacts> {
     let service = Service::of_this_user().ok()?;
-    let (is_installed, binary) = (service.is_installed(), service.binary());
+    let binary = service.binary();
+    let of_another = service.check_meant().err().map(|error| error.to_string());
+    let is_installed = service.is_installed() && of_another.is_none();
     Some(ServiceFacts {
+        of_another,
         definition: service.definition(),
         is_current: is_installed && service.is_current(),
         is_installed,

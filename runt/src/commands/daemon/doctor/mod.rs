@@ -6,20 +6,27 @@
 mod facts;
 mod report;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use runtimed_client::Client;
+use runtimed_client::{Client, Places};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::launch::launch;
 use super::start::by_service;
 use crate::cli::VERSION;
 use crate::service::{Service, Source};
-use crate::terminal;
+use crate::{daemon_lock, terminal};
 
 pub(super) use facts::last_words;
 use facts::{Daemon, Facts, SocketFile};
 use report::Report;
+
+/// How long a socket may take to accept. Source: what clients of protocol v4 use.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// What keeps a daemon from starting, as far as places are concerned, and what to do.
 pub(super) async fn in_the_way() -> Option<String> {
@@ -53,11 +60,11 @@ pub(crate) async fn doctor(fix: bool, start: bool, json: bool) -> anyhow::Result
 async fn mend(facts: &Facts, start: bool, actions: &mut Vec<String>) -> anyhow::Result<()> {
     let client = Client::discover();
     let down = matches!(facts.daemon, Daemon::Down(_)) && facts.holder.is_none();
-    if down && facts.socket == SocketFile::Ours {
+    if down && facts.socket == SocketFile::Ours && is_abandoned(&facts.places).await {
         std::fs::remove_file(&facts.places.socket).context("the stale socket could not be removed")?;
         actions.push(format!("Removed the stale socket {}", terminal::tilde(&facts.places.socket)));
     }
-    let service = Service::of_this_user().ok().filter(|_| facts.places.worktree.is_none());
+    let service = Service::of_this_user().ok().filter(|service| service.check_meant().is_ok());
     let available = facts.service.as_ref().is_some_and(|service| service.unavailable.is_none());
     if let Some(service) = service.filter(|_| available) {
         let source = Source::find(None)?;
@@ -82,6 +89,13 @@ async fn mend(facts: &Facts, start: bool, actions: &mut Vec<String>) -> anyhow::
         actions.push(format!("Started the daemon in the background (pid {})", info.pid));
     }
     Ok(())
+}
+
+/// Whether, right now, nobody listens on the socket or holds the lock. One that is busy listens.
+async fn is_abandoned(places: &Places) -> bool {
+    let connected = timeout(CONNECT_LIMIT, UnixStream::connect(&places.socket)).await;
+    let refused = matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused);
+    refused && daemon_lock::holder(&places.lock()).is_none()
 }
 
 fn print(report: &Report, fixed: bool, actions: &[String]) {

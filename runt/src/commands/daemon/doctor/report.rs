@@ -219,7 +219,12 @@ fn running(facts: &Facts, version: &str) -> Vec<Problem> {
                 ),
                 "Run 'runt daemon start', which takes both over. Kernels that go on are found again.",
             ),
-            (None, None) if facts.service.as_ref().is_some_and(|service| service.version.is_some()) => {
+            (None, None)
+                if facts
+                    .service
+                    .as_ref()
+                    .is_some_and(|service| service.version.is_some() && service.of_another.is_none()) =>
+            {
                 problem(
                     "Daemon binary installed but service config missing.",
                     "Run 'runt daemon install' or 'runt daemon start'.",
@@ -281,9 +286,12 @@ fn checks(facts: &Facts, version: &str) -> Vec<Check> {
     if let Some(service) = &facts.service {
         let status = if service.version.is_some() { "ok" } else { "missing" };
         add("installed_binary", "Installed binary:", shown(&service.binary), status, service.version.clone());
+        let first = |why: &str| why.lines().next().map(str::to_owned);
         let (status, detail) = match (service.is_installed, service.is_current, &service.unavailable) {
-            (false, _, None) => ("missing", None),
-            (false, _, Some(why)) => ("missing", why.lines().next().map(str::to_owned)),
+            (false, _, why) => match (&service.of_another, why) {
+                (Some(why), _) => ("other", first(why)),
+                (None, why) => ("missing", why.as_deref().and_then(first)),
+            },
             (true, true, _) => ("ok", None),
             (true, false, _) => ("stale", Some("not what this version writes".to_owned())),
         };
