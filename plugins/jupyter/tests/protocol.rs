@@ -10,6 +10,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -198,6 +199,33 @@ fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
     write(&mut ours, 0x07, &[]);
     until(&mut ours, "KeyboardInterrupt");
     write(&mut ours, 0x0a, &[]);
+    while read(&mut ours).is_some() {}
+    assert!(shim.wait().unwrap().success() && !folder.exists());
+}
+
+#[test]
+fn a_report_is_collected_by_who_attaches_once_more() {
+    let Some(python) = kernel_python() else { return };
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("kernel");
+    std::fs::create_dir(&folder).unwrap();
+    let (mut shim, mut ours) = born(&folder);
+    let launch = json!({
+        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "cwd": base.path(),
+        "env": { "IPYTHONDIR": base.path() },
+    });
+    write(&mut ours, 0x02, launch.to_string().as_bytes());
+    until(&mut ours, "language_info");
+    write(&mut ours, 0x03, &[]);
+    write(&mut ours, 0x08, br#"{"grace_ms": 0}"#);
+    while read(&mut ours).expect("the shim goes on").0 != 0x87 {}
+    // Both at once: the report that is collected is the one that came before.
+    let frame = |kind: u8, body: &[u8]| {
+        let length = u32::try_from(body.len() + 1).unwrap().to_be_bytes();
+        [&length[..], &[kind], body].concat()
+    };
+    let both = [frame(0x04, br#"{"after": 18446744073709551615}"#), frame(0x09, &[])].concat();
+    ours.write_all(&both).unwrap();
     while read(&mut ours).is_some() {}
     assert!(shim.wait().unwrap().success() && !folder.exists());
 }

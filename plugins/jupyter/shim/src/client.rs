@@ -38,6 +38,8 @@ pub(crate) struct Reading {
     pub(crate) waiting: bool,
     /// It has been told that the kernel has ended.
     pub(crate) told: bool,
+    /// The same before it attached once more.
+    pub(crate) told_before: bool,
 }
 
 /// Whether a connection goes on.

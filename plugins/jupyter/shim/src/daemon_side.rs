@@ -56,7 +56,8 @@ impl Shim {
     }
 
     fn asked(&mut self, at: usize, frame: &Frame, now: Instant) -> Option<Leave> {
-        let attached = self.clients.get(at)?.reading.as_ref().map(|reading| (reading.next, reading.told));
+        let reading = self.clients.get(at)?.reading.as_ref();
+        let attached = reading.map(|reading| (reading.next, reading.told || reading.told_before));
         match (frame.kind, attached) {
             (to_shim::HELLO, _) => self.welcome(at, frame),
             (to_shim::ATTACH, _) => self.attach(at, frame),
@@ -115,7 +116,9 @@ impl Shim {
         let attached = document(from_shim::ATTACHED, &self.attached(after));
         if let Some(client) = self.clients.get_mut(at) {
             client.push(attached);
-            client.reading = Some(Reading { next: after + 1, ..Reading::default() });
+            // What it collects may be a report that came before it attached again.
+            let told_before = client.reading.as_ref().is_some_and(|it| it.told || it.told_before);
+            client.reading = Some(Reading { next: after + 1, told_before, ..Reading::default() });
             self.alone_since = None;
         }
     }
