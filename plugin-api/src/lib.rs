@@ -30,6 +30,8 @@ mod plugin;
 #[cfg(feature = "host")]
 pub mod processes;
 pub mod pypi;
+#[cfg(feature = "files")]
+pub mod replace;
 mod rooms;
 pub mod search;
 pub mod settings_schema;

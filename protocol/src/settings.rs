@@ -5,7 +5,7 @@
 //! Promises: pure; field by field: one bad value costs its default and nothing else; keys that are not
 //! listed here pass through untouched, whoever they belong to.
 //!
-//! The section `plugins`, which a fresh file does not have (`plugins/config.rs` reads it):
+//! The section `plugins`, which a fresh file does not have (`host/src/plugins/config.rs` reads it):
 //!
 //! | Key | Type | Says |
 //! |---|---|---|

@@ -20,7 +20,7 @@ pub(crate) async fn gone(pid: u32, limit: Duration) -> bool {
 }
 
 /// How long a socket may take to accept. Source: what clients of protocol v4 use.
-const ACCEPT_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const ACCEPT_LIMIT: Duration = Duration::from_secs(2);
 /// Name of the daemon's program.
 const DAEMON: &str = "runtimed";
 

@@ -5,16 +5,17 @@
 //! wrote meanwhile is kept. One that is not JSON is never written.
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::Context;
 use runtimed_client::protocol::settings::LOCK_NAME;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use runtimed_plugin_api::replace::replace;
 use serde_json::{Map, Value};
-use tempfile::NamedTempFile;
+
+/// Settings name nobody's secrets, but they are the user's own.
+const FILE_MODE: u32 = 0o600;
 
 /// What the file says; nothing if there is none.
 ///
@@ -47,7 +48,7 @@ pub(crate) fn edit(
             return Ok(false);
         }
         let text = format!("{}\n", serde_json::to_string_pretty(&settings)?).into_bytes();
-        match exchange(target, &text).with_context(unwritable)? {
+        match replace(target, &text, FILE_MODE).with_context(unwritable)? {
             found if found == before => return Ok(true),
             // An editor was faster: what it wrote goes back, and the change on top of that.
             Some(found) => put_back(target, text, found).with_context(unwritable)?,
@@ -68,7 +69,7 @@ fn lock(file: &Path) -> io::Result<File> {
 
 /// Puts `theirs` in the place of `ours`, and what came after that, until it is the newest that is there.
 fn put_back(file: &Path, mut ours: Vec<u8>, mut theirs: Vec<u8>) -> io::Result<()> {
-    while let Some(found) = exchange(file, &theirs)?.filter(|found| *found != ours) {
+    while let Some(found) = replace(file, &theirs, FILE_MODE)?.filter(|found| *found != ours) {
         (ours, theirs) = (theirs, found);
     }
     Ok(())
@@ -91,33 +92,6 @@ fn unreadable(file: &Path) -> String {
         "`{}` cannot be read as JSON.\nThe file was not changed.\nCorrect it and try again",
         file.display()
     )
-}
-
-/// Replaces the file, and returns what was there at that moment. A new one is the user's own; an old one keeps its
-/// permissions.
-fn exchange(file: &Path, content: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let folder = file.parent().ok_or(ErrorKind::InvalidFilename)?;
-    let mut new = NamedTempFile::with_prefix_in(".settings-", folder)?;
-    new.write_all(content)?;
-    if let Ok(old) = file.metadata() {
-        new.as_file().set_permissions(old.permissions())?;
-    }
-    new.as_file().sync_all()?;
-    match renameat_with(CWD, new.path(), CWD, file, RenameFlags::EXCHANGE) {
-        // What was there is in the temp file now, and goes with it.
-        Ok(()) => Ok(Some(std::fs::read(new.path())?)),
-        Err(Errno::NOENT) => match new.persist_noclobber(file) {
-            Ok(_) => Ok(None),
-            // Somebody was faster.
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => exchange(file, content),
-            Err(error) => Err(error.error),
-        },
-        // A file system that cannot exchange: look, then replace.
-        Err(_) => {
-            let old = std::fs::read(file).ok();
-            new.persist(file).map(|_| old).map_err(|error| error.error)
-        }
-    }
 }
 
 #[cfg(test)]

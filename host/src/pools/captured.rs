@@ -13,6 +13,7 @@ use runtimed_plugin_api::EnvNeed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::forsaken;
 use super::labels::{declares, says, section, strings};
 use super::record::{self, Record};
 use crate::disk;
@@ -21,11 +22,6 @@ use crate::disk;
 const FILE: &str = "captured.json";
 /// What an environment was that is being made anew, beside it.
 const ASIDE: &str = "kept.json";
-/// On how many days the notebook was not there, and the last of them.
-const GONE_FILE: &str = "notebook-gone";
-/// On so many days, a notebook that is not there has not moved or is not on a disk that is away just now: it is gone. As long
-/// as journals of notebooks stay that nobody opens.
-const GONE_DAYS: u32 = 30;
 /// The option that says where packages come from.
 const CHANNELS: &str = "channels";
 /// Environments are the user's own.
@@ -95,7 +91,7 @@ impl Captured {
     /// # Errors
     /// Those of the file system.
     pub(super) fn write(&self, prefix: &Path) -> io::Result<()> {
-        remove_if_there(&prefix.join(GONE_FILE))?;
+        forsaken::found(prefix)?;
         disk::replace(&prefix.join(FILE), &serde_json::to_vec_pretty(self)?, FILE_MODE).map(drop)
     }
 
@@ -108,6 +104,12 @@ impl Captured {
             self.options.extend(others.map(|(name, value)| (name.clone(), value.clone())));
         }
         self
+    }
+
+    /// The file of the notebook that keeps the environment at `prefix`, or kept it before it was being made anew.
+    pub(super) fn notebook_of(prefix: &Path) -> Option<PathBuf> {
+        let kept = || Kept::read(prefix).map(|kept| kept.captured);
+        Some(Self::read(prefix).or_else(kept)?.notebook)
     }
 
     /// The note in the environment at `prefix`.
@@ -134,27 +136,6 @@ impl Captured {
 pub(super) fn is_captured(prefix: &Path) -> bool {
     // One that cannot be read just now is no less the notebook's.
     prefix.join(FILE).exists() || aside(prefix).exists()
-}
-
-/// Whether the notebook that keeps the environment at `prefix` is gone for good, as of `today`: its file was not there on
-/// [`GONE_DAYS`] days on which somebody looked. Counts days, so that a clock that jumps counts as one.
-pub(super) fn is_forsaken(prefix: &Path, today: &str) -> bool {
-    let Some(Captured { notebook, .. }) = Captured::read(prefix) else { return false };
-    let marker = prefix.join(GONE_FILE);
-    if !matches!(notebook.try_exists(), Ok(false)) {
-        // If it cannot be removed, the count goes on from there when the notebook is gone again.
-        let _ = remove_if_there(&marker);
-        return false;
-    }
-    let before = std::fs::read_to_string(&marker).unwrap_or_default();
-    let (days, last) = before.split_once(' ').unwrap_or_default();
-    let days = days.parse().unwrap_or(0_u32);
-    if last == today {
-        return days >= GONE_DAYS;
-    }
-    let days = days.saturating_add(1);
-    // Not written is not counted.
-    disk::replace(&marker, format!("{days} {today}").as_bytes(), FILE_MODE).is_ok() && days >= GONE_DAYS
 }
 
 /// Lets go of the environment at `prefix`, which is about to be deleted.
@@ -197,7 +178,7 @@ fn aside(prefix: &Path) -> PathBuf {
     prefix.with_extension(ASIDE)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -261,26 +242,6 @@ mod tests {
         assert!(!found(&copy));
 
         assert_eq!(Captured::by(&EnvNeed { notebook_path: None, ..mine }, "uv", Vec::new()), None);
-    }
-
-    #[test]
-    fn a_notebook_is_gone_for_good_once_it_was_not_there_on_many_days() {
-        let dir = tempfile::tempdir().unwrap();
-        let (prefix, notebook) = (dir.path().join("env"), dir.path().join("a.ipynb"));
-        std::fs::create_dir(&prefix).unwrap();
-        let captured = Captured::by(&need(&notebook, None, &[]), "uv", Vec::new()).unwrap();
-        captured.write(&prefix).unwrap();
-        let forsaken =
-            |days: u32| (0..days).fold(false, |_, day| is_forsaken(&prefix, &format!("day {day}")));
-        assert!(!forsaken(GONE_DAYS - 1));
-        assert!(!is_forsaken(&prefix, &format!("day {}", GONE_DAYS - 2)), "the same day counts once");
-        std::fs::write(&notebook, "").unwrap();
-        assert!(!is_forsaken(&prefix, "it is back"));
-        std::fs::remove_file(&notebook).unwrap();
-        assert!(!forsaken(GONE_DAYS - 1) && forsaken(GONE_DAYS));
-        captured.write(&prefix).unwrap();
-        assert!(!is_forsaken(&prefix, "used again"));
-        assert!(!is_forsaken(dir.path(), "nobody's"));
     }
 
     #[test]

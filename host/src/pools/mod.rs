@@ -7,7 +7,7 @@
 //! Map: `state` decides and is pure, `keeper` acts: `build` makes one environment, `template` is what it copies.
 //! `labels` decides which environment a notebook gets, of what `choosing` finds (`projects`, `script`), `trust` whether
 //! it may, `drift` how it differs from what is declared; `environments`, `declared`, `keeping` and `project_env` bring it
-//! about, `known_again` after a restart; `record` is what is on disk, `captured` whose it is.
+//! about, `known_again` after a restart; `record` is what is on disk, `captured` whose it is, `forsaken` when nobody's any more.
 
 mod build;
 mod captured;
@@ -20,6 +20,7 @@ mod environments;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod forsaken;
 mod in_use;
 mod keeper;
 mod keeping;

@@ -14,9 +14,10 @@ use runtimed_protocol::environments::{
 };
 use serde_json::Value;
 
-use super::captured::{is_captured, is_forsaken};
+use super::captured::is_captured;
 use super::collect::{Candidate, Limits, Owner, Verdict, decide, just_used};
 use super::environments::{EnvironmentService, blocking};
+use super::forsaken::is_forsaken;
 use super::in_use::in_use;
 use super::usage::{Measured, Size};
 use super::{Pools, record, template, trash};

@@ -11,8 +11,9 @@
 mod support;
 
 use std::io::Write;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 use runtimed_plugin_api::{Bytes, Channel, JupyterMessage};
@@ -177,20 +178,26 @@ fn todays_shim_serves_the_first_daemon() {
     assert!(shim.wait().unwrap().success() && !folder.exists());
 }
 
-#[test]
-fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
-    let Some(python) = kernel_python() else { return };
-    let base = tempfile::tempdir().unwrap();
-    let folder = base.path().join("kernel");
-    std::fs::create_dir(&folder).unwrap();
-    let (mut shim, mut ours) = born(&folder);
+/// A shim in `folder` with a kernel that is up, and the connection that has accepted it.
+fn up(folder: &Path, interrupt: &str) -> Option<(Child, UnixStream)> {
+    let (python, base) = (kernel_python()?, folder.parent().unwrap());
+    std::fs::create_dir(folder).unwrap();
+    let (shim, mut ours) = born(folder);
     let launch = json!({
-        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "cwd": base.path(),
-        "env": { "IPYTHONDIR": base.path() }, "interrupt": "message",
+        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "cwd": base,
+        "env": { "IPYTHONDIR": base }, "interrupt": interrupt,
     });
     write(&mut ours, 0x02, launch.to_string().as_bytes());
     until(&mut ours, "language_info");
     write(&mut ours, 0x03, &[]);
+    Some((shim, ours))
+}
+
+#[test]
+fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("kernel");
+    let Some((mut shim, mut ours)) = up(&folder, "message") else { return };
     // Without `preparation` this kernel overlooks an interrupt that comes right before it waits for long.
     let code = json!({ "code": "import time\nprint('run' + 'ning')\nwhile True: time.sleep(0.01)" });
     write(&mut ours, 0x06, &[&[0], &request("id", "execute_request", &code)[..]].concat());
@@ -205,18 +212,9 @@ fn a_kernel_can_be_interrupted_by_message_and_ended_at_once() {
 
 #[test]
 fn a_report_is_collected_by_who_attaches_once_more() {
-    let Some(python) = kernel_python() else { return };
     let base = tempfile::tempdir().unwrap();
     let folder = base.path().join("kernel");
-    std::fs::create_dir(&folder).unwrap();
-    let (mut shim, mut ours) = born(&folder);
-    let launch = json!({
-        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "cwd": base.path(),
-        "env": { "IPYTHONDIR": base.path() },
-    });
-    write(&mut ours, 0x02, launch.to_string().as_bytes());
-    until(&mut ours, "language_info");
-    write(&mut ours, 0x03, &[]);
+    let Some((mut shim, mut ours)) = up(&folder, "signal") else { return };
     write(&mut ours, 0x08, br#"{"grace_ms": 0}"#);
     while read(&mut ours).expect("the shim goes on").0 != 0x87 {}
     // Both at once: the report that is collected is the one that came before.

@@ -5,6 +5,7 @@
 //! Never: removes caches, settings, logs, or anything that was not installed here; touches another program's service of
 //! the same name, or that of a daemon elsewhere.
 
+mod definition;
 mod files;
 mod launchd;
 mod layout;
@@ -19,6 +20,7 @@ use anyhow::{Context, bail};
 pub(crate) use files::Source;
 pub(crate) use layout::Layout;
 
+use definition::Definition;
 use launchd::Launchd;
 use systemd::Systemd;
 
@@ -41,12 +43,6 @@ pub(crate) struct Updated {
     pub(crate) files: bool,
     /// What the service manager reads; it may listen elsewhere now.
     pub(crate) definition: bool,
-}
-
-/// A file that the service manager reads.
-struct Definition {
-    path: PathBuf,
-    text: String,
 }
 
 /// Who wrote a file.
@@ -329,28 +325,6 @@ impl Service {
 fn same_place(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     one == other || real(one).is_some_and(|it| real(other) == Some(it))
-}
-
-impl Definition {
-    /// What is there now.
-    fn written(&self) -> Option<String> {
-        std::fs::read_to_string(&self.path).ok()
-    }
-
-    fn is_written(&self) -> bool {
-        self.written().is_some_and(|text| text == self.text)
-    }
-
-    /// Replaces the file by rename.
-    fn write(&self) -> std::io::Result<()> {
-        use std::io::Write;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(self.text.as_bytes())?;
-        file.persist(&self.path)?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -75,15 +75,7 @@ impl EarlyIdle {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answer(asked: &Message, kind: &str, content: serde_json::Value) -> Message {
-        let (_, message) = request("kernel", kind, content);
-        Message { parent_header: asked.header.clone(), ..message }
-    }
-
-    fn idle(asked: &Message) -> Message {
-        answer(asked, "status", json!({ "execution_state": "idle" }))
-    }
+    use crate::silent::kernel::{answer, idle};
 
     fn asked(step: Step) -> Message {
         let Step::Ask(message) = step else { panic!("{step:?}") };

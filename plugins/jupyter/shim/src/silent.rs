@@ -68,3 +68,20 @@ pub(crate) fn is_idle(message: &Message) -> bool {
         && serde_json::from_slice::<Status>(&message.content)
             .is_ok_and(|status| status.execution_state == "idle")
 }
+
+/// What kernels say, for tests.
+#[cfg(test)]
+pub(crate) mod kernel {
+    use super::*;
+
+    /// A message of `kind` that answers `asked`.
+    pub(crate) fn answer(asked: &Message, kind: &str, content: serde_json::Value) -> Message {
+        let (_, message) = request("kernel", kind, content);
+        Message { parent_header: asked.header.clone(), ..message }
+    }
+
+    /// That it is idle again after `asked`.
+    pub(crate) fn idle(asked: &Message) -> Message {
+        answer(asked, "status", json!({ "execution_state": "idle" }))
+    }
+}

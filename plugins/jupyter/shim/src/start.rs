@@ -122,16 +122,7 @@ impl Start {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A message of `kind` that answers `asked`.
-    fn answer(asked: &Message, kind: &str, content: Value) -> Message {
-        let (_, message) = request("kernel", kind, content);
-        Message { parent_header: asked.header.clone(), ..message }
-    }
-
-    fn idle(asked: &Message) -> Message {
-        answer(asked, "status", json!({ "execution_state": "idle" }))
-    }
+    use crate::silent::kernel::{answer, idle};
 
     fn asked(step: Step) -> Message {
         let Step::Ask(message) = step else { panic!("{step:?}") };

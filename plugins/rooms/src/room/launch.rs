@@ -468,7 +468,7 @@ impl RoomCore {
             None => KernelFacts {
                 kernel_type: kind.to_owned(),
                 env_source: kind.to_owned(),
-                launched_config: if kind == DENO { deno.launched() } else { json!({}) },
+                launched_config: if kind == DENO || !deno.is_default() { deno.launched() } else { json!({}) },
             },
         }
     }

@@ -222,7 +222,7 @@ fn mismatch(running: u32) -> String {
     let remedy = if running > u32::from(PROTOCOL_VERSION) {
         "Please update the CLI (or reinstall the app) to match the daemon."
     } else {
-        "Please update the daemon: runt daemon doctor --fix"
+        "Please update the daemon: runt daemon doctor --fix, then runt daemon restart; kernels go on."
     };
     format!(
         "Daemon is running protocol version {running}, but this CLI expects version {PROTOCOL_VERSION}. {remedy}"

@@ -8,7 +8,6 @@ mod report;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use runtimed_client::{Client, Places};
@@ -18,15 +17,13 @@ use tokio::time::timeout;
 use super::launch::launch;
 use super::start::by_service;
 use crate::cli::VERSION;
+use crate::process::ACCEPT_LIMIT;
 use crate::service::{Service, Source};
 use crate::{daemon_lock, terminal};
 
 pub(super) use facts::last_words;
 use facts::{Daemon, Facts, SocketFile};
 use report::Report;
-
-/// How long a socket may take to accept. Source: what clients of protocol v4 use.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// What keeps a daemon from starting, as far as places are concerned, and what to do.
 pub(super) async fn in_the_way() -> Option<String> {
@@ -77,6 +74,10 @@ async fn mend(facts: &Facts, start: bool, actions: &mut Vec<String>) -> anyhow::
                 actions.push(format!("Put version {VERSION} in place of the installed one"));
             }
             if updated.definition {
+                if down {
+                    // Or the manager goes on to listen where the former definition said.
+                    service.stop().await.context("Failed to stop service")?;
+                }
                 actions.push("Wrote the service's definition anew".to_owned());
             }
         }
@@ -93,7 +94,7 @@ async fn mend(facts: &Facts, start: bool, actions: &mut Vec<String>) -> anyhow::
 
 /// Whether, right now, nobody listens on the socket or holds the lock. One that is busy listens.
 async fn is_abandoned(places: &Places) -> bool {
-    let connected = timeout(CONNECT_LIMIT, UnixStream::connect(&places.socket)).await;
+    let connected = timeout(ACCEPT_LIMIT, UnixStream::connect(&places.socket)).await;
     let refused = matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused);
     refused && daemon_lock::holder(&places.lock()).is_none()
 }
