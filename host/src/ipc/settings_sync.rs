@@ -1,7 +1,8 @@
 //! The `settings_sync` channel: untyped frames, each one sync message of the settings document.
 //!
 //! For: windows that stay connected, and programs that take a snapshot and leave.
-//! Promises: the daemon speaks first; every change reaches every connection.
+//! Promises: the daemon speaks first; every change reaches every connection; who makes one hears that it has arrived
+//! when it is in the file, or when the daemon can say why it is not.
 
 use anyhow::Result;
 use runtimed_protocol::documents::SyncPeer;
@@ -25,7 +26,10 @@ pub(super) async fn serve(daemon: &Daemon, mut connection: Connection) -> Result
         }
         tokio::select! {
             frame = connection.reader.next(&mut decoder) => match frame? {
-                Some(message) => settings.receive(&mut peer, &message)?,
+                Some(message) => {
+                    settings.receive(&mut peer, &message)?;
+                    settings.mirrored().await;
+                }
                 None => return Ok(()),
             },
             changed = changes.changed() => changed?,

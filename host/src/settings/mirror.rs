@@ -2,7 +2,8 @@
 //!
 //! For: `Settings`, whose changes it writes, and editors, whose changes it reads.
 //! Promises: written atomically; a change by temp file and rename is noticed every time; a file that is
-//! not valid JSON is backed up, reported and left alone until it is valid again.
+//! not valid JSON is backed up, reported and left alone until it is valid again; what cannot be written or read is
+//! reported, and tried again until it can.
 //! Never: reacts to its own writes.
 
 use std::fs::File;
@@ -11,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use runtimed_plugin_api::SettingsView;
 use runtimed_plugin_api::search::SearchPath;
 use runtimed_plugin_api::settings_schema::sections;
 use runtimed_protocol::documents::SettingsDoc;
 use runtimed_protocol::settings as schema;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Settings;
 use crate::disk;
@@ -27,6 +29,10 @@ use crate::shutdown::Shutdown;
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// A file that is written again and again is read after this long all the same (our choice).
 const DEBOUNCE_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before a file that the system refused is tried again; doubles up to the longest (our choice, that of journals).
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Settings name nobody's secrets, but they are the user's own.
 const FILE_MODE: u32 = 0o600;
 /// The name editors look for the schema under, relative to the file.
@@ -40,12 +46,18 @@ pub struct Mirror {
     plugins: SearchPath,
     /// What the file said when it was last read or written; edits are told from it.
     seen: Map<String, Value>,
+    /// The file cannot be read, so it must not be written either.
+    unreadable: bool,
+    /// The system refused something: after this long it is tried again.
+    again: Option<Duration>,
 }
 
 impl Mirror {
     pub(super) fn new(settings: Settings, path: PathBuf, plugins: SearchPath) -> Self {
-        let seen = read(&path).ok().flatten().unwrap_or_default();
-        Self { settings, path, plugins, seen }
+        let found = read(&path);
+        let unreadable = found.is_err();
+        let seen = found.ok().flatten().unwrap_or_default();
+        Self { settings, path, plugins, seen, unreadable, again: None }
     }
 
     /// Mirrors until the daemon stops; the last state is on disk then.
@@ -70,6 +82,7 @@ impl Mirror {
             })
             .await;
         loop {
+            let pause = self.again.unwrap_or_default();
             tokio::select! {
                 biased;
                 () = shutdown.begun() => break,
@@ -82,6 +95,7 @@ impl Mirror {
                     self = self.on_disk(Self::read_in).await;
                 }
                 Ok(()) = changes.changed() => self = self.on_disk(Self::write_out).await,
+                () = sleep(pause), if self.again.is_some() => self = self.on_disk(Self::write_out).await,
             }
         }
         self.on_disk(Self::write_out).await;
@@ -118,29 +132,48 @@ impl Mirror {
             Ok(Some(now)) => {
                 self.settings.apply(&schema::edits(&self.seen, &now));
                 self.seen = now;
-                if self.settings.problem().is_some() {
-                    tracing::info!("`{}` is valid again", self.path.display());
-                    self.settings.set_problem(None);
-                }
+                self.well_again();
             }
-            Ok(None) => self.seen = Map::new(),
+            Ok(None) => {
+                self.seen = Map::new();
+                self.well_again();
+            }
             Err(error) => {
-                let problem = unreadable(&self.path, &error);
-                if self.settings.problem().as_ref() != Some(&problem) {
-                    self.settings.set_problem(Some(problem));
-                }
+                self.unreadable = true;
+                self.again = pause_after(&error, self.again);
+                self.tell(unreadable(&self.path, &error));
             }
         }
     }
 
-    /// Writes the settings unless the file says them already or cannot be read.
+    /// The file can be read.
+    fn well_again(&mut self) {
+        if std::mem::take(&mut self.unreadable) {
+            tracing::info!("`{}` can be read again", self.path.display());
+            self.again = None;
+            self.settings.set_problem(None);
+        }
+    }
+
+    /// Tells the user what is wrong, once.
+    fn tell(&self, problem: String) {
+        if self.settings.problem().as_ref() != Some(&problem) {
+            self.settings.set_problem(Some(problem));
+        }
+    }
+
+    /// Writes the settings unless the file says them already or cannot be read; who waits for that goes on.
     fn write_out(&mut self) {
         let _lock = self.lock();
         self.read_locked();
-        if self.settings.problem().is_some() {
-            return;
-        }
         let view = self.settings.view();
+        if !self.unreadable {
+            self.write_locked(&view);
+        }
+        self.settings.0.mirrored.send_replace(view.revision);
+    }
+
+    fn write_locked(&mut self, view: &SettingsView) {
         let mut file = Map::new();
         let values = view.values.as_object().cloned().unwrap_or_default();
         // Unknown keys keep the order the user gave them.
@@ -154,8 +187,10 @@ impl Mirror {
         file.extend(others);
         file.insert("$schema".into(), Value::from(format!("./{SCHEMA_FILE}")));
         if file == self.seen {
-            return;
+            return self.written();
         }
+        // It may have been impossible until now; if it still is, the write says so.
+        self.path.parent().map(std::fs::create_dir_all);
         let written = serde_json::to_string_pretty(&file).map_err(io::Error::from);
         let written =
             written.and_then(|text| disk::replace(&self.path, format!("{text}\n").as_bytes(), FILE_MODE));
@@ -163,11 +198,24 @@ impl Mirror {
             Ok(replaced) => {
                 let before = std::mem::replace(&mut self.seen, file);
                 self.rescue(&before, replaced);
+                self.written();
             }
-            Err(error) => tracing::error!(
-                "could not write `{}`: {error}. The change is in use and will be written with the next one.",
-                self.path.display()
-            ),
+            Err(error) => {
+                self.again = Some(longer(self.again));
+                self.tell(format!(
+                    "`{}` cannot be written: {error}. The settings in use stay, and are written as soon as that is \
+                     possible. Make room, or make the folder writable for you.",
+                    self.path.display()
+                ));
+            }
+        }
+    }
+
+    /// The file says what the settings are.
+    fn written(&mut self) {
+        if self.again.take().is_some() {
+            tracing::info!("`{}` is written again", self.path.display());
+            self.settings.set_problem(None);
         }
     }
 
@@ -218,14 +266,26 @@ pub(super) fn read_at_start(path: &Path, base: &Path) -> (Map<String, Value>, Op
     }
 }
 
+/// When to try again what the system refused; never for a file that is read and is no JSON, which its editor will change.
+fn pause_after(error: &io::Error, last: Option<Duration>) -> Option<Duration> {
+    let content = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+    (!content).then(|| longer(last))
+}
+
+/// The pause after another failure.
+fn longer(last: Option<Duration>) -> Duration {
+    last.map_or(FIRST_PAUSE, |last| LONGEST_PAUSE.min(last * 2))
+}
+
 /// Where a file that is no JSON is kept.
 fn backup_of(path: &Path) -> PathBuf {
     path.with_extension("json.invalid")
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {
+    let what = pause_after(error, None).map_or("cannot be read as JSON", |_| "cannot be read");
     format!(
-        "`{}` cannot be read as JSON: {error}. The settings in use stay, and the file is not touched. \
+        "`{}` {what}: {error}. The settings in use stay, and the file is not touched. \
          Correct it; it is read again by itself.",
         path.display()
     )
@@ -313,6 +373,29 @@ mod tests {
             (&settings.view().values["theme"], &settings.view().values["uv_pool_size"]),
             (&"light".into(), &5.into())
         );
+        assert_eq!(read(&path).unwrap().unwrap()["theme"], "light");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_and_written_once_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("config");
+        std::fs::write(&folder, "in the way").unwrap();
+        let path = folder.join("settings.json");
+        let mut mirror = mirror(&path);
+        let settings = mirror.settings.clone();
+        settings.apply(serde_json::json!({"theme": "light"}).as_object().unwrap());
+        mirror.write_out();
+        assert!(settings.problem().unwrap().contains("Not a directory"), "{:?}", settings.problem());
+        assert_eq!(mirror.again, Some(FIRST_PAUSE));
+        mirror.write_out();
+        assert_eq!(mirror.again, Some(2 * FIRST_PAUSE));
+        assert_eq!(*settings.0.mirrored.borrow(), settings.view().revision);
+
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        mirror.write_out();
+        assert_eq!((settings.problem(), mirror.again), (None, None));
         assert_eq!(read(&path).unwrap().unwrap()["theme"], "light");
     }
 

@@ -32,6 +32,8 @@ struct Shared {
     view: watch::Sender<SettingsView>,
     /// What is wrong with the file at the moment, in words for the user.
     problem: watch::Sender<Option<String>>,
+    /// The newest revision that is in the file, or of which the user is told why it is not.
+    mirrored: watch::Sender<u64>,
 }
 
 impl Settings {
@@ -49,6 +51,7 @@ impl Settings {
             document: Mutex::new(document),
             view: watch::Sender::new(view),
             problem: watch::Sender::new(None),
+            mirrored: watch::Sender::new(0),
         }))
     }
 
@@ -88,6 +91,13 @@ impl Settings {
             self.publish(document);
         }
         Ok(())
+    }
+
+    /// Waits until the file has what the settings are now, or the user is told why it has not. Needs a mirror that runs.
+    pub async fn mirrored(&self) {
+        let revision = self.0.view.borrow().revision;
+        // The sender is ours as well, so there is always one.
+        let _ = self.0.mirrored.subscribe().wait_for(|mirrored| *mirrored >= revision).await;
     }
 
     /// The next sync message for a client, if there is anything to say.
