@@ -10,7 +10,6 @@ mod bench;
 mod daemon;
 mod fixtures;
 mod frozen;
-mod kills;
 mod lint;
 mod outlive;
 mod quickstart;
@@ -20,6 +19,7 @@ mod test;
 mod third_party;
 mod tidy;
 mod tools;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -60,8 +60,9 @@ enum Command {
     FreezeAbi,
     /// Live random lives of a notebook's room: edits, partitions, crashes, disks that fail
     Sim(sim::Options),
-    /// Kill a daemon again and again while two real clients edit, run and save, and look for what is lost
-    Kills(kills::Options),
+    /// Put the daemon through what it has to stand, as often as one likes
+    #[command(subcommand)]
+    Torture(torture::Torture),
     /// Kill, restart and upgrade daemons while cells print, and look for every number
     Outlive(outlive::Options),
     /// Measure a release build: criterion inside, end to end through the real client
@@ -90,7 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fixtures => fixtures::build().map(|folder| println!("compiled {}", folder.display())),
         Command::FreezeAbi => frozen::freeze(),
         Command::Sim(options) => sim::run(&options),
-        Command::Kills(options) => kills::run(&options),
+        Command::Torture(torture) => torture::run(&torture),
         Command::Outlive(options) => outlive::run(&options),
         Command::Bench(options) => bench::run(&options),
     }

@@ -53,6 +53,11 @@ class Author:
     def acknowledge(self, deed):
         self.acknowledged = max(self.acknowledged, deed)
 
+    def take(self, told):
+        """What a client in another process says of itself; others may have seen more of it acknowledged."""
+        acknowledged = max(self.acknowledged, told["acknowledged"])
+        self.__dict__.update(told, acknowledged=acknowledged)
+
     def was_seen(self, state):
         """Another client sees this: all deeds up to the last that shows in it are acknowledged."""
         here = max((deed for deed, line in self.lines if line in state.lines), default=0)

@@ -17,8 +17,10 @@ class Run:
 
     def __init__(self, author, cell, source):
         self.author, self.cell, self.source = author, cell, source
-        # Whether it ended by itself; `cancelled` if it never began.
+        # Whether it ended by itself; `cancelled` if it never began, or went with its kernel.
         self.finished = self.cancelled = False
+        # Its kernel was killed while it was under way.
+        self.at_risk = False
 
     @property
     def over(self):
@@ -36,6 +38,10 @@ class Book:
         self.runs, self.saves = {}, 0
         # Own cell -> id of its last run; and that run, if it is finished. While one is asked for nothing is certain.
         self.last, self.shown = {}, {}
+        # Its kernel was killed in this life.
+        self.bereft = False
+        # The client in another process that works in it, if there is one.
+        self.guest = None
         # What saves that were answered put into the file at least: deeds of each author, runs that cells showed.
         self.in_file = [0] * len(authors), {}
 
@@ -55,12 +61,23 @@ class Book:
 
     def accepted(self, execution_id, run):
         # A cell that waits or runs is not queued again: it is the run that was accepted before.
-        self.runs.setdefault(execution_id, run)
+        self.runs.setdefault(execution_id, run).at_risk |= self.bereft
         self.last[run.cell] = execution_id
+
+    def lose_kernel(self):
+        self.bereft = True
+        for run in self.runs.values():
+            run.at_risk |= not run.over
+
+    def hear(self):
+        """Everything that the client in the other process has said by now."""
+        if self.guest:
+            self.guest.hear()
 
     def look(self, notebook, by):
         """A client has this in front of it now."""
         seen = state.of(notebook, self.shared)
+        self.hear()
         for author in self.authors:
             if author.name != by:
                 author.was_seen(seen)
@@ -68,8 +85,8 @@ class Book:
         there = notebook.runtime.executions if under_way else {}
         for execution_id, run in under_way:
             status = there[execution_id].status if execution_id in there else "queued"
-            run.cancelled = status == "cancelled"
-            run.finished = status in ("done", "error")
+            run.cancelled = status == "cancelled" or run.at_risk and status == "error"
+            run.finished = status in ("done", "error") and not run.cancelled
             if run.finished and self.last.get(run.cell) == execution_id:
                 self.shown[run.cell] = run
 
@@ -77,6 +94,7 @@ class Book:
         """Fails unless the file has all that was saved, once, and nothing that nobody wrote."""
         cells = state.read(self.path)
         seen = state.of_file(cells, self.shared)
+        self.hear()
         seen.claim(self.authors)
         deeds, shown = self.in_file
         for author, least in zip(self.authors, deeds):
@@ -112,7 +130,7 @@ class Book:
         there = notebook.runtime.executions
         going_on = lambda it: it in there and there[it].status in ("queued", "running")
         self.runs = {it: run for it, run in self.runs.items() if not run.over and going_on(it)}
-        self.saves = 0
+        self.saves, self.bereft = 0, False
 
 
 async def there(ask):

@@ -4,20 +4,25 @@ Promises: the same generator makes the same choices as long as the daemon's answ
 """
 import asyncio
 
+import runtimed
+
 import programs
 from book import Run
+from support import until
 
 # Cells and unfinished runs of one client in one notebook: enough to be in each other's way, and no more than a
 # kernel has done by the time of the kill.
 CELLS, RUNS = 8, 2
 # Longest pause between two deeds, in seconds.
 PAUSE = 0.03
+# How often a cell may fail because the kernel before is just found to be gone.
+TRIES = 5
 
 
 class Hand:
     def __init__(self, random, book, author, notebook, prefix):
         self.random, self.book, self.author, self.notebook = random, book, author, notebook
-        self.prefix, self.names = prefix, 0
+        self.prefix, self.names, self.tired = prefix, 0, False
         deeds = {
             self.append: 6,
             self.rename: 5,
@@ -33,7 +38,8 @@ class Hand:
         self.deeds, self.weights = list(deeds), list(deeds.values())
 
     async def work(self):
-        while True:
+        """Until it is stopped, or has done what it was at when it got tired."""
+        while not self.tired:
             await self.random.choices(self.deeds, self.weights)[0]()
             self.book.look(self.notebook, self.author.name)
             await asyncio.sleep(self.random.random() * PAUSE)
@@ -109,9 +115,30 @@ class Hand:
             return
         self.book.asks_for_run(cell)
         begun, source = self.author.begun, self.author.source(cell)
-        execution = await self.notebook.cells[cell].execute()
+        try:
+            execution = await self.notebook.cells[cell].execute()
+        except runtimed.RuntimedError:
+            if self.book.bereft and self.notebook.is_connected:
+                return
+            raise
         self.author.acknowledge(begun)
         self.book.accepted(execution.execution_id, Run(self.author, cell, source))
+
+    async def goes_on(self):
+        """Runs a cell to its end: a kernel that was killed has a successor."""
+        while not self.a_cell():
+            await self.create()
+        for _ in range(TRIES):
+            known = set(self.book.runs)
+            await self.run()
+            mine = [it for it in self.book.runs if it not in known]
+            await until(lambda: self.book.look(self.notebook, self.author.name) or self.is_over(mine), "the cell ends")
+            if any(self.book.runs[it].finished for it in mine):
+                return
+        raise AssertionError(f"no cell runs to its end after the kernel was killed: {self.notebook.runtime.kernel}")
+
+    def is_over(self, runs):
+        return all(self.book.runs[it].over for it in runs)
 
     async def save(self):
         least = self.book.acknowledged()
