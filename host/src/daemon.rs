@@ -2,7 +2,7 @@
 //!
 //! For: `main.rs`.
 //! Promises: one daemon per base; pings are answered before plugins are even looked for; whatever a
-//! connection or a background task does, the others go on; the socket is gone after a clean end.
+//! connection or a background task does, the others go on; socket and `daemon.json` are gone after a clean end.
 //!
 //! Order of boot: lock, log, settings, socket, HTTP, then side by side: accept and load plugins.
 //! Order of stop: accept nothing, close rooms, close connections, stop plugins, remove the socket.
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::announcement::Announcement;
 use crate::cli::{Cli, VERSION};
 use crate::ipc::{self, PoolDocument};
 use crate::lock::DaemonLock;
@@ -260,6 +261,7 @@ impl Daemon {
             }
             Err(error) => tracing::error!("outputs are not served over HTTP: {error}"),
         }
+        let announced = self.announce();
         log::lifecycle("STARTUP", &format!("listening on {}", self.paths.socket.display()));
         let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.registry.run().await });
@@ -304,11 +306,24 @@ impl Daemon {
         manager::stopping();
         self.stop(connections, background).await;
         drop(socket);
+        drop(announced);
         Ok(())
+    }
+
+    /// Says in a file that this daemon is here. Without the file everything works.
+    fn announce(&self) -> Option<Announcement> {
+        let (paths, port) = (&self.paths, self.http_port.get().copied());
+        Announcement::write(&paths.base, &paths.socket, &self.started_at, port)
+            .inspect_err(|error| tracing::warn!("`daemon.json` was not written: {error}"))
+            .ok()
     }
 
     async fn stop(&self, connections: JoinSet<()>, background: JoinSet<()>) {
         if let Some(rooms) = self.registry.rooms() {
+            if let Some(reason) = self.refuses_to_stop().await {
+                // Whoever asked was refused; a signal is not.
+                tracing::error!("stopping all the same: {reason}");
+            }
             let end = if self.shutdown.ends_kernels() { RoomRequest::Close } else { RoomRequest::Detach };
             match timeout(CLOSE_LIMIT, rooms.ask(end)).await {
                 Ok(Ok(_)) => {}

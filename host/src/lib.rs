@@ -6,6 +6,8 @@
 //! Start reading at `daemon`: it boots, serves and stops. `paths` says where things are.
 //! Never: the name of a plugin's crate, a list of environment kinds, a notebook's content.
 
+pub mod announcement;
+pub mod at_risk;
 pub mod cli;
 pub mod daemon;
 pub mod disk;

@@ -159,9 +159,9 @@ pub struct RoomInfo {
 pub enum RoomRequest {
     /// Every resident room.
     List,
-    /// Content of one notebook.
+    /// Content of one notebook, open or kept.
     Inspect {
-        /// UUID.
+        /// UUID, or the absolute path of its file.
         notebook_id: String,
     },
     /// A bounded view of one notebook, once it is loaded.
@@ -295,6 +295,9 @@ pub struct RoomSummary {
     /// Why there is no kernel though there should be one, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_error: Option<String>,
+    /// Why edits are in memory only, and would be lost if the daemon ended now: what the system says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_risk: Option<String>,
 }
 
 /// What is kept of one notebook beside its file.

@@ -12,6 +12,9 @@ use crate::environments::{EnvironmentList, EnvironmentsCleaned};
 use crate::frame::POOL_MAX;
 use crate::lenient::null_is_default;
 
+/// How the error begins that answers `shutdown` and `detach` while an open notebook has edits that no disk holds.
+pub const STOP_REFUSED: &str = "clean shutdown blocked";
+
 /// A request on the pool channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -32,18 +35,18 @@ pub enum PoolRequest {
         /// Id of the execution.
         execution_id: String,
     },
-    /// End kernels and exit. Answer: `shutting_down`.
+    /// End kernels and exit. Answer: `shutting_down`, or an error that begins with [`STOP_REFUSED`].
     Shutdown,
-    /// Exit and let kernels go on, for the next daemon. Answer: `shutting_down`. Ours; other daemons close.
+    /// Exit and let kernels go on, for the next daemon. Answer: as for `shutdown`. Ours; other daemons close.
     Detach,
     /// End a notebook's kernel and close its room. Answer: `notebook_shutdown`.
     ShutdownNotebook {
-        /// UUID.
+        /// UUID; for our daemon also the canonical path of its file.
         notebook_id: String,
     },
     /// The content of a notebook. Answer: `notebook_state`.
     InspectNotebook {
-        /// UUID.
+        /// As for `shutdown_notebook`.
         notebook_id: String,
     },
     /// A pooled environment for the caller's own use. Answer: `env` or `empty`.

@@ -15,6 +15,9 @@ pub(crate) const VERSION: &str = match option_env!("RUNTIMED_VERSION") {
 #[derive(Parser)]
 #[command(name = "runt", version = VERSION, about)]
 pub(crate) struct Cli {
+    /// Say nothing of what was done; only results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -54,6 +57,26 @@ pub(crate) enum Command {
     },
     /// List open notebooks
     Notebooks {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a notebook's kernel and close the notebook
+    #[command(visible_alias = "shutdown")]
+    Stop {
+        /// Its file, or its id as in `runt notebooks`
+        notebook: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the daemon has of a notebook, without joining it
+    Inspect {
+        /// Its file, or its id as in `runt notebooks`
+        notebook: String,
+        /// Also whole outputs, as `runt run` prints them
+        #[arg(long)]
+        full_outputs: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -105,10 +128,29 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PluginsCommand,
     },
+    /// Pack logs and facts, without secrets, for whoever is to find out what is wrong
+    Diagnostics {
+        /// Folder to write to; otherwise the current one
+        #[arg(long, short, value_name = "DIR")]
+        output: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages, or the reference as Markdown
+    #[command(hide = true)]
+    Man {
+        /// Folder for the pages; otherwise the page of runt itself is printed
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// Print docs/CLI_REFERENCE.md
+        #[arg(long, conflicts_with = "folder")]
+        markdown: bool,
     },
 }
 

@@ -5,20 +5,27 @@
 //! wrong usage, 130 after Ctrl-C and 143 after SIGTERM; `--json` prints one JSON document and nothing else on stdout.
 //! Never: decides anything the daemon decides.
 
+#[macro_use]
+mod terminal;
+
 mod cli;
 mod commands;
 mod daemon_lock;
+mod diagnostics;
 mod interrupt;
 mod jupyter;
 mod lines;
+mod notebook_name;
 mod plugins;
 mod process;
+mod reference;
 mod render;
 mod service;
 mod settings_file;
+mod spelling;
 mod tail;
-mod terminal;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -26,7 +33,9 @@ use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let Some(command) = Cli::parse().command else {
+    let cli = Cli::parse_from(arguments());
+    terminal::set_quiet(cli.quiet);
+    let Some(command) = cli.command else {
         return match Cli::command().print_help() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
@@ -52,6 +61,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// The arguments in today's words. What was said in others is warned about.
+fn arguments() -> Vec<OsString> {
+    let given: Result<Vec<String>, _> = std::env::args_os().map(OsString::into_string).collect();
+    // A path that is not UTF-8 is nothing that an old word is.
+    let Ok(given) = given else { return std::env::args_os().collect() };
+    let (today, warning) = spelling::of_today(given);
+    if let Some(warning) = warning {
+        anstream::eprintln!("{warning}");
+    }
+    today.into_iter().map(OsString::from).collect()
+}
+
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(options) => commands::run::run(options).await,
@@ -60,6 +81,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor { fix, no_start, json } => commands::daemon::doctor(fix, !no_start, json).await,
         Command::Logs { follow, lines } => commands::daemon::logs(follow, lines).await,
         Command::Notebooks { json } => commands::notebooks::list(json).await,
+        Command::Stop { notebook, json } => commands::stop::stop(&notebook, json).await,
+        Command::Inspect { notebook, full_outputs, json } => {
+            commands::inspect::inspect(&notebook, full_outputs, json).await
+        }
+        Command::Diagnostics { output, json } => {
+            commands::diagnostics::diagnostics(output.as_deref(), json).await
+        }
+        Command::Man { folder, markdown } => commands::man::man(folder.as_deref(), markdown),
         Command::Ps { json, verbose } => commands::ps::ps(json, verbose).await,
         Command::Jupyter { command } => commands::jupyter::run(command).await,
         Command::Verify { repair, json } => commands::recovery::verify(repair, json).await,

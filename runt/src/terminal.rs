@@ -1,11 +1,34 @@
 //! How things look on a terminal, and without one.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::modifiers::UTF8_ROUND_CORNERS;
 use comfy_table::presets::UTF8_FULL;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+
+/// Whether `--quiet` was given. Of the process, as the terminal is.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Leaves out from now on what `say!` says, if `quiet`.
+pub(crate) fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether what `say!` says is left out.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Says what is being done, or was, on stdout. `--quiet` leaves it out: it is no result.
+macro_rules! say {
+    ($($text:tt)*) => {
+        if !$crate::terminal::is_quiet() {
+            anstream::println!($($text)*);
+        }
+    };
+}
 
 /// A rounded table with a header, a rule under it and none between rows.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {

@@ -91,7 +91,10 @@ async fn answer(daemon: &Daemon, request: PoolRequest) -> PoolReply {
             daemon.tell_rooms_of_a_flush().await;
             PoolReply::Flushed
         }
-        PoolRequest::Shutdown | PoolRequest::Detach => PoolReply::ShuttingDown,
+        PoolRequest::Shutdown | PoolRequest::Detach => match daemon.refuses_to_stop().await {
+            None => PoolReply::ShuttingDown,
+            Some(refusal) => PoolReply::error(refusal),
+        },
         PoolRequest::Return { env } => match daemon.pools.give_back(&env).await {
             true => PoolReply::Returned,
             false => PoolReply::error(format!(

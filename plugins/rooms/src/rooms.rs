@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bytes::Bytes;
 use runtimed_plugin_api::{
     Attached, CreateNotebook, Credit, ErrorCode, Host, Join, JoinTarget, KernelKind, PeerLink, PluginError,
-    Result, RoomReply, RoomRequest, RoomSession, Rooms, async_trait,
+    Result, RoomReply, RoomRequest, RoomSession, RoomSummary, Rooms, async_trait,
 };
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -208,11 +208,36 @@ impl OpenNotebooks {
         let unknown = || PluginError::not_found(format!("Notebook not found: {notebook_id}"));
         let room = match notebook_id.parse() {
             Ok(id) => self.existing(id).await.map_err(|_| unknown())?.inbox,
-            Err(_) => self.directory.named(notebook_id).ok_or_else(unknown)?,
+            Err(_) => match self.directory.named(notebook_id) {
+                Some(room) => room,
+                // A file whose notebook is kept and not in memory.
+                None => {
+                    let kept = self.file(notebook_id.into(), None).await.map_err(|_| unknown())?.id;
+                    self.existing(kept.ok_or_else(unknown)?).await.map_err(|_| unknown())?.inbox
+                }
+            },
         };
         let (reply, state) = oneshot::channel();
         room.send(Message::Inspect(reply)).map_err(|_| unknown())?;
         state.await.map_err(|_| unknown())
+    }
+
+    /// Ends a notebook's kernel and closes its room, unless that would lose edits. False if there is no such room.
+    async fn shut_down(&self, notebook: &str) -> Result<bool> {
+        let Some(room) = self.directory.named(notebook) else { return Ok(false) };
+        let (reply, summary) = oneshot::channel();
+        // A room that is gone drops the other end, and has nothing to lose.
+        let _ = room.send(Message::Summary(reply));
+        if let Ok((RoomSummary { at_risk: Some(reason), .. }, _)) = summary.await {
+            let text = format!(
+                "The last edits of this notebook are in memory only, because they cannot be written: {reason}. It stays open."
+            );
+            return Err(PluginError::new(ErrorCode::Conflict, text).help(
+                "Make room, or save it under another name; the daemon tries again by itself within 30 s.",
+            ));
+        }
+        let _ = ask_to_end(&room, |done| Message::Close { unless_joined: true, done }).await;
+        Ok(true)
     }
 
     /// A view of one notebook, once it is loaded.
@@ -262,12 +287,7 @@ impl Rooms for OpenNotebooks {
             }
             RoomRequest::Project { notebook_id } => self.project(&notebook_id).await,
             RoomRequest::Shutdown { notebook_id } => {
-                let room = self.directory.named(&notebook_id);
-                let found = room.is_some();
-                if let Some(room) = room {
-                    let _ = ask_to_end(&room, |done| Message::Close { unless_joined: true, done }).await;
-                }
-                Ok(RoomReply::Shutdown { found })
+                Ok(RoomReply::Shutdown { found: self.shut_down(&notebook_id).await? })
             }
             RoomRequest::ExecutionResult { execution_id } => {
                 let store = RecordStore::of(&self.directory.host);
@@ -320,7 +340,7 @@ impl OpenNotebooks {
         Ok(Some(Attached { info: info?, session: Box::new(Session { peer, inbox, credit }) }))
     }
 
-    async fn summaries(&self) -> Vec<(runtimed_plugin_api::RoomSummary, Option<PathBuf>)> {
+    async fn summaries(&self) -> Vec<(RoomSummary, Option<PathBuf>)> {
         let asked: Vec<_> = self
             .directory
             .all()

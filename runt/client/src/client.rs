@@ -12,7 +12,7 @@ use runtimed_protocol::handshake::Handshake;
 use runtimed_protocol::pool::{
     DaemonInfo, NotebooksVerified, PluginRow, PoolReply, PoolRequest, PoolStats, RoomsList,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::connection::Connection;
@@ -25,6 +25,8 @@ const REPLY_LIMIT: Duration = Duration::from_secs(3);
 /// start, all at a time, and those that are replaced some seconds to stop.
 const RELOAD_LIMIT: Duration = Duration::from_secs(90);
 
+/// Longest wait until a notebook is closed. The daemon gives a room as long to save and to end its kernel.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait until the daemon has looked at every file of every environment, and deleted some: a cold, slow disk.
 const WALK_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Longest wait until the daemon has read everything that is kept: an hour, for a slow disk that is full.
@@ -178,10 +180,24 @@ impl Client {
         }
     }
 
-    /// Ends a notebook's kernel and closes its room. False if there is no such room.
-    pub async fn shutdown_notebook(&self, notebook_id: &str) -> Result<bool> {
-        match self.ask(&PoolRequest::ShutdownNotebook { notebook_id: notebook_id.into() }).await? {
+    /// Ends a notebook's kernel and closes its room. False if there is no such room. The notebook is named by its UUID or
+    /// the canonical path of its file.
+    pub async fn shutdown_notebook(&self, notebook: &str) -> Result<bool> {
+        let request = PoolRequest::ShutdownNotebook { notebook_id: notebook.to_owned() };
+        match self.ask_within(&request, CLOSE_LIMIT).await? {
             PoolReply::NotebookShutdown { found } => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What is in a notebook that is open, or kept: `cells`, `outputs_by_cell`, `source` and `kernel_info`. It is named
+    /// by its UUID or the canonical path of its file.
+    ///
+    /// # Errors
+    /// `Daemon` for one that is unknown, and for one too long for a reply.
+    pub async fn inspect_notebook(&self, notebook: &str) -> Result<Map<String, Value>> {
+        match self.ask(&PoolRequest::InspectNotebook { notebook_id: notebook.to_owned() }).await? {
+            PoolReply::NotebookState { state, .. } => Ok(state),
             other => Err(unexpected(&other)),
         }
     }

@@ -78,7 +78,7 @@ fn set(file: &Path, key: &str, text: &str) -> anyhow::Result<()> {
         settings::set(settings, key, value.clone());
         Ok(true)
     })?;
-    anstream::println!("Updated {key} in {}", terminal::tilde(file));
+    say!("Updated {key} in {}", terminal::tilde(file));
     Ok(())
 }
 
@@ -97,8 +97,8 @@ fn unset(file: &Path, key: &str) -> anyhow::Result<()> {
         Ok(there)
     })?;
     match changed {
-        true => anstream::println!("Updated {key} in {}", terminal::tilde(file)),
-        false if is_known(key) => anstream::println!("{key} was not set. Nothing was changed."),
+        true => say!("Updated {key} in {}", terminal::tilde(file)),
+        false if is_known(key) => say!("{key} was not set. Nothing was changed."),
         false => return Err(unknown(key)),
     }
     Ok(())

@@ -120,12 +120,9 @@ async fn rebuild(client: &Client, what: Option<String>, json: bool) -> anyhow::R
     if json {
         terminal::print_json(&json!({ "rebuilt": rebuilt }))?;
     } else if what.as_ref().is_some_and(|what| what.contains('/')) {
-        anstream::println!("Deleted; it is built anew when it is needed.");
+        say!("Deleted; it is built anew when it is needed.");
     } else {
-        anstream::println!(
-            "Building anew: {}. `runt daemon status` shows how far it is.",
-            rebuilt.join(", ")
-        );
+        say!("Building anew: {}. `runt daemon status` shows how far it is.", rebuilt.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -51,9 +51,9 @@ async fn start_kernel(kernel: &str, name: Option<&str>) -> anyhow::Result<ExitCo
 
 async fn stop_one(id: &str) -> anyhow::Result<ExitCode> {
     match stop(&find::by_name(id)?).await? {
-        Stopped::Now => anstream::println!("Kernel with ID {id} stopped"),
+        Stopped::Now => say!("Kernel with ID {id} stopped"),
         Stopped::Before => {
-            anstream::println!("Kernel with ID {id} had ended already; its connection file was removed");
+            say!("Kernel with ID {id} had ended already; its connection file was removed");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -73,7 +73,7 @@ async fn stop_all() -> anyhow::Result<ExitCode> {
         match done? {
             (Ok(_), found) => {
                 stopped += 1;
-                anstream::println!("Stopped {}", found.id);
+                say!("Stopped {}", found.id);
             }
             (Err(error), found) => {
                 failed = true;
@@ -81,7 +81,7 @@ async fn stop_all() -> anyhow::Result<ExitCode> {
             }
         }
     }
-    anstream::println!("\nStopped {stopped} kernel(s)");
+    say!("\nStopped {stopped} kernel(s)");
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -95,7 +95,7 @@ async fn interrupt(id: &str) -> anyhow::Result<ExitCode> {
             async { while client.next().await.is_ok_and(|said| said.kind != "interrupt_reply") {} };
         let _ = tokio::time::timeout(ANSWER, answered).await;
     }
-    anstream::println!("Interrupt sent to kernel {id}");
+    say!("Interrupt sent to kernel {id}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -157,7 +157,7 @@ async fn clean(limit: Duration, dry_run: bool) -> anyhow::Result<ExitCode> {
             Ok(false) => match std::fs::remove_file(&found.path) {
                 Ok(()) => {
                     stale += 1;
-                    anstream::println!("Removed: {path}");
+                    say!("Removed: {path}");
                 }
                 Err(error) => {
                     errors += 1;

@@ -62,7 +62,7 @@ pub(crate) async fn recover(options: RecoverOptions) -> anyhow::Result<ExitCode>
         terminal::print_json(&json!({"path": text, "cells": cells, "missing_blobs": missing}))?;
     } else {
         let plural = if cells == 1 { "" } else { "s" };
-        anstream::println!("Wrote {cells} cell{plural} to {}", terminal::tilde(&output));
+        say!("Wrote {cells} cell{plural} to {}", terminal::tilde(&output));
         if missing > 0 {
             anstream::eprintln!(
                 "The content of {missing} outputs is not there any more; the file says where."

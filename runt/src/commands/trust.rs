@@ -119,7 +119,7 @@ fn change(
     }
     for (identity, changed) in results {
         let what = if changed { done } else { before };
-        anstream::println!("{} ({}): {what}.", identity.name, identity.ecosystem);
+        say!("{} ({}): {what}.", identity.name, identity.ecosystem);
     }
     Ok(ExitCode::SUCCESS)
 }

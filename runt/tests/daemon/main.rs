@@ -14,6 +14,8 @@ mod doctor;
 mod life;
 mod logs;
 #[cfg(target_os = "linux")]
+mod refusal;
+#[cfg(target_os = "linux")]
 mod service;
 #[allow(dead_code, reason = "shared with the tests of kernels, which use the rest of it")]
 #[path = "../kernels/world.rs"]

@@ -395,6 +395,7 @@ impl RoomCore {
                 KernelState::Error { details, .. } => Some(in_a_sentence(&details)),
                 _ => None,
             },
+            at_risk: self.at_risk().map(str::to_owned),
         }
     }
 

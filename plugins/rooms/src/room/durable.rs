@@ -55,6 +55,8 @@ struct Held {
 }
 
 struct Trouble {
+    /// What the system says.
+    reason: String,
     /// For the user.
     notice: String,
     /// How often an append has failed in a row.
@@ -177,6 +179,13 @@ impl RoomCore {
         self.effects.insert(0, Effect::Journal { record, path, heard });
     }
 
+    /// Why edits would be lost if the daemon ended now: the journal lacks them, and the file does, if there is one.
+    pub(super) fn at_risk(&self) -> Option<&str> {
+        let trouble = self.durable.trouble.as_ref()?;
+        let in_file = self.saving.path().is_some() && !self.saving.has_unsaved();
+        (!in_file).then_some(&trouble.reason)
+    }
+
     /// Lets the kernel forget what nobody will ask for: nothing is kept of this room.
     fn acknowledge(&mut self) {
         let upto = self.hearing.shown().sequence;
@@ -209,7 +218,8 @@ impl RoomCore {
              Next: make room, or save the notebook; the journal is tried again by itself."
         );
         let (next, failures) = (self.now + wait, failures + 1);
-        durable.trouble = Some(Trouble { notice: notice.clone(), failures, next, trying: false });
+        let reason = reason.to_owned();
+        durable.trouble = Some(Trouble { reason, notice: notice.clone(), failures, next, trying: false });
         let mut checkpoint = self.documents.runtime.file_checkpoint();
         (checkpoint.source_issue_kind, checkpoint.source_issue_reason) = (DEGRADED.to_owned(), notice);
         kept(self.documents.runtime.set_file_checkpoint(&checkpoint));

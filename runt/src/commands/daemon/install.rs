@@ -29,13 +29,13 @@ pub(super) async fn install(binary: Option<&Path>) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     service.check().await?;
-    anstream::println!("Installing runtimed service...\nSource binary: {}", terminal::tilde(&source.daemon));
+    say!("Installing runtimed service...\nSource binary: {}", terminal::tilde(&source.daemon));
     service.install(&source).await.context("Failed to install service")?;
     match Client::discover().daemon_info().await {
         Ok(info) if is_apart(&info).await => {
-            anstream::println!("Service installed. A daemon runs already (pid {}).\n{HAND_OVER}", info.pid);
+            say!("Service installed. A daemon runs already (pid {}).\n{HAND_OVER}", info.pid);
         }
-        _ => anstream::println!("Service installed. Run 'runt daemon start' to start it."),
+        _ => say!("Service installed. Run 'runt daemon start' to start it."),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -45,7 +45,7 @@ pub(super) async fn uninstall() -> anyhow::Result<ExitCode> {
     let service = Service::of_this_user()?;
     service.check_meant()?;
     if !service.is_installed() {
-        anstream::println!("Service not installed.");
+        say!("Service not installed.");
         return Ok(ExitCode::SUCCESS);
     }
     service.check().await?;

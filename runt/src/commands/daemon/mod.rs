@@ -15,9 +15,9 @@ use anyhow::bail;
 use runtimed_client::{Client, ClientError};
 use serde_json::json;
 
-pub(crate) use doctor::doctor;
+pub(crate) use doctor::{doctor, document as doctor_document};
 pub(crate) use logs::logs;
-pub(crate) use status::status;
+pub(crate) use status::{document as status_document, status};
 
 use crate::cli::DaemonCommand;
 use crate::terminal;
@@ -64,7 +64,7 @@ async fn flush() -> anyhow::Result<ExitCode> {
     if let Err(error) = Client::discover().flush().await {
         bail!("Failed to flush pool: {error}\n{}", next_step(&error));
     }
-    anstream::println!("Pool flushed — environments will be rebuilt");
+    say!("Pool flushed — environments will be rebuilt");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,7 +73,7 @@ async fn shutdown() -> anyhow::Result<ExitCode> {
     if let Err(error) = Client::discover().shutdown().await {
         bail!("Failed to shutdown daemon: {error}\n{}", next_step(&error));
     }
-    anstream::println!("Shutdown request sent");
+    say!("Shutdown request sent");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,7 +96,7 @@ struct Progress {
 impl Progress {
     fn say(self, text: &str) {
         if !self.json {
-            anstream::println!("{text}");
+            say!("{text}");
         }
     }
 }

@@ -43,6 +43,11 @@ pub(crate) async fn status(json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The same as `--json` prints.
+pub(crate) async fn document() -> Value {
+    Found::out().await.as_json()
+}
+
 impl Found {
     async fn out() -> Self {
         let (places, client) = (Places::of_this_process(), Client::discover());

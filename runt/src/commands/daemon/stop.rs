@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use runtimed_client::protocol::pool::STOP_REFUSED;
 use runtimed_client::{Client, ClientError, Places};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -120,6 +121,14 @@ pub(super) async fn end_process(
                     info.pid,
                     STOP_LIMIT.as_secs()
                 ),
+                Err(ClientError::Daemon(refusal))
+                    if !force && (goal == Goal::EndKernels || refusal.starts_with(STOP_REFUSED)) =>
+                {
+                    bail!(
+                        "{refusal}\nNothing was stopped. 'runt daemon stop --force' ends it all the same, and what it \
+                         could not save is lost."
+                    )
+                }
                 // One that does not know the request says so or hangs up.
                 Err(ClientError::Daemon(_) | ClientError::Disconnected) if goal == Goal::KeepKernels => {
                     bail!(
@@ -128,10 +137,6 @@ pub(super) async fn end_process(
                         info.daemon_version
                     )
                 }
-                Err(ClientError::Daemon(refusal)) if !force => bail!(
-                    "{refusal}\nNothing was stopped. 'runt daemon stop --force' ends it all the same, \
-                     and what it could not save may be lost."
-                ),
                 _ => info.pid,
             }
         }

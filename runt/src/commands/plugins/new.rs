@@ -54,7 +54,7 @@ pub(crate) fn new(options: &NewOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let shown = options.folder.display();
-    anstream::println!(
+    say!(
         "Wrote the plugin {} to {shown}: it provides `{}` of the kind `{}`.\n\n\
          Next:\n  cd {shown}\n  cargo test\n  cargo build\n  runt plugins add .\n\nThen make it yours; README.md says how.",
         names.id,

@@ -41,13 +41,13 @@ pub(crate) async fn remove(id: &str, json: bool) -> anyhow::Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    anstream::println!("Removed {id}. Environments it made for notebooks stay in the daemon's caches.");
+    say!("Removed {id}. Environments it made for notebooks stay in the daemon's caches.");
     match (&told, told.row(id)) {
         (Told::Failed(error), _) => anstream::eprintln!(
             "The running daemon could not let it go: {error}\nIt uses {id} until it is restarted."
         ),
-        (_, Some(PluginRow { pending: Some(pending), .. })) => anstream::println!("{pending}"),
-        (_, Some(row)) => anstream::println!("The one in {} is used now.", row.path),
+        (_, Some(PluginRow { pending: Some(pending), .. })) => say!("{pending}"),
+        (_, Some(row)) => say!("The one in {} is used now.", row.path),
         (_, None) => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -39,13 +39,13 @@ pub(crate) async fn switch(id: &str, enabled: bool, json: bool) -> anyhow::Resul
         return print_json(id, enabled, changed, &told);
     }
     let (word, already) = if enabled { ("on", "on already") } else { ("off", "off already") };
-    anstream::println!("{id} is switched {}.", if changed { word } else { already });
+    say!("{id} is switched {}.", if changed { word } else { already });
     match (&told, told.row(id)) {
-        (Told::Down, _) => anstream::println!("The daemon is not running; it obeys when it starts."),
+        (Told::Down, _) => say!("The daemon is not running; it obeys when it starts."),
         (_, Some(row)) => {
-            anstream::println!("{:<10} {}", "Status:", rows::status(row));
+            say!("{:<10} {}", "Status:", rows::status(row));
             let reason = row.reason.as_ref().filter(|_| enabled);
-            reason.into_iter().chain(&row.pending).for_each(|sentence| anstream::println!("{sentence}"));
+            reason.into_iter().chain(&row.pending).for_each(|sentence| say!("{sentence}"));
         }
         (_, None) => {}
     }

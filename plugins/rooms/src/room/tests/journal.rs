@@ -125,8 +125,11 @@ fn a_full_disk_is_shown_and_made_up_for() {
     let ana = world.join("ana");
     world.settle();
     world.no_journal = true;
+    assert_eq!(world.core.summary().at_risk, None);
     let execution = world.run(ana, "print kept in memory");
+    assert_eq!(world.core.summary().at_risk.as_deref(), Some("disk full"));
     world.pass(SECOND * 5);
+    assert_eq!(world.core.summary().at_risk, None, "the file has it");
     let checkpoint = world.client(ana).runtime.file_checkpoint();
     assert_eq!(checkpoint.source_issue_kind, "degraded");
     assert!(checkpoint.source_issue_reason.contains("disk full"), "{}", checkpoint.source_issue_reason);

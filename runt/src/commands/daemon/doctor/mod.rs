@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use runtimed_client::{Client, Places};
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -51,6 +52,11 @@ pub(crate) async fn doctor(fix: bool, start: bool, json: bool) -> anyhow::Result
         Some(error) => Err(error.context("Not everything could be repaired")),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The same as `--json` prints, with nothing mended.
+pub(crate) async fn document() -> Value {
+    Report::of(&Facts::gather().await, VERSION).as_json(&[])
 }
 
 /// Mends what can be mended without ending anything.
