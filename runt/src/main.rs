@@ -9,6 +9,7 @@
 mod terminal;
 
 mod cli;
+mod closest;
 mod commands;
 mod daemon_lock;
 mod diagnostics;

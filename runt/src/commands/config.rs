@@ -15,6 +15,7 @@ use runtimed_plugin_api::settings_schema::sections;
 use serde_json::{Map, Value};
 
 use crate::cli::ConfigCommand;
+use crate::closest::closest;
 use crate::{settings_file, terminal};
 
 /// Where editors find the schema, seen from the file; the daemon writes it.
@@ -61,13 +62,14 @@ fn get(file: &Path, key: &str) -> anyhow::Result<()> {
 }
 
 fn set(file: &Path, key: &str, text: &str) -> anyhow::Result<()> {
+    let unchanged = |bad: settings::BadSetting| anyhow!("{bad}\nNothing was changed.");
     let value = match settings::parse(key, text) {
-        Some(value) => value?,
+        Some(value) => value.map_err(unchanged)?,
         None => {
             let plugins = plugins();
             let (_, schema) =
                 settings::of_sections(&plugins).find(|(name, _)| name == key).ok_or_else(|| unknown(key))?;
-            settings::parse_as(schema, key, text)?
+            settings::parse_as(schema, key, text).map_err(unchanged)?
         }
     };
     settings_file::edit(file, |settings| {
@@ -145,5 +147,7 @@ fn unknown(key: &str) -> anyhow::Error {
     let plugins = plugins();
     let of_plugins = settings::of_sections(&plugins).map(|(name, _)| name);
     let names: Vec<String> = settings::names().map(str::to_owned).chain(of_plugins).collect();
-    anyhow!("Unknown setting '{key}'. Valid keys: {}.\nNothing was changed.", names.join(", "))
+    let meant = closest(key, names.iter().map(String::as_str));
+    let meant = meant.map(|name| format!(" Did you mean '{name}'?")).unwrap_or_default();
+    anyhow!("Unknown setting '{key}'. Valid keys: {}.\nNothing was changed.{meant}", names.join(", "))
 }

@@ -83,7 +83,9 @@ async fn start(options: &ConsoleOptions) -> anyhow::Result<Started> {
     let what = match (&options.cmd, &options.kernel) {
         (Some(command), _) => What::Command(command.clone()),
         (None, Some(kernel)) => What::Spec(start::spec(kernel)?.into()),
-        (None, None) => bail!("Provide a kernel name or --cmd"),
+        (None, None) => bail!(
+            "Provide a kernel name or --cmd\nSuch as 'runt jupyter console python3'; --existing takes one that runs."
+        ),
     };
     start::start(&what, None, false).await
 }

@@ -29,7 +29,9 @@ pub(crate) async fn run(command: JupyterCommand) -> anyhow::Result<ExitCode> {
         JupyterCommand::Stop { id: Some(id), all: false } => stop_one(&id).await,
         JupyterCommand::Stop { all: true, .. } => stop_all().await,
         JupyterCommand::Stop { .. } => {
-            bail!("Either provide a kernel ID or use --all to stop all kernels")
+            bail!(
+                "Either provide a kernel ID or use --all to stop all kernels\nSee the kernels with 'runt ps'."
+            )
         }
         JupyterCommand::Interrupt { id } => interrupt(&id).await,
         JupyterCommand::Exec { id, code } => exec(&id, code).await,

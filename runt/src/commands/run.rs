@@ -98,10 +98,12 @@ struct Target {
 impl Target {
     /// Checks the files and, if the result goes elsewhere, puts a copy there.
     fn new(options: &RunOptions) -> anyhow::Result<Self> {
-        let named = || format!("cannot run {}", options.notebook.display());
-        let notebook = options.notebook.canonicalize().with_context(named)?;
+        let named = options.notebook.display();
+        let notebook = options.notebook.canonicalize().map_err(|error| {
+            anyhow::anyhow!("cannot run {named}: {error}\nNothing was run. Name a notebook that is there.")
+        })?;
         if !notebook.is_file() {
-            bail!("cannot run {}: it is not a file", options.notebook.display());
+            bail!("cannot run {named}: it is not a file.\nNothing was run. Name a notebook's file.");
         }
         let working_dir = notebook.parent().unwrap_or(Path::new("/")).to_path_buf();
         let Some(output) = &options.output else { return Ok(Self { path: notebook, working_dir }) };
@@ -404,7 +406,9 @@ async fn close(client: &Client, session: NotebookSession) {
 fn explain(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Connect(_) => {
-            anyhow::anyhow!("{error}\nIs the daemon running? Try 'runt daemon start --foreground'")
+            anyhow::anyhow!(
+                "{error}\nIs the daemon running? Try 'runt daemon start'; 'runt daemon doctor' says what keeps it from that."
+            )
         }
         ClientError::Disconnected => {
             anyhow::anyhow!("the daemon has gone away; what was saved before is in the file")

@@ -21,7 +21,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn logs(follow: bool, count: usize) -> anyhow::Result<ExitCode> {
     let log = Places::of_this_process().log();
     let Some(mut file) = open(&log)? else {
-        anstream::eprintln!("Log file not found: {}\nA daemon that starts makes it.", log.display());
+        anstream::eprintln!(
+            "Log file not found: {}\nNo daemon has run yet; 'runt daemon start' starts one.",
+            log.display()
+        );
         return Ok(ExitCode::FAILURE);
     };
     let now = file.added(&log)?;

@@ -18,6 +18,9 @@ use crate::terminal;
 /// Variables that make a daemon one of a work tree; tools of the reference set the last.
 const DEV_VARIABLES: [&str; 3] = ["RUNTIMED_DEV", "RUNTIMED_WORKSPACE_PATH", "RUNTIMED_VITE_PORT"];
 
+/// Kinds of pools in the order in which people know them; others follow.
+const USUAL: [&str; 3] = ["uv", "conda", "pixi"];
+
 /// What was found out.
 struct Found {
     installed: bool,
@@ -119,7 +122,9 @@ impl Found {
             line("Plugins:", &sentence);
         }
         anstream::println!("\nPool:");
-        for (kind, pool) in self.pools.iter().flat_map(PoolStats::pools) {
+        let mut pools: Vec<_> = self.pools.iter().flat_map(PoolStats::pools).collect();
+        pools.sort_by_key(|(kind, _)| USUAL.iter().position(|usual| usual == kind).unwrap_or(USUAL.len()));
+        for (kind, pool) in pools {
             anstream::println!("  {:<8} {}", format!("{}:", label(kind)), pool_line(pool));
         }
     }

@@ -27,9 +27,9 @@ use crate::terminal;
 
 /// Adds a plugin, or another version of it.
 pub(crate) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
-    let given = options.path.canonicalize().with_context(|| {
-        format!(
-            "`{}` is not there.\nNothing was changed.\nName a folder or a .tar.gz",
+    let given = options.path.canonicalize().map_err(|error| {
+        anyhow!(
+            "`{}` is not there: {error}.\nNothing was changed.\nName a folder or a .tar.gz.",
             options.path.display()
         )
     })?;
