@@ -17,6 +17,7 @@ mod interrupt;
 mod jupyter;
 mod lines;
 mod notebook_name;
+mod patience;
 mod plugins;
 mod process;
 mod reference;

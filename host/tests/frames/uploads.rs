@@ -94,6 +94,7 @@ fn a_large_blob_comes_in_parts_and_is_read_over_http() {
     });
     assert_eq!(stored, expected);
     let (head, body) = get(&daemon, &hash(&whole));
+    assert!(head.to_ascii_lowercase().contains("\r\nx-content-type-options: nosniff"), "{head}");
     assert!(head.to_ascii_lowercase().contains("content-type: video/mp4"), "{head}");
     assert!(body == whole);
     assert_eq!(ana.ask(complete), failed("unknown_upload"));

@@ -11,14 +11,22 @@ use runtimed_client::{Client, ClientError};
 use serde_json::json;
 
 use crate::cli::EnvCommand;
+use crate::patience::waiting;
 use crate::terminal;
+
+/// What the user sees meanwhile.
+const LOOKING: &str = "Looking at every environment";
 
 /// Does what was asked.
 pub(crate) async fn run(command: EnvCommand) -> anyhow::Result<ExitCode> {
     let client = Client::discover();
     match command {
-        EnvCommand::List { json } => list(&client.list_environments().await.map_err(explain)?, json),
-        EnvCommand::Stats { json } => stats(&client.list_environments().await.map_err(explain)?, json),
+        EnvCommand::List { json } => {
+            list(&waiting(LOOKING, client.list_environments()).await.map_err(explain)?, json)
+        }
+        EnvCommand::Stats { json } => {
+            stats(&waiting(LOOKING, client.list_environments()).await.map_err(explain)?, json)
+        }
         EnvCommand::Clean { dry_run, all, json } => clean(&client, dry_run, all, json).await,
         EnvCommand::Rebuild { what, json } => rebuild(&client, what, json).await,
     }
@@ -90,7 +98,7 @@ fn stats(list: &EnvironmentList, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn clean(client: &Client, dry_run: bool, all: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let cleaned = client.clean_environments(dry_run, all).await.map_err(explain)?;
+    let cleaned = waiting(LOOKING, client.clean_environments(dry_run, all)).await.map_err(explain)?;
     if json {
         terminal::print_json(&cleaned)?;
         return Ok(ExitCode::SUCCESS);
@@ -116,7 +124,7 @@ async fn rebuild(client: &Client, what: Option<String>, json: bool) -> anyhow::R
         Some(path) if path.contains('/') => Some(std::path::absolute(path)?.to_string_lossy().into_owned()),
         what => what,
     };
-    let rebuilt = client.rebuild_environments(what.as_deref()).await.map_err(explain)?;
+    let rebuilt = waiting(LOOKING, client.rebuild_environments(what.as_deref())).await.map_err(explain)?;
     if json {
         terminal::print_json(&json!({ "rebuilt": rebuilt }))?;
     } else if what.as_ref().is_some_and(|what| what.contains('/')) {

@@ -21,6 +21,7 @@ use crate::jupyter::processes::Processes;
 use crate::jupyter::show::Screen;
 use crate::jupyter::start::{self, What};
 use crate::jupyter::stop::{Stopped, stop};
+use crate::patience::waiting;
 
 /// Runs a subcommand.
 pub(crate) async fn run(command: JupyterCommand) -> anyhow::Result<ExitCode> {
@@ -44,7 +45,7 @@ pub(crate) async fn run(command: JupyterCommand) -> anyhow::Result<ExitCode> {
 async fn start_kernel(kernel: &str, name: Option<&str>) -> anyhow::Result<ExitCode> {
     let what = What::Spec(start::spec(kernel)?.into());
     let mut interrupt = Interrupt::listen()?;
-    let started = interrupt.or(start::start(&what, name, true)).await?;
+    let started = waiting("Waiting for the kernel", interrupt.or(start::start(&what, name, true))).await?;
     anstream::println!("Kernel started with ID: {}", started.id);
     anstream::println!("Connection file: {}", started.path.display());
     started.stay();

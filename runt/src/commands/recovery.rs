@@ -12,11 +12,15 @@ use runtimed_client::{Client, ClientError};
 use serde_json::json;
 
 use crate::cli::RecoverOptions;
+use crate::patience::waiting;
 use crate::terminal;
+
+/// What the user sees meanwhile.
+const READING: &str = "Reading what is kept";
 
 /// Has the daemon check everything, and shows what it found.
 pub(crate) async fn verify(repair: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let found = Client::discover().verify_notebooks(repair).await.map_err(explain)?;
+    let found = waiting(READING, Client::discover().verify_notebooks(repair)).await.map_err(explain)?;
     let faulty = found.notebooks.iter().filter(|notebook| !is_fine(notebook)).count();
     if json {
         terminal::print_json(&found)?;
@@ -42,7 +46,7 @@ pub(crate) async fn verify(repair: bool, json: bool) -> anyhow::Result<ExitCode>
 pub(crate) async fn recover(options: RecoverOptions) -> anyhow::Result<ExitCode> {
     let client = Client::discover();
     let (Some(notebook), Some(output)) = (options.notebook, options.output) else {
-        let found = client.verify_notebooks(false).await.map_err(explain)?;
+        let found = waiting(READING, client.verify_notebooks(false)).await.map_err(explain)?;
         let kept = found.notebooks.iter().filter(|notebook| notebook.cells > 0);
         if options.json {
             terminal::print_json(&kept.collect::<Vec<_>>())?;
@@ -57,7 +61,8 @@ pub(crate) async fn recover(options: RecoverOptions) -> anyhow::Result<ExitCode>
     };
     let output = std::path::absolute(output)?;
     let text = output.to_string_lossy();
-    let (cells, missing) = client.recover_notebook(&notebook, &text).await.map_err(explain)?;
+    let (cells, missing) =
+        waiting(READING, client.recover_notebook(&notebook, &text)).await.map_err(explain)?;
     if options.json {
         terminal::print_json(&json!({"path": text, "cells": cells, "missing_blobs": missing}))?;
     } else {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use runtimed_client::Client;
+use runtimed_client::{Client, ClientError};
 use serde_json::json;
 
 use crate::notebook_name::notebook;
@@ -17,6 +17,7 @@ pub(crate) async fn stop(name: &str, json: bool) -> anyhow::Result<ExitCode> {
     let named = notebook(name).unwrap_or_else(|| name.to_owned());
     let found = match Client::discover().shutdown_notebook(&named).await {
         Ok(found) => found,
+        Err(ClientError::Daemon(refusal)) => bail!("Failed to shutdown notebook: {refusal}"),
         Err(error) => {
             bail!("Failed to shutdown notebook: {error}\nIs the daemon running? Try 'runt daemon status'")
         }

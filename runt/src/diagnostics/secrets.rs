@@ -20,6 +20,8 @@ const SHORTEST: usize = 6;
 const SECRET_NAME: &str = "token|secret|passw|passphrase|pwd|api[_-]?key|apikey|access[_-]?key|private[_-]?key|\
     signing[_-]?key|encryption[_-]?key|credential|cookie|authorization|\\bauth\\b|_auth\\b|session[_-]?id|signature|\\bdsn\\b|\
     \\bkey\\b|_key\\b|index[_-]?url|database[_-]?url|connection[_-]?string|netrc|webhook";
+/// Variables that every shell sets, and that only sound like a secret.
+const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
 /// Keys of JSON objects whose values are variables of processes.
 const ENVIRONMENTS: [&str; 4] = ["env", "environ", "environment_variables", "variables"];
 
@@ -63,7 +65,8 @@ pub(super) struct Cleaner {
 impl Cleaner {
     /// For a user with this home and these variables.
     pub(super) fn new(home: Option<String>, variables: impl Iterator<Item = (String, String)>) -> Self {
-        let known = variables.filter(|(name, _)| is_secret(name)).map(|(_, value)| value).collect();
+        let secret = |(name, _): &(String, String)| is_secret(name) && !FOLDERS.contains(&name.as_str());
+        let known = variables.filter(secret).map(|(_, value)| value).collect();
         let mut cleaner = Self { home: home.filter(|home| home.len() > 1), known: Vec::new() };
         cleaner.learn(known);
         cleaner
@@ -162,7 +165,12 @@ mod tests {
     use super::*;
 
     fn cleaner() -> Cleaner {
-        let variables = [("ACME_API_KEY", "zebra-9001-crossing"), ("LANG", "C.UTF-8"), ("X_TOKEN", "short")];
+        let variables = [
+            ("ACME_API_KEY", "zebra-9001-crossing"),
+            ("LANG", "C.UTF-8"),
+            ("X_TOKEN", "short"),
+            ("PWD", "/home/ana/work"),
+        ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Cleaner::new(Some("/home/ana".to_owned()), variables.into_iter())
     }

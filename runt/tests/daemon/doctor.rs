@@ -65,11 +65,11 @@ fn through(program: &[&str], command: &Command) -> Command {
 }
 
 /// The same command as another user.
-fn as_nobody(command: &Command) -> Command {
+pub(crate) fn as_nobody(command: &Command) -> Command {
     through(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"], command)
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = cfg!(target_os = "linux") && rustix::process::geteuid().is_root();
     if !root {
         eprintln!("skipped: being another user, and mounting, need root.");

@@ -14,6 +14,8 @@ mod doctor;
 mod life;
 mod logs;
 #[cfg(target_os = "linux")]
+mod others;
+#[cfg(target_os = "linux")]
 mod refusal;
 #[cfg(target_os = "linux")]
 mod service;

@@ -70,8 +70,12 @@ async fn flush() -> anyhow::Result<ExitCode> {
 
 /// Only asks. `stop` also waits.
 async fn shutdown() -> anyhow::Result<ExitCode> {
-    if let Err(error) = Client::discover().shutdown().await {
-        bail!("Failed to shutdown daemon: {error}\n{}", next_step(&error));
+    match Client::discover().shutdown().await {
+        Ok(()) => {}
+        Err(ClientError::Daemon(refusal)) => {
+            bail!("Failed to shutdown daemon: {refusal}\nNothing was stopped.")
+        }
+        Err(error) => bail!("Failed to shutdown daemon: {error}\n{}", next_step(&error)),
     }
     say!("Shutdown request sent");
     Ok(ExitCode::SUCCESS)

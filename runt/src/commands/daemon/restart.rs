@@ -17,10 +17,11 @@ use tokio::time::{Instant, sleep};
 
 use super::Progress;
 use super::launch::{PAUSE, launch};
-use super::start::by_service;
+use super::start::{STARTING, by_service};
 use super::stop::{Goal, Stopped, end_process};
 use crate::cli::VERSION;
 use crate::jupyter::processes::Processes;
+use crate::patience::waiting;
 use crate::service::{Service, Source, Updated};
 use crate::terminal;
 
@@ -61,12 +62,12 @@ pub(super) async fn restart(json: bool) -> anyhow::Result<ExitCode> {
         service.stop().await.map_err(failed)?;
     }
     let new = match &service {
-        Some(service) => by_service(&client, service).await,
-        None => launch(&client, old.as_ref()).await,
+        Some(service) => waiting(STARTING, by_service(&client, service)).await,
+        None => waiting(STARTING, launch(&client, old.as_ref())).await,
     };
     let new =
         new.map_err(|error| anyhow!("Failed to restart daemon: {error:#}\nKernels go on without it."))?;
-    let after = returned(&client, &before).await;
+    let after = waiting("Waiting for kernels", returned(&client, &before)).await;
     let lost: Vec<&RoomRow> = before.iter().filter(|kernel| !is_among(kernel, &after)).collect();
     if json {
         terminal::print_json(&json!({

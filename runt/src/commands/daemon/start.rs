@@ -14,12 +14,16 @@ use tokio::time::{Instant, sleep};
 
 use super::Progress;
 use super::launch::{PAUSE, launch};
+use crate::patience::waiting;
 use crate::plugins::check::daemon_binary;
 use crate::service::Service;
 use crate::terminal;
 
 /// How long a service may take until it answers.
 const READY_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the user sees while it starts.
+pub(super) const STARTING: &str = "Waiting for the daemon";
 
 /// About a daemon that runs apart from the service that is installed.
 pub(super) const HAND_OVER: &str =
@@ -53,8 +57,8 @@ pub(super) async fn start(json: bool) -> anyhow::Result<ExitCode> {
                 }
             });
             let started = match &service {
-                Some(service) => by_service(&client, service).await,
-                None => launch(&client, None).await,
+                Some(service) => waiting(STARTING, by_service(&client, service)).await,
+                None => waiting(STARTING, launch(&client, None)).await,
             };
             let info = started.map_err(|error| anyhow!("Failed to start daemon: {error:#}"))?;
             progress.say(&match service {

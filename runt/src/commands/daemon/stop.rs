@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::Progress;
+use crate::patience::waiting;
 use crate::process::{gone, is_daemon, listener};
 use crate::service::Service;
 use crate::{daemon_lock, terminal};
@@ -24,6 +25,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(45);
 const FORCED_LIMIT: Duration = Duration::from_secs(5);
 /// How long a process that was killed may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the user sees meanwhile.
+const ENDING: &str = "Waiting for the daemon to save notebooks and end";
 
 /// What becomes of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,10 @@ pub(super) async fn end_process(
                 Goal::KeepKernels => client.detach().await,
             };
             match asked {
-                Ok(()) if gone(info.pid, if force { FORCED_LIMIT } else { STOP_LIMIT }).await => {
+                Ok(())
+                    if waiting(ENDING, gone(info.pid, if force { FORCED_LIMIT } else { STOP_LIMIT }))
+                        .await =>
+                {
                     return Ok(Stopped::Gracefully(info.pid));
                 }
                 Ok(()) if !force => bail!(
@@ -186,7 +193,7 @@ async fn by_signal(client: &Client, pid: u32, force: bool, progress: Progress) -
     progress
         .say(&format!("Attempting stop of process {pid} via signal; waiting up to {} s...", limit.as_secs()));
     send(pid, Signal::TERM)?;
-    if gone(pid, limit).await {
+    if waiting(ENDING, gone(pid, limit)).await {
         return Ok(());
     }
     if !force && client.ping().await.is_ok() {
