@@ -19,10 +19,10 @@ pub const VERSION: &str = match option_env!("RUNTIMED_VERSION") {
 #[derive(Debug, Parser)]
 #[command(name = "runtimed", version = VERSION, about = "The notebook runtime daemon")]
 pub struct Cli {
-    /// What to log: error, warn, info, debug, trace, or a filter such as `warn,runtimed_host=debug`.
-    /// RUST_LOG wins.
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
-    pub log_level: String,
+    /// What to log: error, warn, info, debug, trace, or a filter such as `warn,runtimed_host=debug`; otherwise the
+    /// setting `log.level`, or warn. RUST_LOG wins.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
 
     /// Keep everything in a place of its own for the git work tree of the current directory.
     #[arg(long, global = true)]
@@ -111,7 +111,7 @@ mod tests {
             vec!["runtimed", "--socket", "/s", "--uv-pool-size", "0", "--log-level", "info"],
         ] {
             let cli = Cli::try_parse_from(arguments).unwrap();
-            assert_eq!(cli.log_level, "info");
+            assert_eq!(cli.log_level.as_deref(), Some("info"));
             assert_eq!(cli.run.socket.as_deref(), Some(std::path::Path::new("/s")));
             assert_eq!(cli.run.disabled_pools(), ["uv"]);
         }

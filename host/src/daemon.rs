@@ -101,7 +101,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = log::init(&paths.log(), &cli.log_level, &lock)
+    let ended = log::init(&paths.log(), cli.log_level.as_deref(), &lock)
         .with_context(|| format!("could not start the log `{}`", paths.log().display()))
         .and_then(|()| run_locked(cli, paths));
     match ended {
@@ -271,6 +271,8 @@ impl Daemon {
         background.spawn(async move { daemon.collect_environments().await });
         background.spawn(mirror.run(self.shutdown.clone()));
         let daemon = Arc::clone(&self);
+        background.spawn(async move { daemon.follow_log_level().await });
+        let daemon = Arc::clone(&self);
         background.spawn(async move { daemon.pool_document.follow(&daemon.pools, &daemon.shutdown).await });
 
         manager::ready(VERSION);
@@ -308,6 +310,20 @@ impl Daemon {
         drop(socket);
         drop(announced);
         Ok(())
+    }
+
+    /// Keeps the log at the level that the settings name, until the daemon stops.
+    async fn follow_log_level(&self) {
+        let mut settings = self.settings.watch();
+        loop {
+            log::set_level(
+                settings.borrow_and_update().values.pointer("/log/level").and_then(|level| level.as_str()),
+            );
+            tokio::select! {
+                () = self.shutdown.begun() => return,
+                changed = settings.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// Says in a file that this daemon is here. Without the file everything works.

@@ -10,51 +10,81 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::lock::DaemonLock;
 
 /// The file starts anew beyond this size (our choice: a few days of debug output).
 const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// What is logged if nobody says.
+const LEVEL: Level = Level::WARN;
+
 /// Where lines go. One per process, because panics must find it.
 static SINK: OnceLock<Arc<Sink>> = OnceLock::new();
 
 /// Starts the file at `path` anew (the old one becomes `.1`) and sends `tracing` and panics there.
-/// `filter` is `RUST_LOG` or `--log-level`; an unreadable one counts as `warn`.
+/// `filter` is `--log-level`, and `RUST_LOG` wins; an unreadable one counts as `warn`. Without either, the level is what
+/// [`set_level`] says.
 ///
 /// # Errors
 /// When the file cannot be made.
-pub fn init(path: &Path, filter: &str, _owner: &DaemonLock) -> io::Result<()> {
-    let filter = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or(filter.to_owned());
-    let targets = filter.parse::<Targets>();
-    let unreadable = targets.is_err();
-    let targets = targets.unwrap_or_else(|_| Targets::new().with_default(Level::WARN));
+pub fn init(path: &Path, filter: Option<&str>, _owner: &DaemonLock) -> io::Result<()> {
+    let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let named = variable.as_deref().or(filter);
+    let targets = named.map(str::parse::<Targets>);
+    let unreadable = matches!(targets, Some(Err(_)));
+    let targets = targets.and_then(Result::ok).unwrap_or_else(|| all_at(LEVEL));
+    let (filter, handle) = reload::Layer::new(targets.clone());
     let sink = Arc::new(Sink {
         file: Mutex::new(LogFile::start(path)?),
         stderr_color: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        targets: targets.clone(),
+        targets: RwLock::new(targets),
+        follows: named.is_none().then_some(handle),
     });
     if SINK.set(Arc::clone(&sink)).is_err() {
         return Ok(());
     }
     install_panic_hook();
-    tracing_subscriber::registry().with(Lines(sink).with_filter(targets)).try_init().ok();
-    if unreadable {
+    tracing_subscriber::registry().with(Lines(sink).with_filter(filter)).try_init().ok();
+    if let Some(filter) = named.filter(|_| unreadable) {
         tracing::warn!("the log filter `{filter}` cannot be read; logging warnings and errors");
     }
     Ok(())
 }
 
+/// Logs from now on what is of this level or worse, `warn` if none is named; unless `RUST_LOG` or `--log-level` said
+/// what to log.
+pub fn set_level(level: Option<&str>) {
+    let Some((sink, handle)) = SINK.get().and_then(|sink| Some((sink, sink.follows.as_ref()?))) else {
+        return;
+    };
+    let targets = all_at(level.and_then(|level| level.parse().ok()).unwrap_or(LEVEL));
+    let mut now = sink.targets.write().unwrap_or_else(PoisonError::into_inner);
+    if *now != targets {
+        now.clone_from(&targets);
+        drop(now);
+        // It fails once nobody logs any more.
+        handle.reload(targets).ok();
+    }
+}
+
+fn all_at(level: Level) -> Targets {
+    Targets::new().with_default(level)
+}
+
 /// Whether a line of this level and target would be written.
 pub fn enabled(level: Level, target: &str) -> bool {
-    SINK.get().is_some_and(|sink| sink.targets.would_enable(target, &level))
+    SINK.get().is_some_and(|sink| {
+        sink.targets.read().unwrap_or_else(PoisonError::into_inner).would_enable(target, &level)
+    })
 }
 
 /// Writes a line that does not come from a `tracing` event of ours, whatever the filter says: ask
@@ -86,7 +116,10 @@ fn now() -> impl fmt::Display {
 struct Sink {
     file: Mutex<LogFile>,
     stderr_color: bool,
-    targets: Targets,
+    /// What is logged.
+    targets: RwLock<Targets>,
+    /// Changes it, if it follows the settings.
+    follows: Option<reload::Handle<Targets, Registry>>,
 }
 
 impl Sink {

@@ -16,6 +16,8 @@
 //! | `plugins.limits.<id>.cpu_secs` | integer | seconds of processor time its process may use |
 //! | `plugins.limits.<id>.open_files` | integer | files its process may have open |
 //!
+//! `log.level` is what the daemon's log has from now on: `warn` if not set. `RUST_LOG` and `--log-level` win.
+//!
 //! `environments.max_gib` (docs/ENVIRONMENTS.md) says how much disk environments may take; a tenth of the disk, 4 to 50 GiB,
 //! if not set.
 //!
@@ -49,6 +51,8 @@ struct Key {
 /// What a key may hold, with its default.
 enum Kind {
     Choice(&'static [&'static str]),
+    /// One of these, absent unless somebody sets it.
+    OptionalChoice(&'static [&'static str]),
     Text(&'static str),
     /// A text that is not empty, the name of something installed.
     Name(&'static str),
@@ -91,6 +95,7 @@ const KEYS: &[Key] = &[
     key("disable_auto_format", Kind::Flag(false)),
     key("redact_env_values_in_outputs", Kind::Flag(true)),
     key("import_shell_environment", Kind::Flag(true)),
+    key("log.level", Kind::OptionalChoice(&["error", "warn", "info", "debug", "trace"])),
     key("kernels.keep_without_daemon_secs", Kind::Optional),
     key("kernels.keep_memory_bytes", Kind::Optional),
     key("kernels.keep_disk_bytes", Kind::Optional),
@@ -237,7 +242,9 @@ impl Kind {
     /// strings are understood, since some clients write them so.
     fn accept(&self, value: &Value) -> Option<Value> {
         match self {
-            Self::Choice(choices) => value.as_str().filter(|text| choices.contains(text)).map(Value::from),
+            Self::Choice(choices) | Self::OptionalChoice(choices) => {
+                value.as_str().filter(|text| choices.contains(text)).map(Value::from)
+            }
             Self::Text(_) | Self::Name(_) => value.as_str().map(Value::from),
             Self::Flag(_) => match value {
                 Value::Bool(flag) => Some(Value::from(*flag)),
@@ -268,13 +275,13 @@ impl Kind {
                 Value::from(pool_size(&only, kind))
             }
             Self::Strings => Value::Array(Vec::new()),
-            Self::Optional | Self::Names | Self::Map(_) => return None,
+            Self::Optional | Self::OptionalChoice(_) | Self::Names | Self::Map(_) => return None,
         })
     }
 
     fn json_schema(&self) -> Value {
         match self {
-            Self::Choice(choices) => json!({ "enum": choices }),
+            Self::Choice(choices) | Self::OptionalChoice(choices) => json!({ "enum": choices }),
             Self::Text(_) => json!({ "type": "string" }),
             Self::Name(_) => json!({ "type": "string", "minLength": 1 }),
             Self::Flag(_) => json!({ "type": "boolean" }),

@@ -13,7 +13,12 @@ pub(crate) const VERSION: &str = match option_env!("RUNTIMED_VERSION") {
 
 /// Run notebooks and look after the daemon that runs them.
 #[derive(Parser)]
-#[command(name = "runt", version = VERSION, about)]
+#[command(
+    name = "runt",
+    version = VERSION,
+    after_help = "Begin with 'runt daemon start' and 'runt run notebook.ipynb'. 'runt daemon doctor' says what is wrong, if \
+                  anything is."
+)]
 pub(crate) struct Cli {
     /// Say nothing of what was done; only results and errors
     #[arg(long, short, global = true)]

@@ -19,15 +19,12 @@ pub(crate) fn markdown(mut root: Command) -> String {
     let mut text = HEAD.to_owned();
     text += "\nOf all commands:\n\n";
     options(&root, true, &mut text);
-    let commands = root.get_subcommands().filter(|command| !command.is_hide_set());
-    commands.for_each(|command| describe(command, "runt", &mut text));
+    shown(&root).for_each(|command| describe(command, "runt", &mut text));
     text
 }
 
 fn describe(command: &Command, parent: &str, text: &mut String) {
     let name = format!("{parent} {}", command.get_name());
-    let inner: Vec<&Command> =
-        command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help").collect();
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     // A String never refuses.
     let _ = write!(text, "\n## {name}\n\n{about}.");
@@ -43,7 +40,12 @@ fn describe(command: &Command, parent: &str, text: &mut String) {
     if !own.is_empty() {
         let _ = write!(text, "\n{own}");
     }
-    inner.into_iter().for_each(|it| describe(it, &name, text));
+    shown(command).for_each(|it| describe(it, &name, text));
+}
+
+/// The commands below one that are for everybody.
+fn shown(command: &Command) -> impl Iterator<Item = &Command> {
+    command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help")
 }
 
 /// A line for each argument; of those that all commands have, or of the others.

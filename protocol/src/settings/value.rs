@@ -82,7 +82,7 @@ impl Kind {
             ))
         };
         match self {
-            Self::Choice(choices) => {
+            Self::Choice(choices) | Self::OptionalChoice(choices) => {
                 self.accept(&text.into()).ok_or(format!("Must be one of: {}", choices.join(", ")))
             }
             Self::Text(_) => Ok(text.into()),

@@ -1,6 +1,7 @@
 //! `runt daemon logs`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::world::World;
@@ -30,4 +31,34 @@ fn the_log_is_followed_across_a_restart() {
     assert_eq!(last.lines().count(), 4, "{last}");
     assert!(last.contains("Daemon exited") || last.contains("stopping") || last.contains("WARN"), "{last}");
     assert_eq!(world.runt(&["logs", "-n", "0"]).good().out, "");
+}
+
+/// How often the log speaks of a connection that made no sense, after one more.
+fn complaints(world: &World) -> usize {
+    let mut stream = UnixStream::connect(world.home().join(".cache/runt/runtimed.sock")).unwrap();
+    stream.write_all(b"no preamble at all").unwrap();
+    // Closed, or reset because it did not read to the end.
+    let _ = stream.read_to_end(&mut Vec::new());
+    let log = std::fs::read_to_string(world.home().join(".cache/runt/runtimed.log")).unwrap();
+    log.matches("closed a connection: ").count()
+}
+
+#[test]
+fn the_log_follows_its_setting() {
+    let Some(world) = World::new() else { return };
+    world.runt(&["daemon", "start"]).good();
+    assert_eq!(complaints(&world), 0, "that is for debugging");
+    world.runt(&["config", "set", "log.level", "debug"]).good();
+    while complaints(&world) == 0 {}
+    world.runt(&["config", "unset", "log.level"]).good();
+    while complaints(&world) < complaints(&world) {}
+
+    // What somebody said for this life of the daemon stays.
+    world.runt(&["daemon", "stop"]).good();
+    world.runt(&["config", "set", "log.level", "debug"]).good();
+    let start = world.command("runt").args(["daemon", "start"]).env("RUST_LOG", "error").output();
+    assert!(start.unwrap().status.success());
+    assert_eq!(complaints(&world), 0);
+    let refused = world.runt(&["config", "set", "log.level", "loud"]);
+    assert!(refused.err.contains("Must be one of: error, warn, info, debug, trace"), "{}", refused.err);
 }
