@@ -1,7 +1,8 @@
 //! `GET /blob/<hash>`.
 //!
 //! For: clients that show outputs.
-//! Promises: streamed from the file in pieces, whatever its size; ranges and revalidation work.
+//! Promises: streamed from the file in pieces, whatever its size; ranges and revalidation work; content that is damaged
+//! is not served as a whole: its last piece is missing, or the blob is.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,7 +15,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::stream;
-use runtimed_plugin_api::{BlobFile, Digest, PluginError};
+use runtimed_plugin_api::{BlobFile, BlobStore, Digest, PluginError};
+use sha2::{Digest as _, Sha256};
 
 use super::not_found;
 use crate::daemon::Daemon;
@@ -30,22 +32,34 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> axum::response::Response {
     let Ok(digest) = hash.parse::<Digest>() else { return not_found().await };
-    match locate(&daemon, digest).await {
-        Ok(Some(blob)) => {
-            answer(blob, digest, method == Method::HEAD, &headers).await.unwrap_or_else(|error| {
-                tracing::warn!("could not serve blob {digest}: {error}");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be read at the moment").into_response()
-            })
+    let answered = match locate(&daemon, digest).await {
+        Ok((store, Some(blob))) => match answer(blob, digest, method == Method::HEAD, &headers).await {
+            // The store sees for itself, says so, and moves it aside.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => store.get(digest).await.map(|_| None),
+            answered => Ok(Some(answered)),
+        },
+        Ok((_, None)) => Ok(None),
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(Some(Ok(answer))) => answer,
+        Ok(Some(Err(error))) => {
+            tracing::warn!("could not serve blob {digest}: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be read at the moment").into_response()
         }
         Ok(None) => not_found().await,
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message).into_response(),
     }
 }
 
-async fn locate(daemon: &Daemon, digest: Digest) -> Result<Option<BlobFile>, PluginError> {
+async fn locate(
+    daemon: &Daemon,
+    digest: Digest,
+) -> Result<(Arc<dyn BlobStore>, Option<BlobFile>), PluginError> {
     let blobs = daemon.registry().await?.blob_store();
-    let missing = || PluginError::unavailable("No plugin stores blobs.");
-    blobs.ok_or_else(missing)?.locate(digest).await
+    let blobs = blobs.ok_or_else(|| PluginError::unavailable("No plugin stores blobs."))?;
+    let blob = blobs.locate(digest).await?;
+    Ok((blobs, blob))
 }
 
 async fn answer(
@@ -86,7 +100,8 @@ async fn answer(
             return response.body(Body::empty()).map_err(io::Error::other);
         }
     };
-    let body = if head { Body::empty() } else { read(blob.path, start, length).await? };
+    let check = (length == blob.size).then_some(digest);
+    let body = if head { Body::empty() } else { read(blob.path, start, length, check).await? };
     response.header(header::CONTENT_LENGTH, length).body(body).map_err(io::Error::other)
 }
 
@@ -124,12 +139,12 @@ impl Range {
 }
 
 /// The bytes of a file. The first piece is read before the answer begins, so that a missing file is an
-/// error and not a torn answer.
-async fn read(path: PathBuf, start: u64, length: u64) -> io::Result<Body> {
+/// error and not a torn answer. If they are not what `check` says, the last piece is an `InvalidData` error.
+async fn read(path: PathBuf, start: u64, length: u64, check: Option<Digest>) -> io::Result<Body> {
     let opened = blocking(move || {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(start))?;
-        read_piece(file, length)
+        read_piece(Rest { file, left: length, check: check.map(|digest| (Sha256::new(), digest)) })
     });
     let (first, rest) = opened.await?;
     if rest.left == 0 {
@@ -142,7 +157,8 @@ async fn read(path: PathBuf, start: u64, length: u64) -> io::Result<Body> {
         if rest.left == 0 {
             return Ok::<_, io::Error>(None);
         }
-        let (piece, rest) = blocking(move || read_piece(rest.file, rest.left)).await?;
+        let read = blocking(move || read_piece(rest)).await;
+        let (piece, rest) = read.inspect_err(|error| tracing::error!("an answer was cut off: {error}"))?;
         Ok(Some((piece, (None, rest))))
     });
     Ok(Body::from_stream(pieces))
@@ -152,15 +168,27 @@ async fn read(path: PathBuf, start: u64, length: u64) -> io::Result<Body> {
 struct Rest {
     file: File,
     left: u64,
+    /// What was read so far, and what it has to be in the end.
+    check: Option<(Sha256, Digest)>,
 }
 
-fn read_piece(mut file: File, left: u64) -> io::Result<(Bytes, Rest)> {
-    let wanted = left.min(PIECE_BYTES as u64);
+fn read_piece(mut rest: Rest) -> io::Result<(Bytes, Rest)> {
+    let wanted = rest.left.min(PIECE_BYTES as u64);
     let mut piece = Vec::with_capacity(wanted as usize);
-    if (&mut file).take(wanted).read_to_end(&mut piece)? as u64 != wanted {
+    if (&mut rest.file).take(wanted).read_to_end(&mut piece)? as u64 != wanted {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok((piece.into(), Rest { file, left: left - wanted }))
+    rest.left -= wanted;
+    if let Some((content, _)) = &mut rest.check {
+        content.update(&piece);
+    }
+    if let Some((content, digest)) = rest.check.take_if(|_| rest.left == 0)
+        && Digest(content.finalize().into()) != digest
+    {
+        let text = format!("blob {digest} has other content than it should");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok((piece.into(), rest))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -198,10 +226,15 @@ mod tests {
         let path = dir.path().join("blob");
         let content: Vec<u8> = (0..PIECE_BYTES * 2 + 7).map(|n| n as u8).collect();
         std::fs::write(&path, &content).unwrap();
-        let body = read(path, 3, content.len() as u64 - 3).await.unwrap();
+        let body = read(path.clone(), 3, content.len() as u64 - 3, None).await.unwrap();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         assert!(bytes == content[3..]);
-        assert!(read(dir.path().join("missing"), 0, 1).await.is_err());
+        assert!(read(dir.path().join("missing"), 0, 1, None).await.is_err());
+        let whole = |digest| read(path.clone(), 0, content.len() as u64, Some(digest));
+        let body = whole(Digest(Sha256::digest(&content).into())).await.unwrap();
+        assert!(axum::body::to_bytes(body, usize::MAX).await.unwrap() == content);
+        let body = whole(Digest([0; 32])).await.unwrap();
+        assert!(axum::body::to_bytes(body, usize::MAX).await.is_err(), "damaged");
     }
 
     #[tokio::test]
@@ -209,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("blob");
         std::fs::write(&path, "hello blob").unwrap();
-        let digest = Digest([0xab; 32]);
+        let digest = Digest(Sha256::digest("hello blob").into());
         let ask = async |head: bool, name: &'static str, value: String| {
             let blob = BlobFile { path: path.clone(), size: 10, media_type: "image/png".into() };
             let headers = HeaderMap::from_iter([(
