@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use runtimed_plugin_api::{BlobStore, Digest, KernelKind};
+use runtimed_plugin_api::{BlobStore, Digest, ErrorCode, KernelKind};
 use runtimed_protocol::documents::notebook::{NewCell, Place, Seed};
 use runtimed_protocol::documents::{Document as _, DocumentError, NotebookDoc};
 use uuid::Uuid;
@@ -67,19 +67,33 @@ pub(crate) async fn load(
     Ok(Box::new(loaded))
 }
 
-/// Stores blobs, one after the other. One that cannot be stored is logged and missed by whoever needs it;
-/// the others are stored all the same.
-pub(crate) async fn store_blobs(store: Option<&dyn BlobStore>, blobs: Vec<NewBlob>) {
-    for NewBlob { bytes, media_type, digest } in blobs {
-        match store {
-            Some(store) => {
-                if let Err(error) = store.put(bytes, &media_type).await {
-                    tracing::warn!(%digest, %error, "an output's content was not stored");
-                }
-            }
-            None => tracing::warn!(%digest, "an output's content was not stored: there is no blob store"),
+/// What a blob store could not take, and may take later.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// All of it.
+    pub(crate) blobs: Vec<NewBlob>,
+    /// Why, in the store's words.
+    pub(crate) reason: String,
+}
+
+/// Stores blobs, one after the other. One that cannot be stored is logged, and missed by whoever needs it until it is
+/// stored after all; the others are stored all the same.
+pub(crate) async fn store_blobs(store: Option<&dyn BlobStore>, blobs: Vec<NewBlob>) -> Option<Refused> {
+    let mut refused: Option<Refused> = None;
+    for blob in blobs {
+        let digest = blob.digest;
+        let Some(store) = store else {
+            tracing::warn!(%digest, "an output's content was not stored: there is no blob store");
+            continue;
+        };
+        let Err(error) = store.put(blob.bytes.clone(), &blob.media_type).await else { continue };
+        tracing::warn!(%digest, %error, "an output's content was not stored");
+        if matches!(error.code, ErrorCode::Unavailable | ErrorCode::Denied | ErrorCode::Internal) {
+            let reason = error.message.lines().next().unwrap_or_default().to_owned();
+            refused.get_or_insert(Refused { blobs: Vec::new(), reason }).blobs.push(blob);
         }
     }
+    refused
 }
 
 /// The content of `digests`, as far as it is there.

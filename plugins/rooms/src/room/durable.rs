@@ -127,6 +127,11 @@ impl Durable {
 }
 
 impl RoomCore {
+    /// Whether anything is kept of this room.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.durable.enabled
+    }
+
     /// Puts what changed in front of the effects of the event: the end of every event.
     pub(super) fn journal(&mut self) {
         self.note_what_is_shown();

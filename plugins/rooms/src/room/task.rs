@@ -33,7 +33,7 @@ use super::peers::Identity;
 use super::projection::Projection;
 use crate::collect::in_documents;
 use crate::directory::Directory;
-use crate::disk::{self, Announce, Author};
+use crate::disk::{self, Announce, Author, Refused};
 use crate::ids::{JobId, LaunchId, PeerId};
 use crate::journal::JournalFile;
 use crate::journal::file::Compacted;
@@ -47,11 +47,13 @@ mod beginning;
 mod following;
 mod journal;
 mod kernels;
+mod unstored;
 
 use self::approvals::Approvals;
 use self::beginning::{Begun, begin, keep_alive, refuse};
 use self::following::Following;
 use self::kernels::{FromKernel, Line, run_kernel};
+use self::unstored::Unstored;
 
 /// Bytes a client may send ahead of what the room has handled. Source: a whole PUT_BLOB frame of 32 MiB
 /// is let through at once by the last positive byte; this bounds the rest.
@@ -161,6 +163,7 @@ pub(crate) struct RoomTask {
     flush_at: Option<Instant>,
     /// What a kernel may forget once what was appended is flushed.
     unflushed: Option<(LaunchId, Sequence)>,
+    unstored: Unstored,
     author: Author,
     records: RecordStore,
     host: Host,
@@ -184,6 +187,8 @@ enum Done {
     Event(Event),
     /// And what a kernel may forget then.
     Flushed(io::Result<()>, Option<(LaunchId, Sequence)>),
+    /// The end of storing what this job made, or of trying again what was refused.
+    Stored(Option<JobId>, Option<Refused>),
     Compacted(Option<Compacted>),
     Replaced(io::Result<()>),
     Environment(LaunchId, Result<Acquired, PluginError>),
@@ -253,6 +258,7 @@ impl RoomTask {
             path,
             flush_at: None,
             unflushed: None,
+            unstored: Unstored::default(),
             author: start.author,
             records: RecordStore::of(&start.host),
             host: start.host,
@@ -493,6 +499,7 @@ impl RoomTask {
             Done::Flushed(Err(error), _) => {
                 self.handle(Event::JournalFailed { reason: error.to_string(), lost: true });
             }
+            Done::Stored(job, refused) => self.blobs_stored(job, refused),
             Done::Compacted(compacted) => self.replace_journal(compacted),
             Done::Replaced(result) => {
                 if let Err(error) = &result {
@@ -657,9 +664,8 @@ impl RoomTask {
                 });
             }
             Effect::StoreBlobs { job, blobs: new } => {
-                self.job(async move {
-                    disk::store_blobs(blobs.as_deref(), new).await;
-                    Event::BlobsStored { job }
+                self.jobs.spawn(async move {
+                    Done::Stored(Some(job), disk::store_blobs(blobs.as_deref(), new).await)
                 });
             }
             Effect::ReadBlobs { job, digests } => {
@@ -732,6 +738,7 @@ impl RoomTask {
             }
             Effect::Save { job, plan } => {
                 let (directory, room) = (self.directory.clone(), self.own_inbox.clone());
+                let blobs = self.all_blobs();
                 let announce: Announce = Box::new(move |digest| {
                     let (go, gone) = oneshot::channel();
                     // A room that ends by a panic takes no message; what it wrote last is written all the same.

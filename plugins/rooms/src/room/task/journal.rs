@@ -27,10 +27,15 @@ impl RoomTask {
         path: Option<Option<PathBuf>>,
         heard: Option<(LaunchId, Sequence)>,
     ) {
-        if let Err(error) = self.try_append(record) {
-            tracing::warn!(%error, room = %self.author.room, "a journal could not be written");
+        let appended = match self.refused() {
+            // What it names must be there.
+            Some(reason) => Err(reason),
+            None => self.try_append(record).map_err(|error| error.to_string()),
+        };
+        if let Err(reason) = appended {
+            tracing::warn!(reason, room = %self.author.room, "a journal could not be written");
             // Before anything else: the next record must hold what this one did.
-            return self.next.push_front(Event::JournalFailed { reason: error.to_string(), lost: false });
+            return self.next.push_front(Event::JournalFailed { reason, lost: false });
         }
         self.unflushed = heard.or(self.unflushed);
         self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
@@ -100,12 +105,14 @@ impl RoomTask {
             let blobs = self.host.blob_store();
             self.jobs.spawn(async move {
                 // First what the documents refer to.
-                if let Some(blobs) = blobs
-                    && let Err(error) = blobs.flush().await
-                {
-                    tracing::warn!(%error, "blobs were not flushed");
-                }
-                let flushed = tokio::task::spawn_blocking(move || flush(&files)).await;
+                let stored = match blobs {
+                    Some(blobs) => blobs.flush().await.map_err(|error| io::Error::other(error.message)),
+                    None => Ok(()),
+                };
+                let flushed = match stored {
+                    Ok(()) => tokio::task::spawn_blocking(move || flush(&files)).await,
+                    Err(error) => Ok(Err(error)),
+                };
                 drop(doing);
                 Done::Flushed(flushed.unwrap_or_else(|error| Err(io::Error::other(error))), heard)
             });

@@ -1,0 +1,113 @@
+//! Content of outputs that the blob store could not take: the disk is full, or not to be written.
+//!
+//! For: the [shell](super), which shows such outputs all the same.
+//! Promises: what was refused stays in memory, where saves find it, and is tried again whenever the journal is; until it
+//! is stored the journal names none of it, and no kernel forgets what the next daemon would have to ask for again. With
+//! more than [`MOST`] of it nothing more is shown until it is stored.
+//! Never: for a room without a journal, which nothing outlives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use runtimed_plugin_api::{
+    Blob, BlobFile, BlobStore, Bytes, Digest, LiveSet, PluginError, Result, Swept, async_trait,
+};
+
+use super::{Done, RoomTask};
+use crate::disk::{self, Refused};
+use crate::ids::JobId;
+use crate::outputs::NewBlob;
+use crate::room::event::Event;
+
+/// Bytes of refused content in memory, above which the room waits: as much as it collects before it listens no more.
+const MOST: usize = 32 << 20;
+
+/// What was refused.
+#[derive(Default)]
+pub(super) struct Unstored {
+    blobs: Vec<NewBlob>,
+    /// In the store's words.
+    reason: String,
+    /// It is being tried again.
+    trying: bool,
+    /// The end of this was not told to the core, so that no more comes.
+    held: Option<JobId>,
+}
+
+impl RoomTask {
+    /// The end of storing blobs: new ones for `job`, or those that were refused before.
+    pub(super) fn blobs_stored(&mut self, job: Option<JobId>, refused: Option<Refused>) {
+        let unstored = &mut self.unstored;
+        if job.is_none() {
+            (unstored.trying, unstored.blobs) = (false, Vec::new());
+        }
+        if let Some(Refused { blobs, reason }) = refused.filter(|_| self.core.has_journal()) {
+            unstored.blobs.extend(blobs);
+            unstored.reason = reason;
+        }
+        let bytes: usize = unstored.blobs.iter().map(|blob| blob.bytes.len()).sum();
+        let held = unstored.held.take();
+        match job.or(held) {
+            Some(job) if bytes > MOST => {
+                unstored.held = Some(job);
+                let reason = unstored.reason.clone();
+                self.handle(Event::JournalFailed { reason, lost: false });
+            }
+            Some(job) => self.handle(Event::BlobsStored { job }),
+            None => {}
+        }
+    }
+
+    /// Why nothing may be appended now, if so. What was refused is tried again.
+    pub(super) fn refused(&mut self) -> Option<String> {
+        if self.unstored.blobs.is_empty() {
+            return None;
+        }
+        if !std::mem::replace(&mut self.unstored.trying, true) {
+            let (store, blobs) = (self.host.blob_store(), self.unstored.blobs.clone());
+            self.jobs
+                .spawn(async move { Done::Stored(None, disk::store_blobs(store.as_deref(), blobs).await) });
+        }
+        Some(self.unstored.reason.clone())
+    }
+
+    /// The blob store, and what it refused.
+    pub(super) fn all_blobs(&self) -> Option<Arc<dyn BlobStore>> {
+        let store = self.host.blob_store()?;
+        let refused: BTreeMap<_, _> =
+            self.unstored.blobs.iter().map(|blob| (blob.digest, blob.clone())).collect();
+        Some(if refused.is_empty() { store } else { Arc::new(Both { store, refused }) })
+    }
+}
+
+/// A blob store, and content that it refused, for readers.
+struct Both {
+    store: Arc<dyn BlobStore>,
+    refused: BTreeMap<Digest, NewBlob>,
+}
+
+#[async_trait]
+impl BlobStore for Both {
+    async fn put(&self, bytes: Bytes, media_type: &str) -> Result<Digest> {
+        self.store.put(bytes, media_type).await
+    }
+
+    async fn get(&self, digest: Digest) -> Result<Option<Blob>, PluginError> {
+        match self.refused.get(&digest) {
+            Some(blob) => Ok(Some(Blob { bytes: blob.bytes.clone(), media_type: blob.media_type.clone() })),
+            None => self.store.get(digest).await,
+        }
+    }
+
+    async fn locate(&self, digest: Digest) -> Result<Option<BlobFile>> {
+        self.store.locate(digest).await
+    }
+
+    async fn sweep(&self, live: LiveSet) -> Result<Swept> {
+        self.store.sweep(live).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.store.flush().await
+    }
+}
