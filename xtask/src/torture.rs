@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{stage, tools, workspace};
 
-/// Kills in one home and one process of the test: what fails is found again in minutes, and what went well before is
+/// Runs in one home and one process of the test: what fails is found again in minutes, and what went well before is
 /// kept count of.
 const AT_ONCE: u64 = 50;
 
@@ -14,24 +14,32 @@ const AT_ONCE: u64 = 50;
 #[derive(clap::Subcommand)]
 pub(crate) enum Torture {
     /// Kill the daemon, kernels' keepers, plugins' processes and clients while all of them work, and look for what is lost
-    Kill(Kill),
+    Kill(Options),
+    /// Let system calls on what is kept fail, and look whether that is told, and made up for
+    Faults(Options),
+    /// Damage what is kept, and look whether it comes back or is missed
+    Corrupt(Options),
 }
 
-/// How often, and in which order of deeds.
+/// How often, and what follows from what.
 #[derive(clap::Args)]
-pub(crate) struct Kill {
-    /// What everybody does follows from this; when exactly they are answered does not. Every 50 kills have the next one
+pub(crate) struct Options {
+    /// What is done follows from this; when exactly it is answered does not. Every 50 runs have the next one
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many kills
+    /// How many kills, faults, or daemons with some damage
     #[arg(long, default_value_t = 200)]
     runs: u64,
 }
 
-/// Builds, stages and runs host/tests/torture. What fails is printed with the folder that has the evidence; what went
-/// well is a line of target/torture/kill.txt.
+/// Builds, stages and runs host/tests/torture. What fails is printed with its seed; what went well is a line of
+/// target/torture/*.txt.
 pub(crate) fn run(torture: &Torture) -> Result<()> {
-    let Torture::Kill(options) = torture;
+    let (test, options) = match torture {
+        Torture::Kill(options) => ("kill", options),
+        Torture::Faults(options) => ("faults", options),
+        Torture::Corrupt(options) => ("corrupt", options),
+    };
     let dist = stage::build(false)?;
     let tools = tools::prepare()?.context("no client to work with: the package index cannot be reached")?;
     tools.client_python.as_ref().context("the PyPI client runs on Linux only")?;
@@ -39,13 +47,15 @@ pub(crate) fn run(torture: &Torture) -> Result<()> {
     fs::create_dir_all(&folder)?;
     let mut failed = Vec::new();
     for (seed, done) in (options.seed..).zip((0..options.runs).step_by(usize::try_from(AT_ONCE)?)) {
-        let mut test = workspace::cargo();
-        test.args(["test", "-p", "runtimed", "--test", "torture", "kill::", "--", "--nocapture"]);
-        tools.apply(&mut test)?;
-        test.env("RUNTIMED_TEST_DIST", &dist).env("RUNT_TORTURE_TALLY", folder.join("kill.txt"));
-        test.env("RUNT_TORTURE_SEED", seed.to_string());
-        test.env("RUNT_TORTURE_RUNS", AT_ONCE.min(options.runs - done).to_string());
-        if workspace::run(&mut test).is_err() {
+        let filter = format!("{test}::");
+        let mut command = workspace::cargo();
+        command.args(["test", "-p", "runtimed", "--test", "torture", &filter, "--", "--nocapture"]);
+        tools.apply(&mut command)?;
+        command.env("RUNTIMED_TEST_DIST", &dist);
+        command.env("RUNT_TORTURE_TALLY", folder.join(format!("{test}.txt")));
+        command.env("RUNT_TORTURE_SEED", seed.to_string());
+        command.env("RUNT_TORTURE_RUNS", AT_ONCE.min(options.runs - done).to_string());
+        if workspace::run(&mut command).is_err() {
             failed.push(seed);
         }
     }

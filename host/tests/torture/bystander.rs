@@ -8,6 +8,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use runtimed_protocol::documents::automerge::sync::{Message, State, SyncDoc as _};
@@ -98,23 +100,32 @@ impl Bystander {
     /// Fails unless settings and blobs are as they were acknowledged; `blobs` says which of them to look at. What the
     /// settings are now is what is known from now on.
     pub(crate) fn check(&mut self, daemon: &Place, blobs: std::ops::RangeFrom<usize>) {
-        let document = Window::open(daemon).unwrap().settings();
-        let file = fs::read(daemon.home.join(".config/nteract/settings.json")).unwrap();
-        let file: Value = serde_json::from_slice(&file).expect("the settings are whole");
+        let end = Instant::now() + PATIENCE;
         for (key, setting) in &mut self.settings {
             let pointer = format!("/{}", key.replace('.', "/"));
-            let [kept, shown] = [&file, &document].map(|it| it.pointer(&pointer).and_then(Value::as_str));
+            // What was written into the file is read after it was quiet for a moment.
+            let (kept, shown) = loop {
+                let file = fs::read(daemon.home.join(".config/nteract/settings.json")).unwrap();
+                let file: Value = serde_json::from_slice(&file).expect("the settings are whole");
+                let document = Window::open(daemon).unwrap().settings();
+                let [kept, shown] = [&file, &document]
+                    .map(|it| it.pointer(&pointer).and_then(Value::as_str).map(ToOwned::to_owned));
+                if kept == shown || Instant::now() > end {
+                    break (kept, shown);
+                }
+                sleep(Duration::from_millis(20));
+            };
             let known = setting.acknowledged.iter().chain(&setting.begun);
-            let allowed = |it: Option<&str>| {
-                known.clone().any(|known| Some(known.as_str()) == it)
-                    || setting.acknowledged.is_none() && it.is_none_or(str::is_empty)
+            let allowed = |it: &Option<String>| {
+                known.clone().any(|known| Some(known) == it.as_ref())
+                    || setting.acknowledged.is_none() && it.as_ref().is_none_or(String::is_empty)
             };
             let expected = (&setting.acknowledged, &setting.begun);
             assert!(
-                allowed(kept) && allowed(shown),
+                kept == shown && allowed(&kept),
                 "{key}: {expected:?}, but {kept:?} in the file, {shown:?} shown"
             );
-            *setting = Setting { acknowledged: shown.map(ToOwned::to_owned), begun: Vec::new() };
+            *setting = Setting { acknowledged: shown, begun: Vec::new() };
         }
         for hash in &self.blobs[blobs] {
             assert_eq!(daemon.blob_hash(hash), *hash, "a blob that was stored");

@@ -3,7 +3,7 @@
 //! The clients are the unmodified PyPI client, driven by `kill/life.py`, and a [`Bystander`]; the daemon is ours. A few
 //! kills here; `cargo xtask torture kill` is for more.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,18 +13,18 @@ use std::thread::JoinHandle;
 use std::{env, fs, io};
 
 use crate::bystander::{Bystander, Place};
-use crate::scripts;
 use crate::support::Daemon;
+use crate::{asked, scripts, tally};
 
 const SETTINGS: &str = r#"{ "install_default_data_packages": false, "conda_pool_size": 0, "uv_pool_size": 0, "keep_alive_secs": 60 }"#;
+/// Kills in the ordinary tests: as many as take a minute.
+const RUNS: u64 = 6;
 /// Blobs that are read again after each kill: those of the last few; all are at the end.
 const RECENT: usize = 30;
 
 #[test]
 fn nothing_that_was_acknowledged_is_lost() {
-    let asked = |name: &str| env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
-    // As many as take half a minute.
-    let (seed, kills) = (asked("RUNT_TORTURE_SEED").unwrap_or(1), asked("RUNT_TORTURE_RUNS").unwrap_or(6));
+    let (seed, kills) = asked(RUNS);
     let tools = ["RUNTIMED_TEST_CLIENT_PYTHON", "RUNTIMED_TEST_DIST"].map(env::var_os);
     let [Some(python), Some(_)] = tools else {
         eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
@@ -126,14 +126,6 @@ impl Beside {
                 thread.join().unwrap()
             }
         }
-    }
-}
-
-/// Says what was done, and adds it to the file that keeps count if there is one.
-fn tally(what: &str) {
-    println!("{what}");
-    if let Some(file) = env::var_os("RUNT_TORTURE_TALLY") {
-        writeln!(OpenOptions::new().create(true).append(true).open(file).unwrap(), "{what}").unwrap();
     }
 }
 

@@ -135,6 +135,8 @@ class Hand:
             await until(lambda: self.book.look(self.notebook, self.author.name) or self.is_over(mine), "the cell ends")
             if any(self.book.runs[it].finished for it in mine):
                 return
+            # Whatever fails from now on has no such excuse.
+            self.book.bereft = False
         raise AssertionError(f"no cell runs to its end after the kernel was killed: {self.notebook.runtime.kernel}")
 
     def is_over(self, runs):

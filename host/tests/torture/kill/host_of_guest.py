@@ -57,7 +57,7 @@ class Guest:
 
     async def over(self, may_be_lost):
         self.tire()
-        await until(lambda: self.process.poll() is not None, "the guest ends")
+        await until(lambda: self.hear() or self.process.poll() is not None, "the guest ends")
         self.hear()
         self.book.guest = None
         assert self.process.returncode in (0, -signal.SIGKILL), f"the guest ended with {self.process.returncode}"
