@@ -1,4 +1,4 @@
-//! Two daemons of one user, with a home each, and one file.
+//! Two daemons of one user, with a home each, and what they share: a file, and the folder of everybody's sockets.
 //!
 //! `cargo xtask test` stages the build they need; without it the test says so and passes.
 
@@ -18,13 +18,19 @@ mod support;
 #[path = "real_client/scripts.rs"]
 mod scripts;
 
+#[allow(dead_code, reason = "shared with the tests of what the daemon has to stand")]
+#[path = "torture/story.rs"]
+mod story;
+
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use runtimed_client::protocol::documents::notebook::{NewCell, Place};
 use runtimed_client::protocol::handshake::{CreateNotebook, OpenNotebook};
 use runtimed_client::protocol::request::NotebookRequest;
 use runtimed_client::{Client, NotebookSession};
+use story::Story;
 use support::Daemon;
 
 /// Nothing is run here.
@@ -104,4 +110,78 @@ async fn one_daemon_at_a_time_has_a_file() {
     let mut one = one;
     one.signal("TERM");
     assert!(one.ended().success());
+}
+
+/// The other one may be of another version: `cargo xtask outlive` makes one.
+fn other_version(command: &mut Command) {
+    if let Some(program) = env::var_os("RUNT_OUTLIVE_UPGRADE") {
+        let mut other = Command::new(program);
+        other.args(command.get_args()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        *command = other;
+    }
+}
+
+/// Everything that is in a folder.
+fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_touches_the_others_kernels_whatever_becomes_of_it() {
+    const KERNELS: &str = r#"{ "install_default_data_packages": false, "conda_pool_size": 0, "uv_pool_size": 1, "keep_alive_secs": 60 }"#;
+    if env::var_os("RUNTIMED_TEST_DIST").is_none() {
+        eprintln!("skipped: no staged build here. `cargo xtask test` makes one.");
+        return;
+    }
+    let mut one = scripts::start(KERNELS, |_| {});
+    let shared = one.home.path().join("run");
+    let beside = |command: &mut Command| {
+        command.env("XDG_RUNTIME_DIR", &shared);
+        scripts::pass_environment(command);
+        other_version(command);
+    };
+    let mine = Story::create(&one).await.unwrap();
+    mine.add("x", "x = object()\nid(x)").await.unwrap();
+    let (first, well) = mine.run("x").await.unwrap();
+    assert!(well);
+    let id =
+        |story: &Story, execution: &str| story.outputs(execution)[0]["data"]["text/plain"]["inline"].clone();
+    let x = id(&mine, &first);
+    let folders = names(&shared.join("runt"));
+    let [folder] = &folders[..] else { panic!("{folders:?}") };
+    let mut two = scripts::start(KERNELS, beside);
+    let theirs = Story::create(&two).await.unwrap();
+    theirs.add("x", "x = 1").await.unwrap();
+    assert!(theirs.run("x").await.unwrap().1);
+    assert_eq!(names(&shared.join("runt")).len(), 2, "a folder each");
+
+    // Killed, started again and ended for good: what is the first one's stays, and works.
+    let kernels = || names(&shared.join("runt").join(folder).join("kernels"));
+    let before = kernels();
+    two.signal("KILL");
+    two.ended();
+    let mut two = two.start_again_with(|_, command| beside(command));
+    assert!(Story::join(&two, &theirs.id()).await.unwrap().run("x").await.unwrap().1);
+    two.ask(serde_json::json!({"type": "shutdown"}));
+    assert!(two.ended().success());
+    assert_eq!(kernels(), before);
+    mine.add("y", "id(x)").await.unwrap();
+    assert_eq!(id(&mine, &mine.run("y").await.unwrap().0), x, "the same object");
+
+    // And the first one finds its own again.
+    let id_of_mine = mine.id();
+    drop(mine);
+    one.signal("KILL");
+    one.ended();
+    let mut one = one.start_again_with(|_, command| scripts::pass_environment(command));
+    let mine = Story::join(&one, &id_of_mine).await.unwrap();
+    assert_eq!(id(&mine, &mine.run("y").await.unwrap().0), x, "still the same");
+    assert_eq!(kernels(), before);
+    one.ask(serde_json::json!({"type": "shutdown"}));
+    assert!(one.ended().success());
+    assert_eq!(kernels(), Vec::<std::ffi::OsString>::new());
 }

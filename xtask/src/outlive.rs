@@ -20,7 +20,8 @@ pub(crate) struct Options {
     seconds: u64,
 }
 
-/// Builds a daemon of another version, then all as it is, and runs host/tests/outliving.rs.
+/// Builds a daemon of another version, then all as it is, and runs host/tests/outliving.rs; two_daemons.rs as well,
+/// with a daemon of each.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let tools = tools::prepare()?.context("no client to work with: the package index cannot be reached")?;
     tools.client_python.as_ref().context("the PyPI client runs on Linux only")?;
@@ -35,7 +36,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::copy(workspace::target().join("debug/runtimed"), &upgrade)?;
     let dist = stage::build(false)?;
     let mut test = workspace::cargo();
-    test.args(["test", "-p", "runtimed", "--test", "outliving", "--", "--nocapture"]);
+    test.args([
+        "test",
+        "-p",
+        "runtimed",
+        "--test",
+        "outliving",
+        "--test",
+        "two_daemons",
+        "--",
+        "--nocapture",
+    ]);
     tools.apply(&mut test)?;
     test.env("RUNTIMED_TEST_DIST", &dist).env("RUNT_OUTLIVE_UPGRADE", &upgrade);
     test.env("RUNT_OUTLIVE_RUNS", options.runs.to_string());
