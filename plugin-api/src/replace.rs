@@ -12,6 +12,23 @@ use std::path::Path;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+/// Start of the name of a file that is not in place yet.
+const UNFINISHED: &str = ".runtimed-";
+
+/// Deletes what writers left in `folder` that were killed. To be called while nobody writes there.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Replaces the content of `path`. A link is followed; an existing file keeps its mode, a new one gets
 /// `mode`. Returns what was there at the very moment of the replacement, none if nothing was.
 ///
@@ -21,7 +38,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<Option<Vec<
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let directory = path.parent().unwrap_or(Path::new("."));
     let mode = std::fs::metadata(path).map_or(mode, |old| old.permissions().mode() & 0o7777);
-    let mut file = tempfile::Builder::new().prefix(".runtimed-").tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory)?;
     file.write_all(content)?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
@@ -61,6 +78,10 @@ mod tests {
         assert_eq!(std::fs::read(&target).unwrap(), b"two");
         assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(link.is_symlink());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+
+        std::fs::write(dir.path().join(".runtimed-killed"), "half").unwrap();
+        remove_unfinished(dir.path()).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

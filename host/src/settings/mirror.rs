@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use runtimed_plugin_api::SettingsView;
+use runtimed_plugin_api::replace::remove_unfinished;
 use runtimed_plugin_api::search::SearchPath;
 use runtimed_plugin_api::settings_schema::sections;
 use runtimed_protocol::documents::SettingsDoc;
@@ -76,7 +77,7 @@ impl Mirror {
         };
         self = self
             .on_disk(|mirror| {
-                mirror.write_schema();
+                mirror.begin();
                 mirror.read_in();
                 mirror.write_out();
             })
@@ -232,6 +233,17 @@ impl Mirror {
                     if kept { format!("is in `{}`", backup.display()) } else { "was lost".to_owned() };
                 tracing::warn!("an edit of `{}` is no JSON and {place}", self.path.display());
             }
+        }
+    }
+
+    /// Brings what lies beside the file in order.
+    fn begin(&self) {
+        // Others of us write with the lock only.
+        if let (Some(_lock), Some(folder)) = (self.lock(), self.path.parent()) {
+            if let Err(error) = remove_unfinished(folder) {
+                tracing::warn!("what an earlier daemon left in `{}` stays there: {error}", folder.display());
+            }
+            self.write_schema();
         }
     }
 

@@ -145,13 +145,13 @@ impl RecordStore {
         }
     }
 
-    /// The file of every record, in no particular order.
+    /// The file of every record, in no particular order; those included that a killed daemon did not finish.
     ///
     /// # Errors
     /// What the file system says.
     pub(crate) fn files(&self) -> io::Result<Vec<PathBuf>> {
         let files = files_in(&self.folder)?.into_iter();
-        Ok(files.filter(|path| path.extension().is_some_and(|it| it == "json")).collect())
+        Ok(files.filter(|path| path.extension().is_some_and(|it| it == "json" || it == "tmp")).collect())
     }
 
     /// Where the record of `execution_id` lies. None for ids outside `[A-Za-z0-9_-]`.

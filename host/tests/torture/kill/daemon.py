@@ -11,6 +11,8 @@ import subprocess
 
 HOME = os.environ["HOME"]
 ROOMS = os.path.join(HOME, ".cache/runt/rooms")
+# What files are called while they are written.
+UNFINISHED = [".config/nteract/.runtimed-*", ".cache/runt/blobs/.tmp.*"]
 
 
 class Daemon:
@@ -71,7 +73,7 @@ def orphans(daemon, notebooks):
         wrong.append(f"{notebooks} notebooks have {len(found['shim'])} kernels in {len(folders)} folders")
     if len(folders) != len(found["shim"]):
         wrong.append(f"{len(found['shim'])} kernels have {len(folders)} folders")
-    return wrong
+    return wrong + [path for pattern in UNFINISHED for path in glob.glob(os.path.join(HOME, pattern))]
 
 
 def verify():
