@@ -108,13 +108,25 @@ pub(crate) async fn adopt(
     Ok((adopted, link, folder))
 }
 
-/// Cleans up those of `folders` whose shim is gone.
+/// Cleans up those of `folders` whose shim is gone, or whose record cannot be read: nobody would find that kernel again.
 pub(crate) async fn clean(folders: Vec<PathBuf>) {
     for folder in folders {
-        if Record::read(&folder).is_err() || is_orphan(&folder) {
+        let damaged = Record::read(&folder).is_err();
+        if damaged && timeout(ANSWER, end(&folder)).await.is_ok_and(|ended| ended.is_ok()) {
+            tracing::error!(folder = %folder.display(), "a kernel was ended, because its record cannot be read");
+        }
+        if damaged || is_orphan(&folder) {
             bury(folder).await;
         }
     }
+}
+
+/// Ends the kernel whose shim listens in `folder`, and waits until the shim is gone as well.
+async fn end(folder: &Path) -> io::Result<()> {
+    let (mut link, _) = Link::connect(folder).await?;
+    link.writer.send(&document(to_shim::END, &())).await?;
+    while link.reader.next().await?.is_some() {}
+    Ok(())
 }
 
 async fn all(runtime: &Path) -> Vec<Found> {

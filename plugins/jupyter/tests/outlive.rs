@@ -362,3 +362,21 @@ async fn the_next_start_cleans_up_after_a_shim_that_died_with_its_daemon() {
     until_gone(|| is_running(process)).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn the_next_start_ends_a_kernel_that_cannot_be_found_again() {
+    let world = World::new().await;
+    let Some((kernel, recorder)) = world.launch().await else { return };
+    let (shim, process) = processes(&world);
+    kernel.acknowledge(0);
+    drop((kernel, recorder));
+    let record = folders(world.base.path()).remove(0).join("record.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, &text[..text.len() / 2]).unwrap();
+    let next = JupyterPlugin::create(Arc::new(host(world.base.path()))).unwrap();
+    next.start().await.unwrap();
+    next.stop(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(world.folders(), 0);
+    until_gone(|| is_running(process) || is_running(shim)).await;
+    world.end().await;
+}
