@@ -19,9 +19,11 @@ mod support;
 #[path = "real_client/scripts.rs"]
 mod scripts;
 
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::{env, fs};
 
 use serde_json::Value;
@@ -216,6 +218,46 @@ fn install_bash(kernels: &Path, home: &Path) {
 #[test]
 fn the_daemon_answers() {
     script("daemon.py");
+}
+
+/// The agent is the MCP client of the package index and talks to `runt mcp`; the window is the PyPI client.
+#[test]
+fn an_agent_works_in_a_notebook_and_a_window_sees_it() {
+    if let Some(python) = agent_python() {
+        scripts::run_in(&python, "agent.py works", start, |_| {});
+    }
+}
+
+#[test]
+fn an_agent_goes_on_with_the_next_daemon() {
+    let Some(python) = agent_python() else { return };
+    let mut daemon = start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client/agent.py");
+    let mut agent = Command::new(python);
+    agent.arg("-B").arg(script).arg("outlives").stdin(Stdio::piped()).stdout(Stdio::piped());
+    agent.env("HOME", daemon.home.path()).env("RUNTIMED_SOCKET_PATH", &daemon.socket);
+    let mut agent = agent.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(agent.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "ready\n");
+    daemon.signal("KILL");
+    daemon.ended();
+    agent.stdin.as_mut().unwrap().write_all(b"gone\n").unwrap();
+    let mut daemon = daemon.start_again_with(|_, command| scripts::pass_environment(command));
+    assert!(agent.wait().unwrap().success());
+    daemon.signal("TERM");
+    assert!(daemon.ended().success());
+}
+
+/// The Python that has the MCP client; none, and a word about it, if tools are missing.
+fn agent_python() -> Option<OsString> {
+    let tools =
+        ["RUNTIMED_TEST_CLIENT_PYTHON", "RUNTIMED_TEST_DIST", "RUNTIMED_TEST_MCP_PYTHON"].map(env::var_os);
+    let [Some(_), Some(_), python @ Some(_)] = tools else {
+        eprintln!("skipped: no MCP client here. `cargo xtask test` installs it (needs the package index).");
+        return None;
+    };
+    python
 }
 
 /// `runt run` shows what the notebook shows, saves it, and fails when a cell fails.

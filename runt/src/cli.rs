@@ -142,6 +142,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Serve notebooks to an agent, in the Model Context Protocol on stdin and stdout
+    Mcp(McpOptions),
     /// Print a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -245,6 +247,17 @@ pub(crate) struct RunOptions {
     /// Print one JSON document about the run instead of the outputs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of `runt mcp`.
+#[derive(clap::Args)]
+pub(crate) struct McpOptions {
+    /// Where the daemon listens, if not where it does for all commands
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Accepted because other servers have it: this one shows no windows
+    #[arg(long, hide = true)]
+    pub(crate) no_show: bool,
 }
 
 /// Options of `runt recover`.

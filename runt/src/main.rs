@@ -99,6 +99,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trust { command } => commands::trust::run(command),
         Command::Config { command } => commands::config::run(command),
         Command::Plugins { command } => commands::plugins::run(command).await,
+        Command::Mcp(options) => commands::mcp::serve(options).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "runt", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -31,12 +31,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtimed-conda-builder", &[]),
     ("runtimed-plugin-conda", &["runtimed-conda-builder", "runtimed-plugin-api"]),
     ("runtimed-client", &["runtimed-protocol"]),
+    ("runtimed-mcp", &["runtimed-client"]),
     (
         "runt",
         &[
             "runtimed-client",
             "runtimed-jupyter-wire",
             "runtimed-kernelspecs",
+            "runtimed-mcp",
             "runtimed-plugin-api",
             "runtimed-protocol",
         ],

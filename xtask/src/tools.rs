@@ -18,6 +18,9 @@ const KERNEL: &[&str] = &["ipykernel", "jupyter_client", "nbformat"];
 /// Kernels other than Python's: one that ipykernel is the base of, and one that has nothing to do with it.
 const KERNELS: &[&str] = &["bash_kernel==0.10.0", "deno==2.9.8"];
 
+/// The client that a server for agents is tested with.
+const MCP: &[&str] = &["mcp==2.3.0"];
+
 /// Packages whose sources hold notebooks that other tools wrote, with the SHA-256 of each archive.
 const NOTEBOOKS: &[(&str, &str)] = &[
     ("nbformat==5.11.1", "32d4521c68c6e7d5b29c76defaeed9f42ea733142b9b19f88277ce10390b9c4d"),
@@ -46,6 +49,8 @@ pub(crate) struct Tools {
     pub(crate) kernel_python: PathBuf,
     /// Venv that has [`KERNELS`].
     kernels: PathBuf,
+    /// Python of a venv that has [`MCP`].
+    mcp_python: PathBuf,
     /// Folder that holds `uv`.
     pub(crate) uv_dir: PathBuf,
     /// One package cache for all daemons of all tests.
@@ -77,11 +82,13 @@ pub(crate) fn prepare() -> Result<Option<Tools>> {
     };
     let kernel = venv(folder.join("kernel-venv"), KERNEL)?;
     let kernels = venv(folder.join("kernels-venv"), KERNELS)?;
+    let mcp = venv(folder.join("mcp-venv"), MCP)?;
     let uv = venv(folder.join("uv-venv"), &[UV])?;
     Ok(Some(Tools {
         client_python: client,
         kernel_python: kernel.join("bin/python"),
         kernels,
+        mcp_python: mcp.join("bin/python"),
         uv_dir: uv.join("bin"),
         uv_cache: folder.join("uv-cache"),
         pip_cache: folder.join("pip-cache"),
@@ -124,6 +131,7 @@ impl Tools {
             .env("PIP_CACHE_DIR", &self.pip_cache)
             .env("RUNTIMED_TEST_KERNEL_PYTHON", &self.kernel_python)
             .env("RUNTIMED_TEST_KERNELS", &self.kernels)
+            .env("RUNTIMED_TEST_MCP_PYTHON", &self.mcp_python)
             .env("RUNTIMED_TEST_NOTEBOOKS", &self.notebooks)
             .env("RATTLER_CACHE_DIR", &self.rattler_cache)
             .env("RUNTIMED_TEST_UV", self.uv_dir.join("uv"));

@@ -1,5 +1,6 @@
 //! Runs scripts with the PyPI client, each against a daemon of its own.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
@@ -38,6 +39,11 @@ pub(crate) fn run(name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(
         eprintln!("skipped: no PyPI client here. `cargo xtask test` installs it (needs the package index).");
         return;
     };
+    run_in(&python, name, start, look);
+}
+
+/// The same with another Python.
+pub(crate) fn run_in(python: &OsStr, name: &str, start: impl FnOnce() -> Daemon, look: impl FnOnce(&Daemon)) {
     let mut daemon = start();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_client");
     let (script, function) = name.split_once(' ').unzip();

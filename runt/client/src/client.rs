@@ -9,14 +9,17 @@ use std::time::Duration;
 use runtimed_protocol::environments::{EnvironmentList, EnvironmentsCleaned};
 use runtimed_protocol::frame::POOL_MAX;
 use runtimed_protocol::handshake::Handshake;
+use runtimed_protocol::identity::agent_operator;
 use runtimed_protocol::pool::{
     DaemonInfo, NotebooksVerified, PluginRow, PoolReply, PoolRequest, PoolStats, RoomsList,
 };
 use serde_json::{Map, Value};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::endpoint::Places;
+use crate::retry::until_reached;
 use crate::{ClientError, Result};
 
 /// Longest wait for a reply. Source: what clients of protocol v4 use.
@@ -32,6 +35,11 @@ const WALK_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Longest wait until the daemon has read everything that is kept: an hour, for a slow disk that is full.
 const VERIFY_LIMIT: Duration = Duration::from_secs(60 * 60);
 
+/// The name of sessions that have been given none.
+const DEFAULT_NAME: &str = "runtimed-client";
+/// Longest name; it is part of every change that a session makes.
+const NAME_CHARACTERS: usize = 40;
+
 /// A daemon, by its socket. Cheap to clone; holds no connection.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -39,6 +47,8 @@ pub struct Client {
     socket: PathBuf,
     /// How long sessions wait for the next daemon.
     patience: Option<Duration>,
+    /// Under which name sessions act.
+    name: String,
 }
 
 /// The answer to a ping.
@@ -53,7 +63,7 @@ pub struct Pong {
 impl Client {
     /// The daemon that listens on `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), patience: None }
+        Self { socket: socket.into(), patience: None, name: DEFAULT_NAME.into() }
     }
 
     /// Lets sessions that are made from now on outlive the daemon: when the connection is lost they wait for the next
@@ -63,6 +73,28 @@ impl Client {
     pub fn patient(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
+    }
+
+    /// Lets sessions that are made from now on act under this name, which others see beside what they do. What a name
+    /// cannot hold becomes `-`; without anything left it stays what it was.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        let fits = |it: char| if it.is_ascii_alphanumeric() || "-_.".contains(it) { it } else { '-' };
+        let name: String = name.trim().chars().take(NAME_CHARACTERS).map(fits).collect();
+        if !name.is_empty() {
+            self.name = name;
+        }
+        self
+    }
+
+    /// The name of its sessions.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The operator of one more session: the name, and what tells sessions of one name apart.
+    pub(crate) fn operator(&self) -> String {
+        agent_operator(&self.name, Uuid::new_v4().as_fields().0)
     }
 
     /// How long sessions wait for the next daemon, if they do.
@@ -113,6 +145,14 @@ impl Client {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Waits for a daemon that answers, at most for `patience`: one that is being started, or replaced.
+    ///
+    /// # Errors
+    /// What was wrong at last: `Connect`, `Timeout` or `Disconnected`; and at once those that waiting does not heal.
+    pub async fn reach(&self, patience: Duration) -> Result<Pong> {
+        until_reached(patience, || self.ping()).await
     }
 
     /// How full the pools are.

@@ -5,6 +5,7 @@
 //! and whatever is asked afterwards is answered with the edit taken into account.
 //! A lost connection ends it, unless the [`Client`] is patient: then it goes on with the next daemon.
 
+mod progress;
 mod replicas;
 mod resume;
 mod shared;
@@ -17,7 +18,7 @@ use runtimed_protocol::bootstrap::Bootstrap;
 use runtimed_protocol::documents::{self, Document, NotebookDoc};
 use runtimed_protocol::frame::FrameType;
 use runtimed_protocol::handshake::{CreateNotebook, Handshake, OpenNotebook};
-use runtimed_protocol::identity::agent_operator;
+use runtimed_protocol::presence::{LOCAL_PEER, Presence, PresenceData, PresenceUpdate};
 use runtimed_protocol::request::{NotebookRequest, RequestEnvelope};
 use runtimed_protocol::response::{NotebookResponse, QueuedCell};
 use tokio::sync::{oneshot, watch};
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use crate::connection::CONNECT_LIMIT;
 use crate::{Client, ClientError, Result};
 
+pub use progress::{Progress, Watch};
 pub use replicas::Documents;
 use replicas::Replicas;
 use resume::{Resume, introduce, is_repeatable};
@@ -40,6 +42,8 @@ pub struct NotebookSession {
     shared: Arc<Shared>,
     /// The daemon's first words.
     bootstrap: Bootstrap,
+    /// What others call us.
+    name: String,
     /// Moves the bytes. Ended when the session is dropped.
     task: JoinHandle<()>,
 }
@@ -50,7 +54,7 @@ impl NotebookSession {
     /// # Errors
     /// `Connect`, `Timeout`, `Disconnected` and `Protocol`; and `Daemon` with the reason of a refusal.
     pub async fn create(client: &Client, create: CreateNotebook) -> Result<Self> {
-        let operator = Some(create.operator.unwrap_or_else(default_operator));
+        let operator = Some(create.operator.unwrap_or_else(|| client.operator()));
         let create = CreateNotebook { typed_bootstrap: true, operator, ..create };
         Self::connect(client, &Handshake::CreateNotebook(create)).await
     }
@@ -61,7 +65,7 @@ impl NotebookSession {
     /// # Errors
     /// See [`NotebookSession::create`].
     pub async fn open(client: &Client, open: OpenNotebook) -> Result<Self> {
-        let operator = Some(open.operator.unwrap_or_else(default_operator));
+        let operator = Some(open.operator.unwrap_or_else(|| client.operator()));
         let open = OpenNotebook { typed_bootstrap: true, operator, ..open };
         Self::connect(client, &Handshake::OpenNotebook(open)).await
     }
@@ -71,7 +75,7 @@ impl NotebookSession {
     /// # Errors
     /// See [`NotebookSession::create`].
     pub async fn join(client: &Client, notebook_id: impl Into<String>) -> Result<Self> {
-        Self::connect(client, &resume::join(&notebook_id.into(), Some(default_operator()))).await
+        Self::connect(client, &resume::join(&notebook_id.into(), Some(client.operator()))).await
     }
 
     /// Connects as any of the above.
@@ -92,7 +96,7 @@ impl NotebookSession {
             Bootstrap::ProtocolCapabilities(_) => None,
         };
         let task = tokio::spawn(task::run(Arc::clone(&shared), connection, resume, id));
-        Ok(Self { shared, bootstrap, task })
+        Ok(Self { shared, bootstrap, name: client.name().to_owned(), task })
     }
 
     /// What the daemon said on connecting.
@@ -111,6 +115,14 @@ impl NotebookSession {
     /// Whether the daemon is there. False while a patient session waits for the next one.
     pub fn is_connected(&self) -> bool {
         self.shared.lock().is_connected()
+    }
+
+    /// Waits until the daemon is there: at once, or for as long as a patient session waits for the next one.
+    ///
+    /// # Errors
+    /// Why there will be none: the session has ended, and another must be made.
+    pub async fn connected(&self) -> Result<()> {
+        self.until(|state| state.is_connected().then_some(())).await
     }
 
     /// Waits until the notebook is here whole and may be worked with. There is no limit: a long file
@@ -134,6 +146,16 @@ impl NotebookSession {
     /// If the connection ended before.
     pub async fn wait_for<T>(&self, mut look: impl FnMut(&Documents) -> Option<T>) -> Result<T> {
         self.until(|state| look(&state.replicas.documents)).await
+    }
+
+    /// How far an execution is; none if it is not known here.
+    pub fn progress(&self, execution_id: &str) -> Option<Progress> {
+        self.read(|documents| Progress::of(documents, execution_id))
+    }
+
+    /// Follows an execution from where it is to its end, outputs included.
+    pub fn watch(&self, execution_id: impl Into<String>) -> Watch<'_> {
+        Watch::new(self, execution_id.into())
     }
 
     /// Notifies of every change of documents and phases from now on.
@@ -162,6 +184,22 @@ impl NotebookSession {
         self.shared.work.notify_one();
         self.shared.announce();
         Ok(done)
+    }
+
+    /// Shows everybody else where we are, under the client's name. The next daemon does not know it any more.
+    ///
+    /// # Errors
+    /// `Protocol` if it is too much to show, and those of a connection that ended.
+    pub fn present(&self, data: PresenceData) -> Result<()> {
+        let (peer_id, peer_label) = (LOCAL_PEER.to_owned(), Some(self.name.clone()));
+        let update = Presence::Update(PresenceUpdate { peer_id, peer_label, actor_label: None, data });
+        let payload = update.encode().map_err(ClientError::protocol)?;
+        let mut state = self.shared.lock();
+        state.check()?;
+        state.queue(FrameType::PRESENCE, &payload)?;
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
     }
 
     /// Queues a cell. The source that runs is the one here.
@@ -295,11 +333,6 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.shared.lock().take(&self.id);
     }
-}
-
-/// The operator of a session that names none.
-fn default_operator() -> String {
-    agent_operator("runtimed-client", Uuid::new_v4().as_fields().0)
 }
 
 /// Whether the request is about the notebook's content as it is here.

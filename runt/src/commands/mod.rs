@@ -8,6 +8,7 @@ pub(crate) mod env;
 pub(crate) mod inspect;
 pub(crate) mod jupyter;
 pub(crate) mod man;
+pub(crate) mod mcp;
 pub(crate) mod notebooks;
 pub(crate) mod plugins;
 pub(crate) mod ps;

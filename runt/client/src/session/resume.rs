@@ -11,17 +11,14 @@ use runtimed_protocol::bootstrap::Bootstrap;
 use runtimed_protocol::frame::FRAME_MAX;
 use runtimed_protocol::handshake::{Handshake, NotebookSync};
 use runtimed_protocol::request::NotebookRequest;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::connection::Connection;
+use crate::retry::until_reached;
 use crate::{ClientError, Result};
 
 /// Longest wait for the daemon to open a notebook. The content is not awaited: it follows.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(30);
-/// First pause between two attempts: a daemon that is restarted is back after some 10 ms.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Longest pause between two attempts: nobody notices it.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a lost connection is made again.
 pub(super) struct Resume {
@@ -38,25 +35,18 @@ impl Resume {
     /// Joins the notebook again.
     ///
     /// # Errors
-    /// The daemon's refusal, or what was wrong at last when there is no more patience.
+    /// The daemon's refusal, or `Disconnected` when there is no more patience.
     pub(super) async fn connect(&self, notebook_id: &str) -> Result<Connection> {
         let handshake = join(notebook_id, self.operator.clone());
-        let end = Instant::now() + self.patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match introduce(&self.socket, &handshake).await {
-                Ok((connection, bootstrap)) => {
-                    if bootstrap.capabilities().actor_label != self.actor {
-                        return Err(ClientError::Protocol("the next daemon knows us by another name".into()));
-                    }
-                    return Ok(connection);
-                }
-                Err(refusal @ (ClientError::Daemon(_) | ClientError::Protocol(_))) => return Err(refusal),
-                Err(_) if Instant::now() >= end => return Err(ClientError::Disconnected),
-                Err(_) => sleep(pause).await,
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        let joining = until_reached(self.patience, || introduce(&self.socket, &handshake));
+        let (connection, bootstrap) = match joining.await {
+            Err(ClientError::Connect(_) | ClientError::Timeout) => return Err(ClientError::Disconnected),
+            joined => joined?,
+        };
+        if bootstrap.capabilities().actor_label != self.actor {
+            return Err(ClientError::Protocol("the next daemon knows us by another name".into()));
         }
+        Ok(connection)
     }
 }
 
