@@ -165,7 +165,8 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
     assert!(said.code == 1 && said.err.contains(told), "{}", said.err);
     assert_eq!(fs::read_dir(world.home().join("run/jupyter")).unwrap().count(), 0);
     let said = world.runt(&["jupyter", "stop"]);
-    assert_eq!(said.err, "Error: Either provide a kernel ID or use --all to stop all kernels\n");
+    let told = "Error: Either provide a kernel ID or use --all to stop all kernels\nSee the kernels with 'runt ps'.\n";
+    assert_eq!(said.err, told);
     let said = world.runt(&["jupyter", "stop", "nobody"]);
     assert_eq!(said.err, "Error: There is no kernel nobody. See what there is with 'runt ps'.\n");
 }
