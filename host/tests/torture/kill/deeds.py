@@ -129,6 +129,8 @@ class Hand:
         while not self.a_cell():
             await self.create()
         for _ in range(TRIES):
+            # A cell that waits is not queued again.
+            await until(lambda: self.book.look(self.notebook, self.author.name) or self.is_over(self.book.runs), "all ends")
             known = set(self.book.runs)
             await self.run()
             mine = [it for it in self.book.runs if it not in known]
