@@ -111,7 +111,15 @@ impl Mirror {
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!("mirroring the settings failed: {error}");
-            Self::new(settings, path, plugins)
+            let mirror = Self::new(settings, path, plugins);
+            mirror.tell(
+                "The settings could not be written to their file, because of a defect of the daemon. The settings in use \
+                 stay. Change one of them to try again, and restart the daemon if that does not help."
+                    .to_owned(),
+            );
+            // Who waits has been told.
+            mirror.settings.0.mirrored.send_replace(mirror.settings.view().revision);
+            mirror
         })
     }
 

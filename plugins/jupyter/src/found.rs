@@ -111,7 +111,10 @@ pub(crate) async fn adopt(
 /// Cleans up those of `folders` whose shim is gone, or whose record cannot be read: nobody would find that kernel again.
 pub(crate) async fn clean(folders: Vec<PathBuf>) {
     for folder in folders {
-        let damaged = Record::read(&folder).is_err();
+        // Anything else may pass, and the kernel may be in the middle of somebody's work.
+        let damaged = Record::read(&folder).is_err_and(|error| {
+            matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::NotFound)
+        });
         if damaged && timeout(ANSWER, end(&folder)).await.is_ok_and(|ended| ended.is_ok()) {
             tracing::error!(folder = %folder.display(), "a kernel was ended, because its record cannot be read");
         }

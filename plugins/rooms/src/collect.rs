@@ -177,7 +177,12 @@ fn in_records(records: &RecordStore) -> Result<BTreeSet<Digest>, String> {
             Ok(written) if written.elapsed().unwrap_or_default() > Duration::from_secs(KEPT) => {
                 fs::remove_file(&record).map_err(unreadable)?;
             }
-            Ok(_) => named.extend(named_in(&fs::read_to_string(&record).map_err(unreadable)?)),
+            Ok(_) => match fs::read(&record) {
+                // What a killed daemon did not finish may end within a letter.
+                Ok(bytes) => named.extend(named_in(&String::from_utf8_lossy(&bytes))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreadable(error)),
+            },
             // Replaced by another name: it was being written.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(unreadable(error)),

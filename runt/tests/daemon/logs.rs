@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::world::World;
 
@@ -33,6 +34,17 @@ fn the_log_is_followed_across_a_restart() {
     assert_eq!(world.runt(&["logs", "-n", "0"]).good().out, "");
 }
 
+/// Longest wait for anything; only a test that fails takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for `done`; only a test that fails takes long.
+fn until(done: impl Fn() -> bool, what: &str) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+    }
+}
+
 /// How often the log speaks of a connection that made no sense, after one more.
 fn complaints(world: &World) -> usize {
     let mut stream = UnixStream::connect(world.home().join(".cache/runt/runtimed.sock")).unwrap();
@@ -49,9 +61,9 @@ fn the_log_follows_its_setting() {
     world.runt(&["daemon", "start"]).good();
     assert_eq!(complaints(&world), 0, "that is for debugging");
     world.runt(&["config", "set", "log.level", "debug"]).good();
-    while complaints(&world) == 0 {}
+    until(|| complaints(&world) > 0, "the log says more");
     world.runt(&["config", "unset", "log.level"]).good();
-    while complaints(&world) < complaints(&world) {}
+    until(|| complaints(&world) == complaints(&world), "the log says less");
 
     // What somebody said for this life of the daemon stays.
     world.runt(&["daemon", "stop"]).good();

@@ -287,6 +287,7 @@ impl RoomCore {
             Event::Writing { job, digest } => self.writing(job, digest),
             Event::Saved { job, result } => self.saved(job, result),
             Event::JournalFailed { reason, lost } => self.journal_failed(&reason, lost),
+            Event::BlobsTaken => self.durable.try_now(),
             Event::FileTouched => self.file_touched(),
             Event::ProjectTouched => self.project_touched(),
             Event::Looked { job, seen } => self.looked(job, seen),

@@ -112,6 +112,13 @@ impl Durable {
         Some(if trouble.trying { Moment::default() } else { trouble.next })
     }
 
+    /// What stood in the way is gone.
+    pub(super) fn try_now(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.next = Moment::default();
+        }
+    }
+
     /// Whether everything is in the journal, as far as is known.
     pub(super) fn is_sound(&self) -> bool {
         self.enabled && self.trouble.is_none()

@@ -76,6 +76,8 @@ pub(crate) enum Event {
     /// The last [`Effect::Journal`] was not carried out, for this reason; with `lost`, those before it may be
     /// gone as well. Comes before any other event.
     JournalFailed { reason: String, lost: bool },
+    /// What the blob store had refused is stored now: the journal need not wait for it any more.
+    BlobsTaken,
     /// Something happened to the notebook's file.
     FileTouched,
     /// Something happened to a file that is or would be that of the project around the notebook.

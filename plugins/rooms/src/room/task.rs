@@ -669,6 +669,7 @@ impl RoomTask {
                 });
             }
             Effect::ReadBlobs { job, digests } => {
+                let blobs = self.all_blobs();
                 self.job(async move {
                     Event::BlobsRead { job, blobs: disk::read_blobs(blobs.as_deref(), digests).await }
                 });

@@ -18,7 +18,7 @@ impl Incoming {
     /// # Errors
     /// `Undecodable` when the bytes are no message or a change in it is damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, SyncError> {
-        Self::read(Message::decode(bytes).map_err(undecodable)?)
+        Self::read(message(bytes)?)
     }
 
     pub(super) fn read(message: Message) -> Result<Self, SyncError> {
@@ -40,6 +40,33 @@ impl Incoming {
     }
 }
 
+/// More hash functions than any Bloom filter has a use for; Automerge's own have 7.
+const MOST_PROBES: usize = 64;
+
+/// Reads a message without its changes. Automerge reads Bloom filters that it cannot ask: it would divide by zero, or want
+/// 16 GiB for the answers of a filter with as many hash functions as fit into its header.
+fn message(bytes: &[u8]) -> Result<Message, SyncError> {
+    let message = Message::decode(bytes).map_err(undecodable)?;
+    match message.have.iter().all(|have| can_be_asked(&have.bloom.to_bytes())) {
+        true => Ok(message),
+        false => Err(SyncError::Undecodable("a Bloom filter that cannot be asked".to_owned())),
+    }
+}
+
+/// Whether the Bloom filter in `bytes` has bits, and a number of hash functions that makes sense.
+fn can_be_asked(mut bytes: &[u8]) -> bool {
+    // How many entries, bits for each, hash functions; then the bits.
+    let mut header = [0; 3];
+    if bytes.is_empty() {
+        return true;
+    }
+    for number in &mut header {
+        let Some((read, length)) = leb128(bytes) else { return false };
+        (*number, bytes) = (read, bytes.get(length..).unwrap_or_default());
+    }
+    !bytes.is_empty() && header[2] <= MOST_PROBES
+}
+
 /// A message that carries a whole document.
 pub(super) struct Whole {
     pub(super) message: Message,
@@ -49,7 +76,7 @@ pub(super) struct Whole {
 impl Whole {
     /// Reads a message; as it is if it carries anything else.
     pub(super) fn decode(bytes: &[u8]) -> Result<Result<Self, Message>, SyncError> {
-        let message = Message::decode(bytes).map_err(undecodable)?;
+        let message = message(bytes)?;
         let only = match message.changes.len() {
             1 => message.changes.iter().next(),
             _ => None,

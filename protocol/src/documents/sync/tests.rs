@@ -368,3 +368,21 @@ fn a_whole_document_takes_the_place_of_less_and_of_nothing_else() {
         );
     }
 }
+
+#[test]
+fn a_bloom_filter_that_cannot_be_asked_is_refused() {
+    let message = |filter: &[u8]| {
+        // Type, no heads, nothing needed, one `have` without heads, its filter, no changes.
+        let mut message = vec![0x42, 0, 0, 1, 0, u8::try_from(filter.len()).unwrap()];
+        message.extend(filter);
+        message.push(0);
+        Incoming::decode(&message)
+    };
+    assert!(message(&[]).is_ok());
+    assert!(message(&[1, 10, 7, 0xff, 0xff]).is_ok());
+    for (what, filter) in
+        [("no bits", &[1, 0, 7][..]), ("4,294,967,295 probes", &[1, 8, 0xff, 0xff, 0xff, 0xff, 0x0f, 1])]
+    {
+        assert!(matches!(message(filter), Err(SyncError::Undecodable(_))), "{what}");
+    }
+}

@@ -109,12 +109,11 @@ impl RoomTask {
                     Some(blobs) => blobs.flush().await.map_err(|error| io::Error::other(error.message)),
                     None => Ok(()),
                 };
-                let flushed = match stored {
-                    Ok(()) => tokio::task::spawn_blocking(move || flush(&files)).await,
-                    Err(error) => Ok(Err(error)),
-                };
+                // Also without that: these files are not asked to be flushed again.
+                let flushed = tokio::task::spawn_blocking(move || flush(&files)).await;
+                let flushed = flushed.unwrap_or_else(|error| Err(io::Error::other(error)));
                 drop(doing);
-                Done::Flushed(flushed.unwrap_or_else(|error| Err(io::Error::other(error))), heard)
+                Done::Flushed(stored.and(flushed), heard)
             });
         }
         done

@@ -6,7 +6,7 @@
 //! more than [`MOST`] of it nothing more is shown until it is stored.
 //! Never: for a room without a journal, which nothing outlives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use runtimed_plugin_api::{
@@ -28,10 +28,31 @@ pub(super) struct Unstored {
     blobs: Vec<NewBlob>,
     /// In the store's words.
     reason: String,
-    /// It is being tried again.
-    trying: bool,
+    /// Those that are being tried again. More may be refused meanwhile.
+    trying: BTreeSet<Digest>,
     /// The end of this was not told to the core, so that no more comes.
     held: Option<JobId>,
+}
+
+impl Unstored {
+    /// What is to be tried again now; nothing while that is under way.
+    fn begin(&mut self) -> Vec<NewBlob> {
+        if !self.trying.is_empty() {
+            return Vec::new();
+        }
+        self.trying = self.blobs.iter().map(|blob| blob.digest).collect();
+        self.blobs.clone()
+    }
+
+    /// What was tried again is stored, or comes back as refused.
+    fn end(&mut self) {
+        let tried = std::mem::take(&mut self.trying);
+        self.blobs.retain(|blob| !tried.contains(&blob.digest));
+    }
+
+    fn bytes(&self) -> usize {
+        self.blobs.iter().map(|blob| blob.bytes.len()).sum()
+    }
 }
 
 impl RoomTask {
@@ -39,22 +60,24 @@ impl RoomTask {
     pub(super) fn blobs_stored(&mut self, job: Option<JobId>, refused: Option<Refused>) {
         let unstored = &mut self.unstored;
         if job.is_none() {
-            (unstored.trying, unstored.blobs) = (false, Vec::new());
+            unstored.end();
         }
         if let Some(Refused { blobs, reason }) = refused.filter(|_| self.core.has_journal()) {
             unstored.blobs.extend(blobs);
             unstored.reason = reason;
         }
-        let bytes: usize = unstored.blobs.iter().map(|blob| blob.bytes.len()).sum();
         let held = unstored.held.take();
         match job.or(held) {
-            Some(job) if bytes > MOST => {
+            Some(job) if unstored.bytes() > MOST => {
                 unstored.held = Some(job);
                 let reason = unstored.reason.clone();
                 self.handle(Event::JournalFailed { reason, lost: false });
             }
             Some(job) => self.handle(Event::BlobsStored { job }),
             None => {}
+        }
+        if job.is_none() && self.unstored.blobs.is_empty() {
+            self.handle(Event::BlobsTaken);
         }
     }
 
@@ -63,8 +86,9 @@ impl RoomTask {
         if self.unstored.blobs.is_empty() {
             return None;
         }
-        if !std::mem::replace(&mut self.unstored.trying, true) {
-            let (store, blobs) = (self.host.blob_store(), self.unstored.blobs.clone());
+        let blobs = self.unstored.begin();
+        if !blobs.is_empty() {
+            let store = self.host.blob_store();
             self.jobs
                 .spawn(async move { Done::Stored(None, disk::store_blobs(store.as_deref(), blobs).await) });
         }
@@ -109,5 +133,31 @@ impl BlobStore for Both {
 
     async fn flush(&self) -> Result<()> {
         self.store.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(text: &'static str) -> NewBlob {
+        NewBlob {
+            digest: Digest([text.as_bytes()[0]; 32]),
+            bytes: text.into(),
+            media_type: "text/plain".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_refused_while_others_are_tried_again_stays() {
+        let mut unstored = Unstored { blobs: vec![blob("a"), blob("b")], ..Unstored::default() };
+        assert_eq!(unstored.begin().len(), 2);
+        assert!(unstored.begin().is_empty(), "it is under way");
+        unstored.blobs.push(blob("c"));
+        // `a` could be stored, `b` could not.
+        unstored.end();
+        unstored.blobs.push(blob("b"));
+        let left: Vec<_> = unstored.begin().iter().map(|blob| blob.bytes.clone()).collect();
+        assert_eq!(left, ["c", "b"]);
     }
 }
