@@ -3,8 +3,10 @@
 //! Promises: the bare kernel is measured in the same run, so that ratios mean something.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::daemon::Daemon;
 use crate::tools::Tools;
@@ -14,6 +16,13 @@ use crate::{stage, tools, workspace};
 const MISBEHAVING: &str = "misbehaving";
 /// The case that our own client measures.
 const OWN: &str = "own";
+/// The case that starts a daemon in a home with a past.
+const FULL: &str = "full";
+/// What is in it: notebooks that the daemon keeps, and environments in the pool.
+const NOTEBOOKS: &str = "1000";
+const ENVIRONMENTS: &str = "50";
+/// How long its pool may take to fill: 50 copies.
+const FILL_LIMIT: Duration = Duration::from_secs(300);
 /// Cells for each deed while the plugin behaves, and as many while it does not.
 const MISBEHAVING_RUNS: &str = "60";
 
@@ -22,7 +31,8 @@ const MISBEHAVING_RUNS: &str = "60";
 pub(crate) struct Options {
     /// End-to-end cases, comma separated; see xtask/bench/end_to_end.py. One more is `misbehaving`: executions
     /// while a plugin does all that it must not do, see host/tests/real_client/misbehaving.py. And `own`: opening,
-    /// editing and executing with our own client, see runt/client/examples
+    /// editing and executing with our own client, see runt/client/examples. And `full`: `startup` where 1,000 notebooks and 50
+    /// pooled environments are kept
     #[arg(long, default_value = "startup,ping,create,first,raw,exec,edit,open,own")]
     only: String,
     /// How often each end-to-end case is repeated
@@ -55,6 +65,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if cases.contains(&OWN) {
         own_client(&dist, &tools)?;
         cases.retain(|case| *case != OWN);
+    }
+    if cases.contains(&FULL) {
+        full(&dist, &tools, client)?;
+        cases.retain(|case| *case != FULL);
     }
     if cases.is_empty() {
         return Ok(());
@@ -91,11 +105,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Opening and editing without a kernel, then executing, with little work for the client.
 fn own_client(dist: &Path, tools: &Tools) -> Result<()> {
-    let example = |name: &str| {
-        let mut example = workspace::cargo();
-        example.args(["run", "--release", "--quiet", "-p", "runtimed-client", "--example", name, "--"]);
-        example
-    };
     let home = tempfile::Builder::new().prefix("runt-").tempdir()?;
     let daemon = Daemon::start(dist, home.path(), &serde_json::json!({ "uv_pool_size": 0 }))?;
     workspace::run(example("figures").arg(&daemon.socket).arg(home.path()))?;
@@ -105,7 +114,53 @@ fn own_client(dist: &Path, tools: &Tools) -> Result<()> {
     let daemon = Daemon::start_with(dist, home.path(), &settings, |command| tools.apply(command))?;
     workspace::run(example("executions").arg(&daemon.socket))?;
     daemon.stop()?;
-    workspace::run(workspace::command(&tools.kernel_python).arg("xtask/bench/raw_kernel.py"))
+    workspace::run(workspace::command(&tools.kernel_python).args([
+        "xtask/bench/raw_kernel.py",
+        "--runs",
+        "5",
+    ]))
+}
+
+/// Starts of a daemon that keeps much.
+fn full(dist: &Path, tools: &Tools, client: &Path) -> Result<()> {
+    let home = tempfile::Builder::new().prefix("runt-").tempdir()?;
+    let pools = ["--uv-pool-size", ENVIRONMENTS, "--conda-pool-size", "0", "--pixi-pool-size", "0"];
+    let settings = serde_json::json!({ "install_default_data_packages": false, "kernels": { "warm": 0 } });
+    let daemon = Daemon::start_with(dist, home.path(), &settings, |command| {
+        command.args(pools);
+        tools.apply(command)
+    })?;
+    workspace::run(example("fill").arg(&daemon.socket).arg(NOTEBOOKS))?;
+    let start = Instant::now();
+    while pooled(&daemon)? != ENVIRONMENTS {
+        ensure!(start.elapsed() < FILL_LIMIT, "the pool does not fill; see {}", daemon.log().display());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    daemon.stop()?;
+    let start = format!(
+        "exec env XDG_CACHE_HOME={0}/cache XDG_CONFIG_HOME={0}/config XDG_DATA_HOME={0}/data {1} run --socket {{sock}} {2}",
+        home.path().display(),
+        dist.join("bin/runtimed").display(),
+        pools.join(" "),
+    );
+    let mut bench = workspace::command(client);
+    bench.args(["xtask/bench/end_to_end.py", "--only", "startup", "--start", &start]);
+    tools.apply(&mut bench)?;
+    workspace::run(&mut bench)
+}
+
+/// How many environments the pool has.
+fn pooled(daemon: &Daemon) -> Result<String> {
+    let status = daemon.runt().args(["daemon", "status", "--json"]).output()?.stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status)?;
+    Ok(status["pool_stats"]["uv"]["available"].to_string())
+}
+
+/// One of our client's examples.
+fn example(name: &str) -> Command {
+    let mut example = workspace::cargo();
+    example.args(["run", "--release", "--quiet", "-p", "runtimed-client", "--example", name, "--"]);
+    example
 }
 
 /// Executions of a real client while the misbehaving plugin does one deed after the other.

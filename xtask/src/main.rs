@@ -10,6 +10,7 @@ mod bench;
 mod daemon;
 mod fixtures;
 mod frozen;
+mod fuzz;
 mod lint;
 mod outlive;
 mod quickstart;
@@ -60,6 +61,8 @@ enum Command {
     FreezeAbi,
     /// Live random lives of a notebook's room: edits, partitions, crashes, disks that fail
     Sim(sim::Options),
+    /// Fuzz everything that reads what it did not write; what is learned is kept in fuzz/corpus
+    Fuzz(fuzz::Options),
     /// Put the daemon through what it has to stand, as often as one likes
     #[command(subcommand)]
     Torture(torture::Torture),
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fixtures => fixtures::build().map(|folder| println!("compiled {}", folder.display())),
         Command::FreezeAbi => frozen::freeze(),
         Command::Sim(options) => sim::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Torture(torture) => torture::run(&torture),
         Command::Outlive(options) => outlive::run(&options),
         Command::Bench(options) => bench::run(&options),

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     workspace::run(&mut tests)?;
     if arguments.is_empty() {
         workspace::run(workspace::cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-        third_party::test(tools.as_ref())?;
+        third_party::test(&dist, tools.as_ref())?;
     }
     Ok(())
 }

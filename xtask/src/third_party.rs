@@ -1,9 +1,9 @@
-//! Plugins that are not members of the workspace, as those of third parties are not.
+//! Plugins and applications that are not members of the workspace, as those of third parties are not.
 //!
 //! Promises: each is built with its own lock file; they share one target directory, so that what they both
 //! depend on is compiled once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -14,6 +14,10 @@ use crate::{stage, tools, workspace};
 const TEMPLATE: &str = "plugin-template";
 /// Real providers that were started from there.
 const PROVIDERS: [&str; 2] = ["plugins/pixi", "plugins/venv"];
+/// An application. Of it what needs no libraries of a web view is built and tested.
+const APPLICATION: &str = "examples/tauri-plugin-runtimed";
+/// What is compiled with instrumentation.
+const FUZZER: &str = "fuzz/libfuzzer";
 
 /// Builds the providers and stages them; returns a folder for `RUNTIMED_PLUGIN_PATH`.
 pub(crate) fn stage() -> Result<PathBuf> {
@@ -25,11 +29,14 @@ pub(crate) fn stage() -> Result<PathBuf> {
     Ok(plugins)
 }
 
-/// Runs their own tests.
-pub(crate) fn test(tools: Option<&tools::Tools>) -> Result<()> {
+/// Runs their own tests; `dist` is where the daemon is staged.
+pub(crate) fn test(dist: &Path, tools: Option<&tools::Tools>) -> Result<()> {
     for folder in folders() {
         let mut test = cargo(folder);
-        test.args(["test", "--locked"]);
+        test.args(["test", "--locked"]).env("RUNTIMED_TEST_DIST", dist);
+        if folder == APPLICATION {
+            test.arg("--no-default-features");
+        }
         if let Some(tools) = tools {
             tools.apply(&mut test)?;
         }
@@ -40,22 +47,25 @@ pub(crate) fn test(tools: Option<&tools::Tools>) -> Result<()> {
 
 /// Checks their formatting.
 pub(crate) fn format() -> Result<()> {
-    folders().try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
+    folders().chain([FUZZER]).try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
 }
 
-/// Checks that their lock files know what they depend on today, which this workspace may have changed.
+/// Checks that their lock files, and the fuzzer's, know what they depend on today, which this workspace may have changed.
 pub(crate) fn locks() -> Result<()> {
-    folders().try_for_each(|folder| {
-        workspace::output(cargo(folder).args(["metadata", "--locked", "--format-version", "1"]))
-            .map(drop)
-            .with_context(|| {
-                format!("{folder}/Cargo.lock is behind; run `cargo metadata` in {folder} and commit it")
-            })
+    folders().chain([FUZZER]).try_for_each(|folder| {
+        // Asks the index alone: what is locked for other systems need not be fetched.
+        workspace::output(cargo(folder).args(["update", "--workspace", "--locked"])).map(drop).with_context(
+            || {
+                format!(
+                    "{folder}/Cargo.lock is behind; run `cargo update --workspace` in {folder} and commit it"
+                )
+            },
+        )
     })
 }
 
 fn folders() -> impl Iterator<Item = &'static str> {
-    std::iter::once(TEMPLATE).chain(PROVIDERS)
+    [TEMPLATE, APPLICATION].into_iter().chain(PROVIDERS)
 }
 
 fn cargo(folder: &str) -> Command {

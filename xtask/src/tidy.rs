@@ -43,6 +43,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "runtimed-protocol",
         ],
     ),
+    (
+        "runtimed-fuzz",
+        &[
+            "runtimed-jupyter-wire",
+            "runtimed-kernel-shim",
+            "runtimed-plugin-api",
+            "runtimed-plugin-rooms",
+            "runtimed-protocol",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -10,6 +10,8 @@ mod claims;
 mod collect;
 mod directory;
 mod disk;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod ids;
 mod journal;
 mod kinds;

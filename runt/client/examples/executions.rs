@@ -19,6 +19,11 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const TIMES: usize = 1000;
 /// Of which so many are looked at, the first and the last.
 const SHOWN: usize = 100;
+/// Executions of the cell that displays, as often as the bare kernel is asked with `--runs 10`.
+const DISPLAYS: usize = 10;
+/// What it displays 1,000 times; `xtask/bench/raw_kernel.py` has the same.
+const DISPLAY: &str =
+    "from IPython.display import display, HTML\nfor i in range(1000): display(HTML(f'<b>{i}</b>'))";
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
@@ -30,9 +35,7 @@ async fn main() -> Outcome<()> {
     let session = NotebookSession::create(&client, create).await?;
     session.ready().await?;
     for (id, source) in [("expression", "6 * 7"), ("silent", "x = 1"), ("print", "print(1)")] {
-        let cell =
-            NewCell { id: id.into(), cell_type: "code".into(), source: source.into(), ..NewCell::default() };
-        session.edit(|notebook| notebook.insert_cell(Place::End, &cell))?;
+        let id = add(&session, id, source)?;
         // The kernel is up.
         run(&session, id).await?;
         let mut times = Vec::new();
@@ -42,10 +45,24 @@ async fn main() -> Outcome<()> {
         show(&format!("{id}, executions 1 to {SHOWN}"), &times[..SHOWN]);
         show(&format!("{id}, executions {} to {TIMES}", TIMES - SHOWN), &times[TIMES - SHOWN..]);
     }
+    let displays = add(&session, "displays", DISPLAY)?;
+    let mut times = Vec::new();
+    for _ in 0..DISPLAYS {
+        times.push(run(&session, displays).await?);
+    }
+    show("1,000 displays", &times);
     let id = session.notebook_id().ok_or("a notebook without an id")?;
     session.close().await;
     client.shutdown_notebook(&id).await?;
     Ok(())
+}
+
+/// A code cell with this id.
+fn add<'id>(session: &NotebookSession, id: &'id str, source: &str) -> Outcome<&'id str> {
+    let cell =
+        NewCell { id: id.into(), cell_type: "code".into(), source: source.into(), ..NewCell::default() };
+    session.edit(|notebook| notebook.insert_cell(Place::End, &cell))?;
+    Ok(id)
 }
 
 /// The time from the request until the client has the outputs and the end.

@@ -118,10 +118,7 @@ impl Client {
     /// # Errors
     /// `Connect`, `Timeout`, `Disconnected` and `Protocol`; and `Daemon` for an error reply.
     pub async fn ask(&self, request: &PoolRequest) -> Result<PoolReply> {
-        self.ask_within(request, REPLY_LIMIT).await
-    }
-
-    async fn ask_within(&self, request: &PoolRequest, limit: Duration) -> Result<PoolReply> {
+        let limit = limit(request);
         let mut connection = Connection::open(&self.socket, &Handshake::Pool).await?;
         let exchange = async {
             connection.send(request, POOL_MAX).await?;
@@ -187,13 +184,13 @@ impl Client {
     /// Has the daemon look for plugins again and take over what it can without a restart. Returns every plugin
     /// it found, when that is done.
     pub async fn reload_plugins(&self) -> Result<Vec<PluginRow>> {
-        plugins(self.ask_within(&PoolRequest::ReloadPlugins, RELOAD_LIMIT).await?)
+        plugins(self.ask(&PoolRequest::ReloadPlugins).await?)
     }
 
     /// Switches a plugin on or off in the settings, then as [`Client::reload_plugins`].
     pub async fn set_plugin_enabled(&self, id: &str, enabled: bool) -> Result<Vec<PluginRow>> {
         let request = PoolRequest::SetPluginEnabled { id: id.to_owned(), enabled };
-        plugins(self.ask_within(&request, RELOAD_LIMIT).await?)
+        plugins(self.ask(&request).await?)
     }
 
     /// Drops the pooled environments; they are built anew.
@@ -224,7 +221,7 @@ impl Client {
     /// the canonical path of its file.
     pub async fn shutdown_notebook(&self, notebook: &str) -> Result<bool> {
         let request = PoolRequest::ShutdownNotebook { notebook_id: notebook.to_owned() };
-        match self.ask_within(&request, CLOSE_LIMIT).await? {
+        match self.ask(&request).await? {
             PoolReply::NotebookShutdown { found } => Ok(found),
             other => Err(unexpected(&other)),
         }
@@ -245,7 +242,7 @@ impl Client {
     /// Whether what is kept of every notebook can be read again; with `repair`, what is damaged is brought in
     /// order. There is no limit but an hour: every byte is read.
     pub async fn verify_notebooks(&self, repair: bool) -> Result<NotebooksVerified> {
-        match self.ask_within(&PoolRequest::VerifyNotebooks { repair }, VERIFY_LIMIT).await? {
+        match self.ask(&PoolRequest::VerifyNotebooks { repair }).await? {
             PoolReply::NotebooksVerified(verified) => Ok(verified),
             other => Err(unexpected(&other)),
         }
@@ -256,7 +253,7 @@ impl Client {
     pub async fn recover_notebook(&self, notebook: &str, output: &str) -> Result<(u64, u64)> {
         let request =
             PoolRequest::RecoverNotebook { notebook: notebook.to_owned(), output: output.to_owned() };
-        match self.ask_within(&request, VERIFY_LIMIT).await? {
+        match self.ask(&request).await? {
             PoolReply::NotebookRecovered { cells, missing_blobs } => Ok((cells, missing_blobs)),
             other => Err(unexpected(&other)),
         }
@@ -264,7 +261,7 @@ impl Client {
 
     /// Every environment on disk, with sizes and owners.
     pub async fn list_environments(&self) -> Result<EnvironmentList> {
-        match self.ask_within(&PoolRequest::ListEnvironments, WALK_LIMIT).await? {
+        match self.ask(&PoolRequest::ListEnvironments).await? {
             PoolReply::EnvironmentsList(list) => Ok(list),
             other => Err(unexpected(&other)),
         }
@@ -273,7 +270,7 @@ impl Client {
     /// Deletes environments that nobody uses and that are old or too many; with `all`, however new they are. With
     /// `dry_run` it only says so.
     pub async fn clean_environments(&self, dry_run: bool, all: bool) -> Result<EnvironmentsCleaned> {
-        match self.ask_within(&PoolRequest::CleanEnvironments { dry_run, all }, WALK_LIMIT).await? {
+        match self.ask(&PoolRequest::CleanEnvironments { dry_run, all }).await? {
             PoolReply::EnvironmentsCleaned(cleaned) => Ok(cleaned),
             other => Err(unexpected(&other)),
         }
@@ -282,7 +279,7 @@ impl Client {
     /// Has what pools keep ready built anew: of the kind or at the path `what`, or everything. Returns kinds, or the path.
     pub async fn rebuild_environments(&self, what: Option<&str>) -> Result<Vec<String>> {
         let request = PoolRequest::RebuildEnvironments { what: what.map(str::to_owned) };
-        match self.ask_within(&request, WALK_LIMIT).await? {
+        match self.ask(&request).await? {
             PoolReply::EnvironmentsRebuilt { rebuilt } => Ok(rebuilt),
             other => Err(unexpected(&other)),
         }
@@ -301,6 +298,19 @@ fn plugins(reply: PoolReply) -> Result<Vec<PluginRow>> {
     match reply {
         PoolReply::PluginsList { plugins } => Ok(plugins),
         other => Err(unexpected(&other)),
+    }
+}
+
+/// Longest wait for the reply to `request`.
+fn limit(request: &PoolRequest) -> Duration {
+    match request {
+        PoolRequest::ReloadPlugins | PoolRequest::SetPluginEnabled { .. } => RELOAD_LIMIT,
+        PoolRequest::ShutdownNotebook { .. } => CLOSE_LIMIT,
+        PoolRequest::VerifyNotebooks { .. } | PoolRequest::RecoverNotebook { .. } => VERIFY_LIMIT,
+        PoolRequest::ListEnvironments
+        | PoolRequest::CleanEnvironments { .. }
+        | PoolRequest::RebuildEnvironments { .. } => WALK_LIMIT,
+        _ => REPLY_LIMIT,
     }
 }
 

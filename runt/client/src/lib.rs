@@ -162,6 +162,7 @@ mod client;
 mod connection;
 mod endpoint;
 mod error;
+mod frames;
 mod retry;
 mod session;
 
@@ -169,5 +170,6 @@ pub use blobs::BlobReader;
 pub use client::{Client, Pong};
 pub use endpoint::Places;
 pub use error::{ClientError, Result};
+pub use frames::{FrameReader, FrameWriter, HEARTBEAT};
 pub use runtimed_protocol as protocol;
 pub use session::{Changes, Documents, NotebookSession, Progress, Watch};

@@ -32,7 +32,8 @@ use crate::{Client, ClientError, Result};
 pub use progress::{Progress, Watch};
 pub use replicas::Documents;
 use replicas::Replicas;
-use resume::{Resume, introduce, is_repeatable};
+pub(crate) use resume::introduce;
+use resume::{Resume, is_repeatable};
 use shared::{Pending, Shared, State};
 
 /// An open notebook. Dropping it ends the connection at once; [`NotebookSession::close`] lets what is

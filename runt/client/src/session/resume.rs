@@ -62,7 +62,7 @@ pub(super) fn join(notebook_id: &str, operator: Option<String>) -> Handshake {
 }
 
 /// Connects, and hears the daemon's first words.
-pub(super) async fn introduce(
+pub(crate) async fn introduce(
     socket: &std::path::Path,
     handshake: &Handshake,
 ) -> Result<(Connection, Bootstrap)> {

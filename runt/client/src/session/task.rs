@@ -7,25 +7,17 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::BytesMut;
-use runtimed_protocol::frame::{FrameType, TypedDecoder};
-use runtimed_protocol::presence::{LOCAL_PEER, Presence};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use runtimed_protocol::frame::FrameType;
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::resume::Resume;
 use super::shared::{Outgoing, Shared};
 use crate::connection::Connection;
+use crate::frames::{FrameReader, HEARTBEAT, alive};
 use crate::{ClientError, Result};
-
-/// Time between signs of life. The daemon closes after 300 s without one.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// Space made for each read in bytes.
-const READ_BYTES: usize = 64 * 1024;
 
 /// Runs until the session is over: its owner or the daemon ended it, and no other daemon shall be waited for.
 pub(super) async fn run(
@@ -55,7 +47,7 @@ pub(super) async fn run(
 async fn converse(shared: &Shared, connection: Connection) -> Result<()> {
     let Connection { stream, buffer } = connection;
     let (reader, writer) = stream.into_split();
-    let mut reading = pin!(read(shared, reader, buffer));
+    let mut reading = pin!(read(shared, FrameReader::new(reader, buffer)));
     tokio::select! {
         how = &mut reading => how,
         how = write(shared, writer) => match how {
@@ -67,23 +59,15 @@ async fn converse(shared: &Shared, connection: Connection) -> Result<()> {
 }
 
 /// Takes frames until the daemon ends the connection or breaks the protocol.
-async fn read(shared: &Shared, mut reader: OwnedReadHalf, mut buffer: BytesMut) -> Result<()> {
-    let mut decoder = TypedDecoder::new();
+async fn read(shared: &Shared, mut frames: FrameReader) -> Result<()> {
     loop {
-        while let Some(frame) = decoder.decode(&mut buffer).map_err(ClientError::protocol)? {
-            shared.receive(&frame)?;
-        }
-        buffer.reserve(READ_BYTES);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return Err(ClientError::Disconnected),
-            Ok(_) => {}
-        }
+        shared.receive(&frames.next().await?)?;
     }
 }
 
 /// Sends what there is to send until the owner ends the connection.
 async fn write(shared: &Shared, mut writer: OwnedWriteHalf) -> Result<()> {
-    let alive = Presence::Heartbeat { peer_id: LOCAL_PEER.into() }.encode().map_err(ClientError::protocol)?;
+    let alive = alive()?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
