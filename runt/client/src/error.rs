@@ -37,6 +37,9 @@ pub enum ClientError {
     /// A shared document cannot be read or changed.
     #[error("Protocol error: {0}")]
     Document(#[from] DocumentError),
+    /// The daemon does not have this content, and will not have it again by itself.
+    #[error("Protocol error: blob {0} is not there any more")]
+    NoBlob(String),
     /// The daemon refused, and says why.
     #[error("Daemon returned error: {0}")]
     Daemon(String),
