@@ -1,16 +1,17 @@
 //! A connected notebook, with what several tools do to it.
 //!
-//! Promises: an edit that is reported is with the daemon, which keeps it; waiting has an end.
+//! Promises: an edit that is reported is with the daemon, which keeps it or has said in [`Notebook::issue`] why it cannot;
+//! waiting has an end; what was queued is never called undone.
 
 use std::time::Duration;
 
 use runtimed_client::protocol::documents::notebook::Cell;
-use runtimed_client::protocol::documents::runtime_state::KernelState;
+use runtimed_client::protocol::documents::runtime_state::{Execution, KernelState};
 use runtimed_client::protocol::documents::{self, NotebookDoc, Output};
 use runtimed_client::protocol::presence::PresenceData;
 use runtimed_client::protocol::request::NotebookRequest;
 use runtimed_client::protocol::response::{NotebookResponse, QueuedCell};
-use runtimed_client::{Client, Documents, NotebookSession, Progress};
+use runtimed_client::{Client, ClientError, Documents, NotebookSession, Progress};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::refusal::Refusal;
@@ -18,6 +19,9 @@ use crate::summary::{self, Blobs, Block, Limits};
 
 /// How long the notebook's state may be behind an answer that is about it.
 const STATE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a call that shall not wait for what it begins waits for the daemon to say that it has begun.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connected notebook.
 pub(crate) struct Notebook {
@@ -40,6 +44,16 @@ impl Notebook {
         self.session.read(|documents| documents.runtime_state.path())
     }
 
+    /// What the user should know about how it is kept, such as a disk that is full; empty if all is well.
+    pub(crate) fn issue(&self) -> String {
+        self.session.read(|documents| documents.runtime_state.file_checkpoint().source_issue_reason)
+    }
+
+    /// What was done, and [`Notebook::issue`] if there is any.
+    pub(crate) fn done(&self, said: String) -> String {
+        with_issue(said, &self.issue())
+    }
+
     /// One cell.
     ///
     /// # Errors
@@ -59,7 +73,15 @@ impl Notebook {
         let _ = self.session.present(PresenceData::Focus { cell_id: cell_id.to_owned() });
     }
 
-    /// Edits the notebook and waits until the daemon has the edit.
+    /// As [`NotebookSession::request`].
+    ///
+    /// # Errors
+    /// The same, in words. Of a daemon that went away they do not say that nothing was done.
+    pub(crate) async fn request(&self, request: NotebookRequest) -> Result<NotebookResponse, Refusal> {
+        self.session.request(request).await.map_err(Refusal::after)
+    }
+
+    /// Edits the notebook and waits until the daemon has the edit, and has shown if it cannot keep it.
     ///
     /// # Errors
     /// `edit`'s own; then nothing was changed. And those of a connection that ended.
@@ -69,14 +91,18 @@ impl Notebook {
     ) -> Result<T, Refusal> {
         let done = self.session.edit(edit)?;
         let done = done.map_err(|why| Refusal(format!("{why} Nothing was changed.")))?;
-        self.session.request(NotebookRequest::AcknowledgeNotebookSync).await?;
+        self.request(NotebookRequest::AcknowledgeNotebookSync).await?;
+        if self.issue().is_empty() {
+            // That the journal could not be written comes right behind the answer, and before the next one.
+            self.request(NotebookRequest::AcknowledgeNotebookSync).await?;
+        }
         Ok(done)
     }
 
     /// Queues a cell, after starting a kernel if there is none.
     ///
     /// # Errors
-    /// If there can be no kernel, or not before `deadline`; then nothing runs.
+    /// If there can be no kernel, or not before `deadline`; if it runs already, with another text than it has now.
     pub(crate) async fn queue(&self, cell_id: &str, deadline: Instant) -> Result<QueuedCell, Refusal> {
         let cell = self.cell(cell_id)?;
         if cell.cell_type != "code" {
@@ -86,10 +112,9 @@ impl Notebook {
             )));
         }
         self.point_at(cell_id);
-        if let Some(execution_id) = cell.execution_id
-            && self.session.progress(&execution_id).is_some_and(|progress| !progress.is_over())
-        {
-            return Ok(QueuedCell { cell_id: cell_id.to_owned(), execution_id });
+        let before = cell.execution_id.as_deref().and_then(|id| self.session.progress(id));
+        if let Some(before) = before.filter(|progress| !progress.is_over()) {
+            return unfinished(cell_id, &cell.source, before.execution);
         }
         let request = || NotebookRequest::ExecuteCell {
             cell_id: cell_id.to_owned(),
@@ -110,12 +135,23 @@ impl Notebook {
         request: impl Fn() -> NotebookRequest,
         deadline: Instant,
     ) -> Result<NotebookResponse, Refusal> {
-        match self.session.request(request()).await? {
+        match self.ask(request(), deadline).await? {
             NotebookResponse::NoKernel => {}
             answer => return Ok(answer),
         }
         self.launch(deadline).await?;
-        Ok(self.session.request(request()).await?)
+        self.ask(request(), deadline).await
+    }
+
+    /// As [`Notebook::request`], for as long as the caller waits.
+    async fn ask(&self, request: NotebookRequest, deadline: Instant) -> Result<NotebookResponse, Refusal> {
+        let until = deadline.max(Instant::now() + ANSWER_LIMIT);
+        timeout_at(until, self.request(request)).await.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                "The daemon has not answered in time. It may still run. Look at what there is (get_all_cells) before you \
+                 ask again.",
+            ))
+        })
     }
 
     /// Starts a kernel, or waits for the one that is starting.
@@ -128,13 +164,13 @@ impl Notebook {
             env_source: "auto".to_owned(),
             notebook_path: None,
         };
-        match timeout_at(deadline, self.session.request(launch)).await {
+        match timeout_at(deadline, self.request(launch)).await {
             Err(_) => Err(Refusal(format!(
                 "The kernel is still being started ({}). Nothing was run. Call this again to wait further, with a \
                  larger timeout_secs.",
                 self.kernel()
             ))),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(refusal)) => Err(refusal),
             Ok(Ok(NotebookResponse::KernelLaunched(_) | NotebookResponse::KernelAlreadyRunning(_))) => {
                 // If it is gone again, the state says so.
                 self.arrives(|it| matches!(it.runtime_state.kernel_state(), KernelState::Running(_))).await;
@@ -168,7 +204,7 @@ impl Notebook {
         let mut watch = self.session.watch(execution_id);
         let (mut last, mut until) = (None, deadline.max(Instant::now() + STATE_LIMIT));
         while let Ok(step) = timeout_at(until, watch.next()).await {
-            match step? {
+            match step.map_err(Refusal::after)? {
                 Some(step) => last = Some(step),
                 None => return Ok(last),
             }
@@ -184,18 +220,10 @@ impl Notebook {
         let _ = timeout(STATE_LIMIT, there).await;
     }
 
-    /// Outputs as a model reads them.
-    ///
-    /// # Errors
-    /// If the daemon cannot be asked for what is not in the notebook itself.
-    pub(crate) async fn show(
-        &self,
-        outputs: &[Output],
-        limits: Limits,
-        execution_id: &str,
-    ) -> Result<Vec<Block>, Refusal> {
-        let blobs = fetch(&self.client, summary::wanted(outputs, limits)).await?;
-        Ok(summary::blocks(outputs, &blobs, limits, execution_id))
+    /// Outputs as a model reads them. What cannot be read just now is named.
+    pub(crate) async fn show(&self, outputs: &[Output], limits: Limits, execution_id: &str) -> Vec<Block> {
+        let blobs = fetch(&self.client, summary::wanted(outputs, limits)).await;
+        summary::blocks(outputs, &blobs, limits, execution_id)
     }
 
     /// What its kernel does, in a few words.
@@ -232,22 +260,51 @@ impl Notebook {
     }
 }
 
-/// Blobs by their hash. One that is gone is left out.
+/// The execution of a cell that has not ended, for one who wants to run the cell with this source.
 ///
 /// # Errors
-/// If the daemon cannot be reached.
-pub(crate) async fn fetch(client: &Client, hashes: Vec<String>) -> Result<Blobs, Refusal> {
+/// If what runs is not what the cell says now.
+fn unfinished(cell_id: &str, source: &str, execution: Execution) -> Result<QueuedCell, Refusal> {
+    let id = execution.execution_id;
+    if execution.source.as_deref() != Some(source) {
+        return Err(Refusal(format!(
+            "The cell still runs, or waits to run, with the text that it had before (execution_id={id}), and was not \
+             queued again. get_results(execution_id=\"{id}\", timeout_secs=60) waits for its end, interrupt_kernel stops \
+             it; then run the cell again."
+        )));
+    }
+    Ok(QueuedCell { cell_id: cell_id.to_owned(), execution_id: id })
+}
+
+/// What was done, and below it what is wrong, if anything is.
+fn with_issue(mut said: String, issue: &str) -> String {
+    if !issue.is_empty() {
+        said += &format!("\nTell the user: {issue}\n");
+    }
+    said
+}
+
+/// Blobs by their hash. One that cannot be read just now is left out.
+pub(crate) async fn fetch(client: &Client, hashes: Vec<String>) -> Blobs {
     let mut blobs = Blobs::new();
     if hashes.is_empty() {
-        return Ok(blobs);
+        return blobs;
     }
-    let reader = client.blobs().await?;
+    let reader = match client.blobs().await {
+        Ok(reader) => reader,
+        Err(error) => {
+            tracing::info!(%error, "contents of outputs cannot be read");
+            return blobs;
+        }
+    };
     for hash in hashes {
-        if let Ok(bytes) = reader.read(&hash).await {
-            blobs.insert(hash, bytes);
+        match reader.read(&hash).await {
+            Ok(bytes) => drop(blobs.insert(hash, Some(bytes))),
+            Err(ClientError::NoBlob(_)) => drop(blobs.insert(hash, None)),
+            Err(error) => tracing::info!(%error, "the content of an output cannot be read"),
         }
     }
-    Ok(blobs)
+    blobs
 }
 
 /// An answer to another question.
@@ -256,5 +313,41 @@ pub(crate) fn unexpected(answer: &NotebookResponse) -> Refusal {
         NotebookResponse::NoKernel => Refusal::new("There is no kernel. Run a cell, which starts one."),
         NotebookResponse::GuardRejected { reason } => Refusal(format!("{reason} Nothing was done.")),
         other => Refusal(format!("The daemon gave an answer that makes no sense here: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtimed_client::protocol::documents::runtime_state::Status;
+
+    use super::*;
+
+    fn running(source: Option<&str>) -> Execution {
+        Execution {
+            execution_id: "e1".to_owned(),
+            status: Status::Running,
+            execution_count: None,
+            success: None,
+            source: source.map(str::to_owned),
+            cell_id: Some("c1".to_owned()),
+            seq: Some(1),
+            submitted_by_actor_label: None,
+        }
+    }
+
+    #[test]
+    fn what_runs_is_shown_only_if_it_is_what_the_cell_says() {
+        let queued = unfinished("c1", "new", running(Some("new"))).unwrap();
+        assert_eq!((queued.cell_id.as_str(), queued.execution_id.as_str()), ("c1", "e1"));
+        for other in [Some("old"), None] {
+            let words = unfinished("c1", "new", running(other)).unwrap_err().0;
+            assert!(words.contains("not queued again") && words.contains("execution_id=e1"), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_kept_is_said() {
+        assert_eq!(with_issue("Changed.".to_owned(), ""), "Changed.");
+        assert_eq!(with_issue("Changed.".to_owned(), "disk full"), "Changed.\nTell the user: disk full\n");
     }
 }

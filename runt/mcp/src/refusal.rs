@@ -16,6 +16,14 @@ impl Refusal {
     pub(crate) fn new(words: impl Into<String>) -> Self {
         Self(words.into())
     }
+
+    /// For what was asked of a daemon that is away since: nobody knows whether it was done.
+    pub(crate) fn after(error: ClientError) -> Self {
+        match error {
+            ClientError::Connect(_) | ClientError::Timeout => ClientError::Disconnected.into(),
+            error => error.into(),
+        }
+    }
 }
 
 impl IntoCallToolResult for Refusal {
@@ -44,5 +52,17 @@ impl From<ClientError> for Refusal {
             ClientError::Daemon(words) => words,
             other => other.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_called_undone_that_may_have_been_done() {
+        assert!(Refusal::from(ClientError::Timeout).0.contains("Nothing was done"));
+        let words = Refusal::after(ClientError::Timeout).0;
+        assert!(!words.contains("Nothing was done") && words.contains("Look at what there is"), "{words}");
     }
 }

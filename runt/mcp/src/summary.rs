@@ -6,6 +6,7 @@
 //! Never: does I/O. [`wanted`] says which blobs are needed, the caller brings them.
 
 mod bundle;
+mod html;
 mod text;
 
 use std::collections::HashMap;
@@ -22,25 +23,33 @@ pub(crate) struct Limits {
     pub(crate) output: usize,
     /// Characters of all outputs together.
     pub(crate) total: usize,
+    /// Outputs, however short.
+    pub(crate) outputs: usize,
     /// Images. The others are named.
     pub(crate) images: usize,
 }
 
 impl Limits {
     /// One cell, which somebody wants to see. About 4,000 tokens at the most, and the images.
-    pub(crate) const ONE_CELL: Self = Self { output: 4_000, total: 16_000, images: 4 };
+    pub(crate) const ONE_CELL: Self = Self { output: 4_000, total: 16_000, outputs: 50, images: 4 };
     /// One of many cells.
-    pub(crate) const ONE_OF_MANY: Self = Self { output: 500, total: 1_500, images: 0 };
+    pub(crate) const ONE_OF_MANY: Self = Self { output: 500, total: 1_500, outputs: 10, images: 0 };
     /// One of too many cells.
-    pub(crate) const STATUS_ONLY: Self = Self { output: 0, total: 0, images: 0 };
+    pub(crate) const STATUS_ONLY: Self = Self { output: 0, total: 0, outputs: 0, images: 0 };
 }
 
 /// Largest image that is shown, in bytes. As text in a message it takes a third more, and models are given images of
 /// some megabytes at the most.
 const IMAGE_BYTES: u64 = 1024 * 1024;
 
-/// Blobs by their hash.
-pub(crate) type Blobs = HashMap<String, Vec<u8>>;
+/// Stands where a blob is gone.
+const GONE: &str = "[this content is not there any more; run the cell again]";
+
+/// Stands where a blob cannot be read.
+const AWAY: &str = "[this content could not be read just now; get_results shows it in a moment]";
+
+/// Blobs by their hash; none for one that is gone. One that is not in here cannot be read just now.
+pub(crate) type Blobs = HashMap<String, Option<Vec<u8>>>;
 
 /// A piece of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +65,10 @@ pub(crate) enum Block {
     },
 }
 
-/// The blobs that [`blocks`] needs for the same outputs and limits.
+/// The blobs that [`blocks`] may need for the same outputs and limits.
 pub(crate) fn wanted(outputs: &[Output], limits: Limits) -> Vec<String> {
     let mut images = limits.images;
-    hashes(numbered(outputs).iter().flat_map(|it| it.parts(&mut images)))
+    hashes(numbered(outputs).iter().take(limits.outputs).flat_map(|it| it.parts(&mut images)))
 }
 
 /// The blobs that [`whole`] needs.
@@ -76,12 +85,21 @@ fn hashes<'a>(parts: impl Iterator<Item = Part<'a>>) -> Vec<String> {
     content.filter_map(hash).collect()
 }
 
-/// The outputs of `execution_id` as a model reads them. A blob that is not in `blobs` is named as missing.
+/// The outputs of `execution_id` as a model reads them. Where a blob is missing it says why.
 pub(crate) fn blocks(outputs: &[Output], blobs: &Blobs, limits: Limits, execution_id: &str) -> Vec<Block> {
     let mut writer = Writer { blocks: Vec::new(), text: String::new(), left: limits.total };
     let mut images = limits.images;
-    for (index, output) in numbered(outputs).iter().enumerate() {
+    let all = numbered(outputs);
+    for (index, output) in all.iter().enumerate() {
         let number = index + 1;
+        if writer.left == 0 || index == limits.outputs {
+            writer.line(&format!(
+                "[outputs {number} to {} left out; get_results(execution_id=\"{execution_id}\", output={number}) reads \
+                 one of them]",
+                all.len()
+            ));
+            break;
+        }
         for part in output.parts(&mut images) {
             let more = |offset: usize| {
                 format!("get_results(execution_id=\"{execution_id}\", output={number}, offset={offset})")
@@ -160,11 +178,15 @@ fn numbered(outputs: &[Output]) -> Vec<Numbered<'_>> {
     numbered
 }
 
-/// The bytes of some content.
-fn read<'a>(content: &'a ContentRef, blobs: &'a Blobs) -> Option<&'a [u8]> {
+/// The bytes of some content, or what to say in their place.
+fn read<'a>(content: &'a ContentRef, blobs: &'a Blobs) -> Result<&'a [u8], &'static str> {
     match content {
-        ContentRef::Inline { inline } => Some(inline.as_bytes()),
-        ContentRef::Blob { hash, .. } => blobs.get(hash).map(Vec::as_slice),
+        ContentRef::Inline { inline } => Ok(inline.as_bytes()),
+        ContentRef::Blob { hash, .. } => match blobs.get(hash) {
+            Some(Some(bytes)) => Ok(bytes),
+            Some(None) => Err(GONE),
+            None => Err(AWAY),
+        },
     }
 }
 
@@ -196,13 +218,13 @@ impl Writer {
         }
     }
 
-    fn image(&mut self, media_type: &str, bytes: Option<&[u8]>) {
+    fn image(&mut self, media_type: &str, bytes: Result<&[u8], &str>) {
         match bytes {
-            Some(bytes) => {
+            Ok(bytes) => {
                 self.flush();
                 self.blocks.push(Block::Image { media_type: media_type.to_owned(), bytes: bytes.to_vec() });
             }
-            None => self.line(bundle::MISSING),
+            Err(why) => self.line(why),
         }
     }
 

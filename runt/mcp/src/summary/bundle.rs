@@ -2,19 +2,13 @@
 
 use runtimed_client::protocol::documents::{ContentRef, MimeBundle, Output};
 
-use super::{Blobs, IMAGE_BYTES, bytes, plain, read};
-
-/// Stands where a blob is gone.
-pub(super) const MISSING: &str = "[this content is not there any more; run the cell again]";
+use super::{Blobs, IMAGE_BYTES, bytes, html, plain, read};
 
 /// Pictures that models can see.
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 
 /// Forms in words, the best first. Plain text that only names an object comes after all of them.
 const WORDS: [&str; 5] = ["text/markdown", "text/plain", "text/html", "text/latex", "application/json"];
-
-/// Columns of a table that is made of HTML.
-const HTML_WIDTH: usize = 100;
 
 /// One thing that is shown of an output.
 pub(super) enum Part<'a> {
@@ -49,23 +43,23 @@ impl<'a> Part<'a> {
     /// What it is called, and what it says.
     pub(super) fn text(&self, blobs: &Blobs) -> (String, String) {
         let words = |content: &ContentRef| match read(content, blobs) {
-            Some(bytes) => plain(&String::from_utf8_lossy(bytes)),
-            None => format!("{MISSING}\n"),
+            Ok(bytes) => plain(&String::from_utf8_lossy(bytes)),
+            Err(why) => format!("{why}\n"),
         };
         match self {
             Self::Stream { name, pieces } => {
                 ((*name).to_owned(), pieces.iter().map(|piece| words(piece)).collect())
             }
             Self::Words { label, media_type: "text/html", content } => {
-                let html = words(content);
-                let text = html2text::config::plain().string_from_read(html.as_bytes(), HTML_WIDTH);
-                (format!("{label}, from text/html"), text.unwrap_or(html))
+                (format!("{label}, from text/html"), html::to_text(words(content)))
             }
             Self::Words { label, media_type: "text/plain", content } => ((*label).to_owned(), words(content)),
             Self::Words { label, media_type, content } => (format!("{label}, {media_type}"), words(content)),
             Self::Error { name, message, traceback } => {
-                let lines = read(traceback, blobs).and_then(|bytes| serde_json::from_slice(bytes).ok());
-                let traceback: Vec<String> = lines.unwrap_or_default();
+                let traceback: Vec<String> = match read(traceback, blobs) {
+                    Ok(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+                    Err(why) => vec![why.to_owned()],
+                };
                 let text =
                     format!("{}\n{}", plain(&format!("{name}: {message}")), plain(&traceback.join("\n")));
                 ("error".to_owned(), text)

@@ -57,11 +57,47 @@ fn a_long_output_names_the_call_that_reads_on() {
 
 #[test]
 fn all_outputs_together_have_a_limit_too() {
-    let manifests: Vec<_> =
-        (0..30).map(|number| stream(["stdout", "stderr"][number % 2], &"y".repeat(3_999))).collect();
-    let said = text(json!(manifests));
-    assert!(said.contains("[output 30: stderr]\n[3999 characters (1 lines) left out; get_results(execution_id=\"e1\", output=30, offset=0) reads on]"), "{said}");
+    let printed = |length: usize| -> Vec<_> {
+        (0..1_000).map(|number| stream(["stdout", "stderr"][number % 2], &"y".repeat(length))).collect()
+    };
+    let said = text(json!(printed(3_999)));
+    assert!(
+        said.ends_with(
+            "[outputs 6 to 1000 left out; get_results(execution_id=\"e1\", output=6) reads one of them]\n"
+        ),
+        "{said}"
+    );
     assert_eq!(said.matches('y').count(), Limits::ONE_CELL.total);
+    let said = text(json!(printed(1)));
+    assert!(said.contains("[output 50: stderr]\ny\n[outputs 51 to 1000 left out;"), "{said}");
+    assert!(said.chars().count() < 2_000, "{said}");
+}
+
+#[test]
+fn what_is_not_shown_is_not_read() {
+    let blob = |number: usize| display(json!({"text/plain": {"blob": format!("{number}"), "size": 9}}));
+    let manifests = json!((0..1_000).map(blob).collect::<Vec<_>>());
+    assert_eq!(wanted(&outputs(manifests.clone()), Limits::ONE_CELL).len(), 50);
+    assert!(wanted(&outputs(manifests.clone()), Limits::STATUS_ONLY).is_empty());
+    assert_eq!(
+        shown(manifests, &Blobs::new(), Limits::STATUS_ONLY),
+        [Block::Text(
+            "[outputs 1 to 1000 left out; get_results(execution_id=\"e1\", output=1) reads one of them]\n"
+                .into()
+        )]
+    );
+    assert!(shown(json!([]), &Blobs::new(), Limits::STATUS_ONLY).is_empty());
+}
+
+#[test]
+fn what_is_gone_is_told_from_what_cannot_be_read_just_now() {
+    let manifests = json!([display(json!({"text/plain": {"blob": "aa", "size": 3}}))]);
+    let gone = Blobs::from([("aa".to_owned(), None)]);
+    assert_eq!(
+        shown(manifests.clone(), &gone, Limits::ONE_CELL),
+        [Block::Text(format!("[output 1: display]\n{GONE}\n"))]
+    );
+    assert_eq!(text(manifests), format!("[output 1: display]\n{AWAY}\n"));
 }
 
 #[test]
@@ -81,7 +117,7 @@ fn an_error_is_its_words_and_a_traceback_without_colors() {
 #[test]
 fn an_image_is_shown_when_it_is_small_enough_and_not_one_of_many() {
     let data = json!({"image/png": {"blob": "aa", "size": 3}, "text/plain": {"inline": "<Figure size 640x480 with 1 Axes>"}});
-    let blobs = Blobs::from([("aa".to_owned(), vec![1, 2, 3])]);
+    let blobs = Blobs::from([("aa".to_owned(), Some(vec![1, 2, 3]))]);
     let image = Block::Image { media_type: "image/png".into(), bytes: vec![1, 2, 3] };
     let manifests = json!([stream("stdout", "a\n"), display(data.clone()), stream("stdout", "b\n")]);
     assert_eq!(wanted(&outputs(manifests.clone()), Limits::ONE_CELL), ["aa"]);
@@ -96,7 +132,7 @@ fn an_image_is_shown_when_it_is_small_enough_and_not_one_of_many() {
     assert!(wanted(&outputs(manifests.clone()), Limits::ONE_OF_MANY).is_empty());
     let said = shown(json!([display(data.clone())]), &blobs, Limits::ONE_OF_MANY);
     assert_eq!(said, [Block::Text("[output 1: image/png, 3 B, not shown here; get_cell shows it]\n".into())]);
-    assert_eq!(text(json!([display(data)])), format!("[output 1: image/png, 3 B]\n{}\n", bundle::MISSING));
+    assert_eq!(text(json!([display(data)])), format!("[output 1: image/png, 3 B]\n{}\n", AWAY));
     let large =
         display(json!({"image/png": {"blob": "aa", "size": 3_000_000}, "text/plain": {"inline": "a plot"}}));
     assert_eq!(
@@ -128,7 +164,7 @@ fn words_come_in_the_form_that_says_most() {
 #[test]
 fn what_is_in_a_blob_is_read_like_what_is_not() {
     let manifests = json!([{"output_type": "stream", "output_id": "o", "name": "stdout", "text": {"blob": "cc", "size": 5}}]);
-    let blobs = Blobs::from([("cc".to_owned(), b"hello".to_vec())]);
+    let blobs = Blobs::from([("cc".to_owned(), Some(b"hello".to_vec()))]);
     assert_eq!(wanted(&outputs(manifests.clone()), Limits::ONE_CELL), ["cc"]);
     assert_eq!(wanted_whole(&outputs(manifests.clone()), 1), ["cc"]);
     assert_eq!(

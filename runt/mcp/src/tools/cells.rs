@@ -86,7 +86,7 @@ impl Server {
         let mut blocks = vec![Block::Text(heading + &show::source(&cell, SOURCE))];
         if let Some(progress) = progress {
             let id = &progress.execution.execution_id;
-            show::append(&mut blocks, notebook.show(&progress.outputs, Limits::ONE_CELL, id).await?);
+            show::append(&mut blocks, notebook.show(&progress.outputs, Limits::ONE_CELL, id).await);
         }
         Ok(answer(blocks))
     }
@@ -117,7 +117,7 @@ impl Server {
             show::append(&mut blocks, vec![Block::Text(heading + &show::source(cell, SOURCE_OF_MANY))]);
             if let (Some(progress), true) = (progress, asked.outputs) {
                 let id = &progress.execution.execution_id;
-                show::append(&mut blocks, notebook.show(&progress.outputs, Limits::ONE_OF_MANY, id).await?);
+                show::append(&mut blocks, notebook.show(&progress.outputs, Limits::ONE_OF_MANY, id).await);
             }
         }
         Ok(answer(blocks))
@@ -138,11 +138,11 @@ impl Server {
             )));
         };
         let Some(number) = asked.output else {
-            let blocks = show::execution(&notebook, id, Some(&progress), Limits::ONE_CELL).await?;
+            let blocks = show::execution(&notebook, id, Some(&progress), Limits::ONE_CELL).await;
             return Ok(answer(blocks));
         };
         let outputs = progress.outputs;
-        let blobs = fetch(self.notebooks.client(), summary::wanted_whole(&outputs, number)).await?;
+        let blobs = fetch(self.notebooks.client(), summary::wanted_whole(&outputs, number)).await;
         let Some(text) = summary::whole(&outputs, number, &blobs) else {
             let count = summary::count(&outputs);
             return Err(Refusal(format!("There is no output {number}; it has {count}, counted from 1.")));

@@ -89,7 +89,11 @@ impl Server {
                 "Declared no more. They stay installed until restart_kernel.\n".to_owned()
             }
         };
-        Ok(words(said + &notebook.session.read(describe)))
+        let described = said + &notebook.session.read(describe);
+        Ok(words(match asked.action {
+            Action::Read => described,
+            Action::Add | Action::Remove => notebook.done(described),
+        }))
     }
 }
 
@@ -151,7 +155,7 @@ struct Synced {
 /// Installs what is declared: into the running environment, or with a new kernel.
 async fn install(notebook: &Notebook, until: Instant) -> Result<Synced, Refusal> {
     notebook.launch(until).await?;
-    let sync = notebook.session.request(NotebookRequest::SyncEnvironment { guard: None });
+    let sync = notebook.request(NotebookRequest::SyncEnvironment { guard: None });
     let done = |said: String| Ok(Synced { said, needs_restart: false });
     let Ok(synced) = timeout_at(until, sync).await else {
         let how = "manage_dependencies(action=\"read\") shows when they are";

@@ -158,7 +158,7 @@ impl Server {
             })
             .await?;
         notebook.point_at(&id);
-        let said = format!("Created cell_id={id}.");
+        let said = notebook.done(format!("Created cell_id={id}."));
         if !asked.and_run {
             return Ok(words(said));
         }
@@ -194,7 +194,7 @@ impl Server {
                 Ok(Ok(()))
             })
             .await?;
-        let said = format!("Changed cell_id={id}.");
+        let said = notebook.done(format!("Changed cell_id={id}."));
         if !asked.and_run {
             return Ok(words(said));
         }
@@ -214,7 +214,7 @@ impl Server {
         let notebook = self.notebooks.get(asked.notebook.as_deref()).await?;
         notebook.cell(&asked.cell_id)?;
         notebook.edit(|document| document.delete_cell(&asked.cell_id).map(Ok)).await?;
-        Ok(words(format!("Deleted cell_id={}.", asked.cell_id)))
+        Ok(words(notebook.done(format!("Deleted cell_id={}.", asked.cell_id))))
     }
 
     #[tool(
@@ -246,7 +246,7 @@ impl Server {
                 Err(why) => Ok(Err(why)),
             })
             .await?;
-        Ok(words(format!("Moved: cell_id={id} is cell {number} now.")))
+        Ok(words(notebook.done(format!("Moved: cell_id={id} is cell {number} now."))))
     }
 
     #[tool(
@@ -299,10 +299,11 @@ async fn edit_source(
             Err(why) => Ok(Err(why)),
         })
         .await?;
-    Ok(words(format!("Changed cell_id={cell_id}:\n{}", edited.show())))
+    Ok(words(notebook.done(format!("Changed cell_id={cell_id}:\n{}", edited.show()))))
 }
 
-/// What was done, and then the outputs. That a run was refused does not undo what was done.
+/// What was done, and then the outputs. That a run was refused does not undo what was done; the refusal itself says
+/// whether it may run all the same.
 async fn then_run(
     notebook: &Notebook,
     done: String,
@@ -311,7 +312,7 @@ async fn then_run(
 ) -> Result<CallToolResult, Refusal> {
     let until = deadline(timeout_secs, kernel::RUN_SECS);
     let ran = kernel::run(notebook, cell_id, until).await;
-    let ran = ran.map_err(|refusal| Refusal(format!("{done} It was not run: {}", refusal.0)))?;
+    let ran = ran.map_err(|refusal| Refusal(format!("{done} Running it: {}", refusal.0)))?;
     let mut blocks = vec![Block::Text(format!("{done}\n"))];
     show::append(&mut blocks, ran);
     Ok(answer(blocks))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::{tool, tool_router};
+use runtimed_client::Progress;
 use runtimed_client::protocol::documents::runtime_state::{Activity, KernelState, Status};
 use runtimed_client::protocol::request::NotebookRequest;
 use runtimed_client::protocol::response::NotebookResponse;
@@ -89,11 +90,10 @@ impl Server {
         };
         let (mut cells, mut done) = (Vec::new(), 0);
         for cell in &queued {
-            let progress = notebook.follow(&cell.execution_id, until).await?;
-            done += usize::from(progress.as_ref().is_some_and(|it| it.execution.status == Status::Done));
             let limits =
                 if show::length(&cells) < MANY_CELLS { Limits::ONE_OF_MANY } else { Limits::STATUS_ONLY };
-            let shown = show::execution(&notebook, &cell.execution_id, progress.as_ref(), limits).await?;
+            let (progress, shown) = followed(&notebook, &cell.execution_id, until, limits).await;
+            done += usize::from(progress.is_some_and(|it| it.execution.status == Status::Done));
             show::append(&mut cells, shown);
         }
         let mut blocks = vec![Block::Text(format!("{done} of {} code cells are done.\n", queued.len()))];
@@ -112,7 +112,7 @@ impl Server {
     )]
     async fn interrupt_kernel(&self, Parameters(which): Parameters<Which>) -> Answer {
         let notebook = self.notebooks.get(which.notebook.as_deref()).await?;
-        match notebook.session.request(NotebookRequest::InterruptExecution).await? {
+        match notebook.request(NotebookRequest::InterruptExecution).await? {
             NotebookResponse::InterruptSent => {}
             other => return Err(unexpected(&other)),
         }
@@ -121,7 +121,7 @@ impl Server {
             (!busy && documents.runtime_state.queue().executing.is_none()).then_some(())
         });
         match timeout(INTERRUPT_LIMIT, idle).await {
-            Ok(idle) => idle?,
+            Ok(idle) => idle.map_err(Refusal::after)?,
             Err(_) => {
                 return Ok(words(
                     "Interrupted, but the kernel goes on: what it runs does not let itself be interrupted just now. \
@@ -148,16 +148,40 @@ impl Server {
     }
 }
 
+/// What stands below an execution that could not be followed further.
+const LOST: &str = "The notebook daemon went away meanwhile; this is how far it was known to be. It was queued: look with \
+                    get_results what became of it before you run anything again.\n";
+
 /// Runs a cell and shows how far it is at `until`, or its end.
+///
+/// # Errors
+/// As [`Notebook::queue`]. Once it is queued there are none.
 pub(super) async fn run(notebook: &Notebook, cell_id: &str, until: Instant) -> Result<Vec<Block>, Refusal> {
     let queued = notebook.queue(cell_id, until).await?;
-    let progress = notebook.follow(&queued.execution_id, until).await?;
-    show::execution(notebook, &queued.execution_id, progress.as_ref(), Limits::ONE_CELL).await
+    Ok(followed(notebook, &queued.execution_id, until, Limits::ONE_CELL).await.1)
+}
+
+/// How far what was queued is at `until`, as data and as a model reads it: as much as can be seen.
+async fn followed(
+    notebook: &Notebook,
+    execution_id: &str,
+    until: Instant,
+    limits: Limits,
+) -> (Option<Progress>, Vec<Block>) {
+    let (progress, lost) = match notebook.follow(execution_id, until).await {
+        Ok(progress) => (progress, false),
+        Err(_) => (notebook.session.progress(execution_id), true),
+    };
+    let mut blocks = show::execution(notebook, execution_id, progress.as_ref(), limits).await;
+    if lost {
+        show::append(&mut blocks, vec![Block::Text(LOST.to_owned())]);
+    }
+    (progress, blocks)
 }
 
 /// Ends the kernel, if there is one, and starts another.
 pub(super) async fn restart(notebook: &Notebook, until: Instant) -> Result<(), Refusal> {
-    match notebook.session.request(NotebookRequest::ShutdownKernel).await? {
+    match notebook.request(NotebookRequest::ShutdownKernel).await? {
         NotebookResponse::KernelShuttingDown | NotebookResponse::NoKernel => notebook.launch(until).await,
         other => Err(unexpected(&other)),
     }

@@ -6,7 +6,6 @@ use runtimed_client::protocol::documents::notebook::Cell;
 use runtimed_client::protocol::documents::runtime_state::Status;
 
 use crate::notebook::Notebook;
-use crate::refusal::Refusal;
 use crate::summary::{Block, Limits, clip};
 
 /// What became of an execution, and its outputs.
@@ -15,11 +14,11 @@ pub(super) async fn execution(
     execution_id: &str,
     progress: Option<&Progress>,
     limits: Limits,
-) -> Result<Vec<Block>, Refusal> {
+) -> Vec<Block> {
     let mut blocks = vec![Block::Text(standing(notebook, execution_id, progress))];
     let outputs = progress.map(|progress| progress.outputs.as_slice()).unwrap_or_default();
-    append(&mut blocks, notebook.show(outputs, limits, execution_id).await?);
-    Ok(blocks)
+    append(&mut blocks, notebook.show(outputs, limits, execution_id).await);
+    blocks
 }
 
 /// One line about an execution, and more if it is not simply done.
