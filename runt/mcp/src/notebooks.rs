@@ -41,6 +41,18 @@ impl Notebooks {
         &self.client
     }
 
+    /// Waits for a daemon that is away just now.
+    ///
+    /// # Errors
+    /// If it stays away.
+    pub(crate) async fn reach(&self) -> Result<(), Refusal> {
+        match self.client.reach(AWAY_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(ClientError::Connect(_) | ClientError::Timeout | ClientError::Disconnected) => Err(away()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Adds a session of `client` once its notebook is here whole. It is the one that is meant from now on.
     ///
     /// # Errors
@@ -67,10 +79,7 @@ impl Notebooks {
         match timeout(AWAY_LIMIT, notebook.session.connected()).await {
             Ok(Ok(())) => Ok(notebook),
             Ok(Err(_)) => self.again(&notebook).await,
-            Err(_) => Err(Refusal::new(
-                "The notebook daemon is away just now. Nothing was done. Do this again in a moment; if it stays away, \
-                 ask the user to run `runt daemon start`.",
-            )),
+            Err(_) => Err(away()),
         }
     }
 
@@ -128,6 +137,7 @@ impl Notebooks {
     /// Connects again: by its id, or by its file if the daemon does not know the id any more.
     async fn again(&self, lost: &Notebook) -> Result<Arc<Notebook>, Refusal> {
         tracing::info!(notebook = lost.id, "connecting again");
+        self.reach().await?;
         let joined = match NotebookSession::join(&lost.client, lost.id.as_str()).await {
             Err(ClientError::Daemon(reason)) => match lost.path().filter(|path| Path::new(path).is_file()) {
                 Some(path) => {
@@ -160,6 +170,14 @@ impl Notebooks {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nobody answers.
+fn away() -> Refusal {
+    Refusal::new(
+        "The notebook daemon is away just now. Nothing was done. Do this again in a moment; if it stays away, ask the \
+         user to run `runt daemon start`.",
+    )
 }
 
 /// A connected notebook, once it is here whole.

@@ -91,6 +91,7 @@ impl Server {
         annotations(title = "List open notebooks", read_only_hint = true, open_world_hint = false)
     )]
     async fn list_active_notebooks(&self, Parameters(Nothing {}): Parameters<Nothing>) -> Answer {
+        self.notebooks.reach().await?;
         let list = self.notebooks.client().list_rooms().await?;
         let (connected, current) = (self.notebooks.ids(), self.notebooks.ids().pop());
         let mut text = String::new();
@@ -137,6 +138,7 @@ impl Server {
         Parameters(connect): Parameters<Connect>,
         context: RequestContext<RoleServer>,
     ) -> Answer {
+        self.notebooks.reach().await?;
         let client = self.client(&context);
         let session = match (connect.path, connect.notebook_id) {
             (Some(path), None) => {
@@ -190,6 +192,7 @@ impl Server {
             dependencies: Vec::new(),
             ..CreateNotebook::default()
         };
+        self.notebooks.reach().await?;
         let client = self.client(&context);
         let session = NotebookSession::create(&client, handshake).await?;
         let notebook = self.notebooks.add(&client, session).await?;
@@ -206,7 +209,7 @@ impl Server {
             let added = dependencies::add(&notebook, &create.dependencies, until).await;
             said += &added.unwrap_or_else(|refusal| format!("{}\n", refusal.0));
         }
-        Ok(words(format!("Created.\n{said}{}", overview(&notebook))))
+        Ok(words(notebook.done(format!("Created.\n{said}{}", overview(&notebook)))))
     }
 
     #[tool(
@@ -223,8 +226,7 @@ impl Server {
         let notebook = self.notebooks.get(asked.notebook.as_deref()).await?;
         let path = match asked.path.as_deref().map(absolute).transpose()? {
             Some(path) if notebook.path().as_deref().map(Path::new) == Some(&path) => None,
-            Some(path) => Some(fresh(&path.display().to_string())?),
-            None => None,
+            path => path,
         };
         if path.is_none() && notebook.path().is_none() {
             return Err(Refusal::new("The notebook has no file yet. Give a path."));
@@ -267,16 +269,18 @@ impl Server {
     }
 }
 
-/// Saves and returns where to.
+/// Saves and returns where to. A `path` must be that of a file that is not there yet.
 async fn save(notebook: &Notebook, path: Option<PathBuf>) -> Result<String, Refusal> {
     let path = path.map(|path| path.display().to_string());
-    match notebook.session.request(NotebookRequest::SaveNotebook { format_cells: false, path }).await? {
+    // Here and not before: whoever makes a kernel and packages first leaves others the time to make the file.
+    path.as_deref().map(fresh).transpose()?;
+    match notebook.request(NotebookRequest::SaveNotebook { format_cells: false, path }).await? {
         NotebookResponse::NotebookSaved(saved) | NotebookResponse::NotebookAlreadyCurrent(saved) => {
             notebook.arrives(|it| it.runtime_state.path().as_ref() == Some(&saved.path)).await;
             Ok(saved.path)
         }
         NotebookResponse::NotebookSaveBlocked { reason, .. } => Err(Refusal(format!(
-            "Not saved: {}. The daemon keeps the notebook all the same.",
+            "Not saved: {}. {}",
             match reason {
                 SaveBlocked::PathAlreadyOpen { uuid, path } => {
                     format!(
@@ -289,6 +293,10 @@ async fn save(notebook: &Notebook, path: Option<PathBuf>) -> Result<String, Refu
                 SaveBlocked::SequenceExhausted | SaveBlocked::Superseded { .. } => {
                     "another save overtook this one; look whether it is what you want".to_owned()
                 }
+            },
+            match notebook.issue() {
+                issue if issue.is_empty() => "The daemon keeps the notebook all the same.".to_owned(),
+                issue => format!("Tell the user: {issue}"),
             }
         ))),
         other => Err(unexpected(&other)),
