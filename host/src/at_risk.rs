@@ -1,7 +1,7 @@
 //! Whether the daemon may be asked to stop.
 //!
 //! For: the requests that stop it. A signal stops it all the same: whoever sends one does not wait for an answer.
-//! Promises: refuses, with the reason, while an open notebook has edits that no disk holds.
+//! Promises: refuses, with the reason, while an open notebook has edits that no disk holds, or does not say.
 
 use std::time::Duration;
 
@@ -11,32 +11,50 @@ use tokio::time::timeout;
 
 use crate::daemon::Daemon;
 
-/// How long rooms may take to say how they are. Clients wait 3 s for the answer. Rooms that say nothing may be too busy
-/// to; when they are closed they have longer.
+/// How long the rooms may take to say how they are: as `rooms.v1` promises. Clients wait 3 s for the answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
 impl Daemon {
-    /// Why a clean stop would lose edits, and what to do; none if it would not.
+    /// Why a clean stop would, or might, lose edits, and what to do; none if it would not.
     pub async fn refuses_to_stop(&self) -> Option<String> {
-        match timeout(ANSWER, self.ask_rooms(RoomRequest::List)).await {
+        // Rooms that have not begun, or are gone, have nothing to lose.
+        let rooms = self.registry.rooms()?;
+        match timeout(ANSWER, rooms.ask(RoomRequest::List)).await {
             Ok(Ok(RoomReply::List { rooms })) => refusal(&rooms),
-            _ => None,
+            Ok(_) => None,
+            Err(_) => Some(format!("{STOP_REFUSED}: {}", no_answer("the notebooks"))),
         }
     }
 }
 
 fn refusal(rooms: &[RoomSummary]) -> Option<String> {
-    let at_risk: Vec<_> = rooms.iter().filter_map(|room| Some((room, room.at_risk.as_deref()?))).collect();
-    let (_, reason) = at_risk.first()?;
-    let names = at_risk.iter().map(|(room, _)| match &room.notebook_path {
+    let mut reasons = Vec::new();
+    if let Some(reason) = rooms.iter().find_map(|room| room.at_risk.as_deref()) {
+        let at_risk = names(rooms.iter().filter(|room| room.at_risk.is_some()));
+        reasons.push(format!(
+            "the last edits of {at_risk} are in memory only, because they cannot be written: {reason}.\n\
+             Make room, or save under another name; the daemon tries again by itself within 30 s."
+        ));
+    }
+    if rooms.iter().any(|room| room.silent) {
+        reasons.push(no_answer(&names(rooms.iter().filter(|room| room.silent))));
+    }
+    (!reasons.is_empty()).then(|| format!("{STOP_REFUSED}: {}", reasons.join("\nAnd ")))
+}
+
+fn no_answer(who: &str) -> String {
+    format!(
+        "no answer came from {who}, so there may be edits in memory only: much work, or a disk that hangs.\n\
+         Wait a moment and try again."
+    )
+}
+
+fn names<'a>(rooms: impl Iterator<Item = &'a RoomSummary>) -> String {
+    let names = rooms.map(|room| match &room.notebook_path {
         Some(path) => path.display().to_string(),
         None => format!("the untitled notebook {}", room.notebook_id),
     });
-    let names = names.collect::<Vec<_>>().join(", ");
-    Some(format!(
-        "{STOP_REFUSED}: the last edits of {names} are in memory only, because they cannot be written: \
-         {reason}.\nMake room, or save under another name; the daemon tries again by itself within 30 s."
-    ))
+    names.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -63,5 +81,25 @@ mod tests {
              they cannot be written: disk full.\nMake room, or save under another name; the daemon tries again by \
              itself within 30 s."
         );
+    }
+
+    #[test]
+    fn a_notebook_that_does_not_answer_stands_in_the_way_and_hides_no_other() {
+        let silent =
+            RoomSummary { notebook_path: Some("/c.ipynb".into()), silent: true, ..RoomSummary::default() };
+        let alone = "no answer came from /c.ipynb, so there may be edits in memory only: much work, or a disk that \
+                     hangs.\nWait a moment and try again.";
+        assert_eq!(
+            refusal(std::slice::from_ref(&silent)).unwrap(),
+            format!("clean shutdown blocked: {alone}")
+        );
+        let at_risk = RoomSummary {
+            notebook_path: Some("/b.ipynb".into()),
+            at_risk: Some("disk full".to_owned()),
+            ..RoomSummary::default()
+        };
+        let both = refusal(&[silent, at_risk]).unwrap();
+        assert!(both.starts_with("clean shutdown blocked: the last edits of /b.ipynb are"), "{both}");
+        assert!(both.ends_with(&format!("\nAnd {alone}")), "{both}");
     }
 }

@@ -73,7 +73,7 @@ pub struct Daemon {
     /// Rooms are closed; connections end now.
     pub disconnect: CancellationToken,
     /// The plugins, loaded or not: a stop in the middle of loading must find what has started.
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// Runs a daemon from its lock to its last act. The exit code is 0 after a clean stop, and also when

@@ -157,7 +157,7 @@ pub struct RoomInfo {
 #[serde(tag = "ask", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RoomRequest {
-    /// Every resident room.
+    /// Every resident room, within 2 s: one that does not answer in time is [`RoomSummary::silent`].
     List,
     /// Content of one notebook, open or kept.
     Inspect {
@@ -298,6 +298,10 @@ pub struct RoomSummary {
     /// Why edits are in memory only, and would be lost if the daemon ended now: what the system says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_risk: Option<String>,
+    /// Whether it did not answer in time, so that nothing but its id and its file is known. It may have edits that
+    /// are in memory only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 /// What is kept of one notebook beside its file.

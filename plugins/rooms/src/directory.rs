@@ -143,6 +143,11 @@ impl Directory {
         self.index().rooms.iter().map(|(room, entry)| (*room, entry.inbox.clone())).collect()
     }
 
+    /// Every room, with its file.
+    pub(crate) fn found(&self) -> Vec<(Uuid, Found)> {
+        self.index().rooms.iter().map(|(room, entry)| (*room, entry.found())).collect()
+    }
+
     /// Every room.
     pub(crate) fn all(&self) -> Vec<Inbox> {
         self.index().rooms.values().map(|entry| entry.inbox.clone()).collect()

@@ -26,6 +26,7 @@ mod reopen;
 mod room;
 mod rooms;
 mod staging;
+mod summaries;
 mod verify;
 mod warm;
 mod watch;

@@ -27,6 +27,7 @@ use crate::reopen::{look_up, unlisted};
 use crate::room::core::Content;
 use crate::room::peers::{Identity, Scope};
 use crate::room::task::{INBOUND_CREDIT, Inbox, Message, Newcomer};
+use crate::summaries::{environments, summaries};
 use crate::verify;
 
 /// Every open notebook of the daemon.
@@ -274,13 +275,9 @@ impl Rooms for OpenNotebooks {
 
     async fn ask(&self, request: RoomRequest) -> Result<RoomReply> {
         match request {
-            RoomRequest::List => {
-                let rooms = self.summaries().await.into_iter().map(|(summary, _)| summary).collect();
-                Ok(RoomReply::List { rooms })
-            }
+            RoomRequest::List => Ok(RoomReply::List { rooms: summaries(&self.directory).await }),
             RoomRequest::ActiveEnvironments => {
-                let paths = self.summaries().await.into_iter().filter_map(|(_, prefix)| prefix).collect();
-                Ok(RoomReply::ActiveEnvironments { paths })
+                Ok(RoomReply::ActiveEnvironments { paths: environments(&self.directory).await })
             }
             RoomRequest::Inspect { notebook_id } => {
                 Ok(RoomReply::Inspect { state: self.inspect(&notebook_id).await? })
@@ -338,25 +335,6 @@ impl OpenNotebooks {
         }
         let Ok(info) = info.await else { return Ok(None) };
         Ok(Some(Attached { info: info?, session: Box::new(Session { peer, inbox, credit }) }))
-    }
-
-    async fn summaries(&self) -> Vec<(RoomSummary, Option<PathBuf>)> {
-        let asked: Vec<_> = self
-            .directory
-            .all()
-            .into_iter()
-            .filter_map(|room| {
-                let (reply, summary) = oneshot::channel();
-                room.send(Message::Summary(reply)).ok()?;
-                Some(summary)
-            })
-            .collect();
-        let mut summaries = Vec::with_capacity(asked.len());
-        for summary in asked {
-            // A room that ended meanwhile is none.
-            summaries.extend(summary.await.ok());
-        }
-        summaries
     }
 }
 

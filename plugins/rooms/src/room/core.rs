@@ -397,6 +397,7 @@ impl RoomCore {
                 _ => None,
             },
             at_risk: self.at_risk().map(str::to_owned),
+            silent: false,
         }
     }
 
