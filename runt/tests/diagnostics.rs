@@ -104,16 +104,32 @@ fn a_bundle_says_what_is_wrong_and_no_secret() {
     world.runt(&["daemon", "start"]).good();
     let mut log = fs::OpenOptions::new().append(true).open(base.join("runtimed.log")).unwrap();
     std::io::Write::write_all(&mut log, LOG.as_bytes()).unwrap();
+    // Nothing of ours writes there, and what does may keep outputs.
     fs::create_dir(base.join("mcp-logs")).unwrap();
-    fs::write(base.join("mcp-logs/2026-11-22-0a1b2c3d.log"), LOG).unwrap();
+    fs::write(base.join("mcp-logs/2026-11-22-0a1b2c3d.log"), "swordfish-8").unwrap();
     let up = bundle(true);
     assert!(up["runtimed.log"].contains("that the disk is full") && up["runtimed.log"].contains("403"));
-    assert!(up.contains_key("mcp-logs/2026-11-22-0a1b2c3d.log"));
+    assert!(!up.keys().any(|name| name.contains("mcp")));
 
     let elsewhere = world.home().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let said = world.runt(&["diagnostics", "-o", elsewhere.to_str().unwrap()]).good();
     assert!(said.out.starts_with("Wrote ~/elsewhere/runt-diagnostics-"), "{}", said.out);
+
+    // Nobody can tell what is secret in a file that cannot be read.
+    let broken = SETTINGS.replace("swordfish-0", "swordfish-8").replace("\"theme\": \"dark\",", "oops");
+    fs::write(world.home().join(".config/nteract/settings.json"), broken).unwrap();
+    let said = world.runt(&["diagnostics", "-o", world.home().to_str().unwrap(), "--json"]).good().json();
+    let files = unpacked(Path::new(said["path"].as_str().unwrap()));
+    let left_out = &files["settings.json.invalid"];
+    assert!(left_out.contains("left out: ") && left_out.contains("line 2"), "{left_out}");
+    for (name, text) in &files {
+        assert!(
+            !SEEDS.iter().any(|seed| text.contains(seed) && name.starts_with("settings")),
+            "{name}:\n{text}"
+        );
+    }
+
     let refused = world.runt(&["diagnostics", "-o", "/nowhere"]);
     assert!(
         refused.code == 1 && refused.err.contains("Name another folder with --output"),

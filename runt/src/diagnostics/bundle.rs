@@ -20,8 +20,6 @@ use crate::plugins::rows::Plugins;
 
 /// Bytes of a log that are put in, from its end: days at the usual level.
 const LOG_BYTES: u64 = 2 * 1024 * 1024;
-/// Logs of sessions with language models that are put in, newest first (command line contract, 3.5).
-const SESSIONS: usize = 10;
 
 /// Beginnings of the names of variables that decide what the daemon and its tools do.
 const TELLING: [&str; 12] = [
@@ -55,8 +53,8 @@ pub(crate) async fn gather() -> anyhow::Result<Vec<(String, String)>> {
     };
     let mut cleaner = Cleaner::new(std::env::var("HOME").ok(), variables());
     let settings = fs::read_to_string(&places.settings);
-    let parsed = settings.as_ref().ok().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    if let Some(Value::Object(settings)) = &parsed {
+    let settings = settings.ok().map(|text| serde_json::from_str::<Value>(&text));
+    if let Some(Ok(Value::Object(settings))) = &settings {
         cleaner.learn_from(settings);
     }
     let mut files = vec![("README.txt".to_owned(), README.to_owned())];
@@ -71,21 +69,19 @@ pub(crate) async fn gather() -> anyhow::Result<Vec<(String, String)>> {
         Err(error) => json!({ "error": format!("{error:#}") }),
     };
     add("plugins.json", document(&plugins)?);
-    match (parsed, settings) {
-        (Some(settings), _) => add("settings.json", document(&settings)?),
-        (None, Ok(text)) => add("settings.json.invalid", cleaner.text(&text)),
-        (None, Err(_)) => {}
+    match settings {
+        Some(Ok(settings)) => add("settings.json", document(&settings)?),
+        // Which of it is secret could not be told. The reason says where, and quotes nothing.
+        Some(Err(reason)) => add(
+            "settings.json.invalid",
+            format!("The settings cannot be read, and were left out: {reason}\n"),
+        ),
+        None => {}
     }
     let log = places.log();
     for (name, path) in [("runtimed.log", log.clone()), ("runtimed.log.1", log.with_extension("log.1"))] {
         if let Ok(text) = end_of(&path) {
             add(name, cleaner.text(&text));
-        }
-    }
-    for path in newest(&places.base.join("mcp-logs")) {
-        if let Ok(text) = end_of(&path) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            add(&format!("mcp-logs/{name}"), cleaner.text(&text));
         }
     }
     Ok(files)
@@ -155,13 +151,4 @@ fn end_of(path: &Path) -> io::Result<String> {
             format!("({left_out} bytes before this were left out)\n{whole_lines}")
         }
     })
-}
-
-fn newest(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let logs = entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "log"));
-    let mut logs: Vec<_> =
-        logs.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
-    logs.sort();
-    logs.into_iter().rev().take(SESSIONS).map(|(_, path)| path).collect()
 }

@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use regex::{Captures, Regex};
+use regex::Regex;
 use serde_json::{Map, Value};
 
 /// What stands in the place of a secret.
@@ -29,8 +29,12 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("(
 
 /// What is replaced in texts, in this order, by what is behind it.
 static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
-    let named = format!(r#"(?i)((?:\\*["'])?[\w.-]*(?:{SECRET_NAME})[\w.-]*(?:\\*["'])?\s*[:=]\s*)"#);
-    let value = r#"(?:\\+"[^"\n]*"|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|(?:(?:bearer|basic|token|digest)\s+)?[^\s,;&}\])"']+)"#;
+    // Not within a URL: its parameters have a rule of their own, and end sooner.
+    let name =
+        format!(r#"(?im)(^|[^\w.?&#-])((?:\\*["'])?[\w.-]*(?:{SECRET_NAME})[\w.-]*(?:\\*["'])?\s*[:=]\s*)"#);
+    let quoted = r#"(?:\\+"[^"\n]*"|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"#;
+    // `Some("...")` is quoted too. Where nothing says where a value ends, it ends with the line.
+    let value = format!(r#"(?:(?:[A-Za-z_][\w:]*\()*{quoted}(?:[^\s,;&}}\])][^\n]*)?|[^\s,;&}}\])][^\n]*)"#);
     [
         // Keys, also those that a log has cut off.
         (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)".to_owned(), "[removed]"),
@@ -42,7 +46,11 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#"([?&#][\w.%-]+=)[^\s&#"'<>`]+"#.to_owned(), "$1[removed]"),
         // A channel's token in its path.
         (r"(/t/)[^/\s]{6,}".to_owned(), "$1[removed]"),
-        (format!("{named}{value}"), "$1[removed]"),
+        (format!("{name}{value}"), "$1$2[removed]"),
+        // An argument after its option, also as programs show lists of them.
+        (format!(r#"(?i)(--[\w.-]*(?:{SECRET_NAME})[\w.-]*(?:\\*["'],\s*|\s+))(?:{quoted}|\S+)"#), "$1[removed]"),
+        // As in a netrc file.
+        (format!(r#"(?i)\b(login|password|passwd|passphrase)(\s+)(?:{quoted}|[^\s:=\[]\S*)"#), "$1$2[removed]"),
         // A variable with its value.
         (r#"\b([A-Z][A-Z0-9]*_?[A-Z0-9_]+=)(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;"']+)"#.to_owned(), "$1[removed]"),
         (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}".to_owned(), "$1 [removed]"),
@@ -67,7 +75,8 @@ impl Cleaner {
     pub(super) fn new(home: Option<String>, variables: impl Iterator<Item = (String, String)>) -> Self {
         let secret = |(name, _): &(String, String)| is_secret(name) && !FOLDERS.contains(&name.as_str());
         let known = variables.filter(secret).map(|(_, value)| value).collect();
-        let mut cleaner = Self { home: home.filter(|home| home.len() > 1), known: Vec::new() };
+        let home = home.map(|home| home.trim_end_matches('/').to_owned()).filter(|home| !home.is_empty());
+        let mut cleaner = Self { home, known: Vec::new() };
         cleaner.learn(known);
         cleaner
     }
@@ -122,7 +131,11 @@ impl Cleaner {
                     })
                     .collect(),
             ),
-            Value::Array(items) => items.iter().map(|item| self.json(item)).collect(),
+            Value::Array(items) => {
+                let before = std::iter::once(&Value::Null).chain(items);
+                let item = |(before, item)| if is_option(before) { REMOVED.into() } else { self.json(item) };
+                before.zip(items).map(item).collect()
+            }
             Value::String(text) => self.text(text).into(),
             other => other.clone(),
         }
@@ -131,15 +144,23 @@ impl Cleaner {
 
 /// The home folder as `~`, where it is not the beginning of another name.
 fn at_home(text: &str, home: &str) -> String {
-    match Regex::new(&format!(r"{}([/\s\x22'`,;:)\]]|$)", regex::escape(home))) {
-        Ok(rule) => rule.replace_all(text, |found: &Captures<'_>| format!("~{}", &found[1])).into_owned(),
-        Err(_) => text.replace(home, "~"),
+    let (mut clean, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(home) {
+        let goes_on = after.starts_with(|next: char| next.is_alphanumeric() || "_-".contains(next));
+        clean.extend([before, if goes_on { home } else { "~" }]);
+        rest = after;
     }
+    clean + rest
 }
 
 fn is_secret(name: &str) -> bool {
     // Were the rule not to be read, nothing could be told apart.
     SECRET.as_ref().is_none_or(|secret| secret.is_match(name))
+}
+
+/// Whether the argument behind this one is its value, and secret.
+fn is_option(argument: &Value) -> bool {
+    argument.as_str().is_some_and(|it| it.starts_with("--") && !it.contains('=') && is_secret(it))
 }
 
 fn is_environment(name: &str) -> bool {
@@ -216,6 +237,16 @@ mod tests {
             "AKIAA1b2C3d4E5f6G7h8".to_owned(),
             format!("eyJhbGciOiJIUzI1NiJ9.{token}.{token}"),
             "it said zebra-9001-crossing and left".to_owned(),
+            r#"Config { password: Some("hunter2"), retries: 3 }"#.to_owned(),
+            r#"api_key: Secret(Some("hunter2"))"#.to_owned(),
+            r#"tokens: ["a", "hunter2"]"#.to_owned(),
+            r#"password="a"hunter2 b"#.to_owned(),
+            "ran acme --password hunter2".to_owned(),
+            "ran acme --token hunter2 --verbose".to_owned(),
+            r#"ran ["acme", "--token", "hunter2"]"#.to_owned(),
+            r#"ran ["acme","--token","hunter2"]"#.to_owned(),
+            "machine h login a password hunter2".to_owned(),
+            "LANG_SECRET = abc hunter2".to_owned(),
         ] {
             let clean = cleaner().text(&text);
             assert!(clean.contains(REMOVED), "{text}\n{clean}");
@@ -239,6 +270,16 @@ mod tests {
             assert_eq!(cleaner().text(text), text);
         }
         assert_eq!(cleaner().text("in /home/ana/work, `/home/ana`"), "in ~/work, `~`");
+        let ends =
+            r"cannot write /home/ana. \/home/ana\ {/home/ana} </home/ana> /home/ana&/home/ana/home/ana|";
+        assert_eq!(cleaner().text(ends), r"cannot write ~. \~\ {~} <~> ~&~~|");
+        for another in ["/home/ana-lisa", "/home/ana_old", "/home/ana2/x"] {
+            assert_eq!(cleaner().text(another), another);
+        }
+        assert_eq!(
+            cleaner().text(r#"Config { password: Some("x"), retries: 3 }"#),
+            "Config { password: [removed]), retries: 3 }"
+        );
         assert_eq!(cleaner().text("https://ana:x@h/p is down"), "https://[removed]@h/p is down");
     }
 
@@ -247,13 +288,13 @@ mod tests {
         let mut cleaner = cleaner();
         let settings = json!({"theme": "dark", "uv": {"index": [{"name": "x", "url": "https://u:hunter2@h/"}]},
             "my": {"api_token": "open sesame", "retries": 3}, "kernels": {"env": {"FOO": "swordfish"}},
-            "secrets": ["hunter2"], "uv_pool_size": 2});
+            "secrets": ["hunter2"], "run": ["acme", "--password", "hunter2", "--size", "2"], "uv_pool_size": 2});
         cleaner.learn_from(settings.as_object().unwrap());
         assert_eq!(
             cleaner.json(&settings),
             json!({"theme": "dark", "uv": {"index": [{"name": "x", "url": "https://[removed]@h/"}]},
                 "my": {"api_token": "[removed]", "retries": 3}, "kernels": {"env": {"FOO": "[removed]"}},
-                "secrets": "[removed]", "uv_pool_size": 2})
+                "secrets": "[removed]", "run": ["acme", "--password", "[removed]", "--size", "2"], "uv_pool_size": 2})
         );
         assert_eq!(cleaner.text("said open sesame, swordfish"), "said [removed], [removed]");
     }
