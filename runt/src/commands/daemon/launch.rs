@@ -25,6 +25,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// How often one is started that finds the lock held. Each waits for a second.
 const TRIES: usize = 4;
+/// The times of files are those of the clock's last tick, and it ticks a hundred times a second at least.
+const TICK: Duration = Duration::from_millis(10);
 
 /// Starts a daemon, with the options of `like` if given.
 ///
@@ -94,7 +96,7 @@ fn held(client: &Client, places: &Places) -> String {
 
 async fn ended(status: ExitStatus, log: &Path, began: SystemTime) -> String {
     let written = std::fs::metadata(log).and_then(|metadata| metadata.modified());
-    if let Some(reason) = last_words(log).filter(|_| written.is_ok_and(|written| written >= began)) {
+    if let Some(reason) = last_words(log).filter(|_| written.is_ok_and(|written| written + TICK >= began)) {
         return format!(
             "it ended with {status} before it answered: {reason}.\nIts log {} may say more; \
              'runt daemon doctor' looks for what is wrong.",
