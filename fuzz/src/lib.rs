@@ -2,8 +2,9 @@
 //!
 //! For: libFuzzer (`cargo xtask fuzz`), and a test that mutates the seeds a little on every run.
 //! Promises: a target panics when a reader does, or breaks its word; anything else it is given is fine.
-//! Never: touches a file or a socket.
+//! Never: touches a file or a socket; `examples/corpus.rs` and the test read what is kept.
 
+pub mod corpus;
 mod documents;
 mod kernels;
 mod settings;

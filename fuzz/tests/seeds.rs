@@ -15,7 +15,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
-use runtimed_fuzz::TARGETS;
+use runtimed_fuzz::{TARGETS, corpus};
 
 /// One change to an input.
 #[derive(Debug, Clone)]
@@ -75,9 +75,10 @@ fn nothing_that_is_read_makes_a_reader_panic() {
     for target in TARGETS {
         let mut inputs = (target.seeds)();
         assert!(!inputs.is_empty(), "{} learns from nothing", target.name);
-        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name);
-        if kept.is_dir() {
-            inputs.extend(kept.read_dir().unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap()));
+        let kept =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name).with_extension("txt");
+        if kept.exists() {
+            inputs.extend(corpus::unpack(&std::fs::read_to_string(&kept).unwrap()).unwrap());
         }
         inputs.push(Vec::new());
         for input in &inputs {

@@ -116,8 +116,16 @@ impl Compiler {
     fn new() -> Result<Self> {
         let program = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let version = workspace::output(workspace::command(&program).arg("--version"))?.trim().to_owned();
-        let metadata =
-            workspace::output(workspace::cargo().args(["metadata", "--format-version=1", "--offline"]))?;
+        let mut metadata = workspace::cargo();
+        // What other systems need may not be there, and is not wanted.
+        metadata.args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--filter-platform",
+            &workspace::host()?,
+        ]);
+        let metadata = workspace::output(&mut metadata)?;
         let metadata: Value = serde_json::from_str(&metadata)?;
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let packages = list(&metadata["packages"]);

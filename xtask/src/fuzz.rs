@@ -1,13 +1,14 @@
 //! Fuzzes everything that reads what it did not write, with libFuzzer.
 //!
-//! Promises: what was found worth keeping is merged into `fuzz/corpus/<target>`, which the tests replay; an input that
+//! Promises: what was found worth keeping is merged into `fuzz/corpus/<target>.txt`, which the tests replay; an input that
 //! breaks something stays in `target/fuzz/broken`, and the command fails. Works with the compiler that builds the rest.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::workspace;
 
@@ -43,12 +44,10 @@ pub(crate) struct Options {
 /// Builds the fuzzer, lets it work on one target after the other, and keeps what it learned.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let work = workspace::target().join("fuzz");
-    let seeds = work.join("corpus");
-    let mut write_seeds = workspace::cargo();
-    write_seeds.args(["run", "--quiet", "-p", "runtimed-fuzz", "--example", "seeds", "--"]).arg(&seeds);
-    workspace::run(&mut write_seeds)?;
+    let inputs = work.join("corpus");
+    corpus(["unpack".as_ref(), inputs.as_os_str()])?;
     let fuzzer = build(&work)?;
-    let mut all: Vec<String> = fs::read_dir(&seeds)?
+    let mut all: Vec<String> = fs::read_dir(&inputs)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_>>()?;
     all.sort();
@@ -56,52 +55,46 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut broken = Vec::new();
     for target in chosen {
         ensure!(all.contains(target), "there is no target `{target}`; there are {}", all.join(", "));
-        let kept = workspace::root().join("fuzz/corpus").join(target);
         let found = work.join("broken").join(target);
-        fs::create_dir_all(&kept)?;
         fs::create_dir_all(&found)?;
-        let learned = seeds.join(target);
+        let learned = inputs.join(target);
         let mut fuzz = command(&fuzzer, target);
         fuzz.arg(format!("-max_total_time={}", options.seconds)).args([TIMEOUT, MEMORY, MAX_BYTES]);
-        fuzz.arg(format!("-artifact_prefix={}/", found.display())).arg(&learned).arg(&kept);
+        fuzz.arg(format!("-artifact_prefix={}/", found.display())).arg(&learned);
         println!("fuzzing {target} for {} s", options.seconds);
         if workspace::run(&mut fuzz).is_err() {
             broken.push(format!("{target} (see {})", found.display()));
         }
-        keep(&fuzzer, target, &learned, &kept)?;
+        keep(&fuzzer, target, &learned)?;
     }
     ensure!(broken.is_empty(), "broken: {}", broken.join(", "));
     Ok(())
 }
 
-/// Puts into `kept` the fewest inputs that reach all that those in `learned` and `kept` reach.
-fn keep(fuzzer: &Path, target: &str, learned: &Path, kept: &Path) -> Result<()> {
+/// Keeps the fewest inputs that reach all that those in `learned` reach.
+fn keep(fuzzer: &Path, target: &str, learned: &Path) -> Result<()> {
     let fewest = tempfile::tempdir()?;
     let mut merge = command(fuzzer, target);
     // How often a line was reached does not count: a tenth of the inputs reach as many lines.
-    merge
-        .args(["-merge=1", "-use_counters=0", "-verbosity=0", MAX_BYTES])
-        .arg(fewest.path())
-        .arg(kept)
-        .arg(learned);
+    merge.args(["-merge=1", "-use_counters=0", "-verbosity=0", MAX_BYTES]).arg(fewest.path()).arg(learned);
     workspace::run(&mut merge)?;
-    fs::remove_dir_all(kept)?;
-    fs::create_dir_all(kept)?;
-    for input in fs::read_dir(fewest.path())? {
-        let input = input?;
-        fs::copy(input.path(), kept.join(input.file_name()))?;
-    }
-    Ok(())
+    corpus(["pack".as_ref(), target.as_ref(), fewest.path().as_os_str()])
+}
+
+/// Moves inputs between the repository and libFuzzer's folders.
+fn corpus<const N: usize>(arguments: [&OsStr; N]) -> Result<()> {
+    let mut corpus = workspace::cargo();
+    corpus.args(["run", "--quiet", "-p", "runtimed-fuzz", "--example", "corpus", "--"]).args(arguments);
+    workspace::run(&mut corpus)
 }
 
 /// libFuzzer with all targets in it.
 fn build(work: &Path) -> Result<std::path::PathBuf> {
-    let version = workspace::output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let host = workspace::host()?;
     let mut build = workspace::cargo();
     build.current_dir(workspace::root().join("fuzz/libfuzzer"));
     // With a target named, what runs while building is not instrumented.
-    build.args(["build", "--release", "--locked", "--target", host]).env("CARGO_TARGET_DIR", work);
+    build.args(["build", "--release", "--locked", "--target", &host]).env("CARGO_TARGET_DIR", work);
     build.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"));
     workspace::run(&mut build)?;
     Ok(work.join(host).join("release/target"))

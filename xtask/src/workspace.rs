@@ -29,6 +29,16 @@ pub(crate) fn cargo() -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// What the compiler calls this machine, such as `x86_64-unknown-linux-gnu`.
+///
+/// # Errors
+/// When there is no `rustc`, or it says nothing of it.
+pub(crate) fn host() -> Result<String> {
+    let version = output(command("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc names no host")?.to_owned())
+}
+
 /// Runs a command to its end, its output shown.
 ///
 /// # Errors
