@@ -3,6 +3,7 @@
 //! For: `main.rs`.
 //! Promises: the options of the reference daemon keep their names and meaning.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -69,15 +70,15 @@ pub struct RunOptions {
     #[arg(long, global = true, value_name = "PATH")]
     pub blob_store_dir: Option<PathBuf>,
 
-    /// 0 switches the uv pool off; otherwise the setting decides.
+    /// How many uv environments are kept ready, whatever the settings say; 0 switches the pool off.
     #[arg(long, global = true, value_name = "N")]
     pub uv_pool_size: Option<usize>,
 
-    /// 0 switches the conda pool off; otherwise the setting decides.
+    /// How many conda environments are kept ready, whatever the settings say; 0 switches the pool off.
     #[arg(long, global = true, value_name = "N")]
     pub conda_pool_size: Option<usize>,
 
-    /// 0 switches the pixi pool off; otherwise the setting decides.
+    /// How many pixi environments are kept ready, whatever the settings say; 0 switches the pool off.
     #[arg(long, global = true, value_name = "N")]
     pub pixi_pool_size: Option<usize>,
 
@@ -91,11 +92,11 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Kinds of environments whose pool is switched off here.
-    pub fn disabled_pools(&self) -> Vec<String> {
+    /// Sizes of pools that are set here, by kind; settings decide about the others.
+    pub fn pool_sizes(&self) -> BTreeMap<String, usize> {
         let sizes =
             [("uv", self.uv_pool_size), ("conda", self.conda_pool_size), ("pixi", self.pixi_pool_size)];
-        sizes.into_iter().filter(|(_, size)| *size == Some(0)).map(|(kind, _)| kind.to_owned()).collect()
+        sizes.into_iter().filter_map(|(kind, size)| Some((kind.to_owned(), size?))).collect()
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
             let cli = Cli::try_parse_from(arguments).unwrap();
             assert_eq!(cli.log_level.as_deref(), Some("info"));
             assert_eq!(cli.run.socket.as_deref(), Some(std::path::Path::new("/s")));
-            assert_eq!(cli.run.disabled_pools(), ["uv"]);
+            assert_eq!(cli.run.pool_sizes(), BTreeMap::from([("uv".to_owned(), 0)]));
         }
     }
 }

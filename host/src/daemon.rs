@@ -180,8 +180,7 @@ fn run_locked(cli: &Cli, paths: Paths) -> Result<()> {
         };
         let socket = socket.with_context(|| format!("could not listen on `{}`", paths.socket.display()))?;
         let shutdown = Shutdown::default();
-        let pools =
-            Pools::new(paths.envs.clone(), settings.clone(), cli.run.disabled_pools(), shutdown.clone());
+        let pools = Pools::new(paths.envs.clone(), settings.clone(), cli.run.pool_sizes(), shutdown.clone());
         let trust = TrustStore::new(paths.base.clone());
         let home = paths.home.as_ref().map(|home| home.canonicalize().unwrap_or_else(|_| home.clone()));
         let environments = EnvironmentService::new(pools.clone(), settings.clone(), trust, &paths.base, home);

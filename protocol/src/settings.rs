@@ -192,11 +192,12 @@ pub fn edits(before: &Map<String, Value>, now: &Map<String, Value>) -> Map<Strin
     out
 }
 
-/// How many environments of `kind` to keep ready, before the limits of the pool itself.
+/// How many environments of `kind` to keep ready, within what is allowed.
 pub fn pool_size(settings: &Map<String, Value>, kind: &str) -> i64 {
     let selected = settings.get("default_python_env").and_then(Value::as_str).unwrap_or("uv");
     let default = if selected.eq_ignore_ascii_case(kind) { 2 } else { 1 };
-    settings.get(&format!("{kind}_pool_size")).and_then(Value::as_i64).unwrap_or(default)
+    let size = settings.get(&format!("{kind}_pool_size")).and_then(Value::as_i64).unwrap_or(default);
+    size.clamp(*POOL_SIZES.start(), *POOL_SIZES.end())
 }
 
 /// The packages the user wants in every environment of `kind`.
@@ -405,7 +406,9 @@ mod tests {
         let settings = complete(&map(json!({"default_python_env": "conda"})));
         assert_eq!((&settings["uv_pool_size"], &settings["conda_pool_size"]), (&json!(1), &json!(2)));
         assert_eq!(pool_size(&map(json!({"default_python_env": "venv"})), "venv"), 2);
-        assert_eq!(pool_size(&map(json!({"venv_pool_size": 0})), "venv"), 0);
+        for (asked, kept) in [(0, 0), (-1, 0), (7, 7), (99, 20)] {
+            assert_eq!(pool_size(&map(json!({"venv_pool_size": asked})), "venv"), kept);
+        }
     }
 
     #[test]

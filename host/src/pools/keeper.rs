@@ -38,8 +38,8 @@ pub(super) struct Keeper {
     pub pool: Arc<Pool>,
     /// Decides about target and packages.
     pub settings: watch::Receiver<SettingsView>,
-    /// The command line switched this pool off.
-    pub disabled: bool,
+    /// What the command line says of how many; the settings do otherwise.
+    pub size: Option<usize>,
     /// Ends it.
     pub shutdown: Shutdown,
     /// Whether it was said that copies cannot be made, since one was made.
@@ -91,9 +91,8 @@ impl Keeper {
         let values = view.values.as_object().unwrap_or(&empty);
         let (target, recipe) = match self.pool.provider() {
             Ok(provider) => {
-                let wanted = settings::pool_size(values, &self.pool.kind);
-                let target = if self.disabled { 0 } else { usize::try_from(wanted).unwrap_or(0) };
-                (target, Recipe::of(&provider.info(), values))
+                let setting = || usize::try_from(settings::pool_size(values, &self.pool.kind)).unwrap_or(0);
+                (self.size.unwrap_or_else(setting), Recipe::of(&provider.info(), values))
             }
             // Nobody could use what is ready.
             Err(_) => (0, self.pool.recipe()),

@@ -83,8 +83,8 @@ pub struct Pools(Arc<Shared>);
 struct Shared {
     envs: PathBuf,
     settings: Settings,
-    /// Kinds the command line switched off.
-    disabled: Vec<String>,
+    /// Sizes the command line sets, by kind.
+    sizes: BTreeMap<String, usize>,
     shutdown: Shutdown,
     published: Published,
     /// One for each kind there ever was a provider for; none until the plugins are loaded.
@@ -92,10 +92,15 @@ struct Shared {
 }
 
 impl Pools {
-    /// Pools that wait for their providers.
-    pub fn new(envs: PathBuf, settings: Settings, disabled: Vec<String>, shutdown: Shutdown) -> Self {
+    /// Pools that wait for their providers; those of a kind in `sizes` have that size, whatever the settings say.
+    pub fn new(
+        envs: PathBuf,
+        settings: Settings,
+        sizes: BTreeMap<String, usize>,
+        shutdown: Shutdown,
+    ) -> Self {
         let (published, pools) = (watch::Sender::default(), watch::Sender::new(None));
-        Self(Arc::new(Shared { envs, settings, disabled, shutdown, published, pools }))
+        Self(Arc::new(Shared { envs, settings, sizes, shutdown, published, pools }))
     }
 
     /// Keeps a pool full for each kind there is a provider for, as `providers` come, are replaced and go, until
@@ -150,7 +155,7 @@ impl Pools {
             let mut keeper = Keeper {
                 pool: Arc::clone(&pool),
                 settings: shared.settings.watch(),
-                disabled: shared.disabled.contains(kind),
+                size: shared.sizes.get(kind).copied(),
                 shutdown: shared.shutdown.clone(),
                 said: false,
             };

@@ -16,8 +16,6 @@ use super::failure::Failure;
 use super::packages::Recipe;
 use super::template::Template;
 
-/// No pool keeps more (environments contract, section 2.1).
-pub(super) const MAX_TARGET: usize = 20;
 /// Older environments are replaced, two days, since their packages fall behind (section 2.2).
 const MAX_AGE: Duration = Duration::from_secs(172_800);
 /// This many stay however old they are (section 2.8).
@@ -121,7 +119,7 @@ impl PoolState {
     /// Takes new settings over. Returns prefixes to delete: surplus ones, and outdated ones that are no
     /// longer needed as a fallback.
     pub(super) fn configure(&mut self, target: usize, recipe: &Recipe) -> Vec<PathBuf> {
-        self.target = target.min(MAX_TARGET);
+        self.target = target;
         if !recipe.makes(&self.recipe.packages, &self.recipe.settings) {
             self.recipe = recipe.clone();
             self.failure = None;

@@ -30,10 +30,19 @@ impl World {
     }
 
     async fn start_in(dir: tempfile::TempDir, provider: Arc<FakeProvider>) -> Self {
+        Self::start_with(dir, provider, BTreeMap::new()).await
+    }
+
+    /// One whose command line says how large the pools are.
+    async fn start_with(
+        dir: tempfile::TempDir,
+        provider: Arc<FakeProvider>,
+        sizes: BTreeMap<String, usize>,
+    ) -> Self {
         let (settings, _) =
             Settings::open(&dir.path().join("settings.json"), dir.path(), SearchPath::default());
         let shutdown = Shutdown::default();
-        let pools = Pools::new(dir.path().join("envs"), settings.clone(), Vec::new(), shutdown.clone());
+        let pools = Pools::new(dir.path().join("envs"), settings.clone(), sizes, shutdown.clone());
         let trust = TrustStore::new(dir.path().to_owned());
         let home = Some(PathBuf::from("/"));
         let service = EnvironmentService::new(pools.clone(), settings.clone(), trust, dir.path(), home);
@@ -220,6 +229,18 @@ async fn a_new_kind_gets_a_pool_and_everything_else_at_once() {
     world.until_all(|all| all["venv"].available == 3).await;
     let nothing = EnvNeed { metadata: json!({}), ..need("") };
     assert_eq!(world.service.acquire(nothing, Task::silent()).await.unwrap().source, "venv:prewarmed");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_command_line_says_of_a_size_stands_above_the_settings() {
+    let (uv, sizes) = (Arc::new(FakeProvider::new("uv")), BTreeMap::from([("uv".to_owned(), 25)]));
+    let world = World::start_with(tempfile::tempdir().unwrap(), uv, sizes).await;
+    world.until(|uv| (uv.available, uv.pool_size) == (25, 25)).await;
+    let edit = json!({"uv_pool_size": 1, "theme": "dark"});
+    world.settings.edit(|_| edit.as_object().unwrap().clone());
+    tokio::task::yield_now().await;
+    world.until(|uv| (uv.available, uv.pool_size) == (25, 25)).await;
     world.stop().await;
 }
 

@@ -158,7 +158,7 @@ fn a_smaller_target_trims_the_oldest() {
     let mut pool = full(3, now);
     assert_eq!(pool.configure(1, &recipe("a b")), [Path::new("/envs/0"), Path::new("/envs/1")]);
     assert_eq!(pool.configure(99, &recipe("a b")), Vec::<PathBuf>::new());
-    assert_eq!(pool.target(), MAX_TARGET);
+    assert_eq!(pool.target(), 99);
 }
 
 #[test]
