@@ -287,6 +287,7 @@ impl RoomCore {
             Event::Writing { job, digest } => self.writing(job, digest),
             Event::Saved { job, result } => self.saved(job, result),
             Event::JournalFailed { reason, lost } => self.journal_failed(&reason, lost),
+            Event::Flushed => self.journal_flushed(),
             Event::BlobsTaken => self.durable.try_now(),
             Event::FileTouched => self.file_touched(),
             Event::ProjectTouched => self.project_touched(),
@@ -315,6 +316,11 @@ impl RoomCore {
     /// Whether what kernels say may come. If not, it may once an event of the room's own work has.
     pub(crate) fn listens(&self) -> bool {
         !self.publication.is_full()
+    }
+
+    /// Whether the journal is not known to be well before [`Event::Flushed`].
+    pub(crate) fn awaits_flush(&self) -> bool {
+        self.durable.awaits_flush()
     }
 
     /// When [`Event::Tick`] must come at the latest.

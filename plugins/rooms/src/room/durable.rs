@@ -59,11 +59,20 @@ struct Trouble {
     reason: String,
     /// For the user.
     notice: String,
-    /// How often an append has failed in a row.
+    /// How often appending, or flushing what was appended, has failed in a row.
     failures: u32,
-    next: Moment,
+    /// A flush failed, so that only a flush shows that it is over.
+    lost: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing is appended before this.
+    Waiting(Moment),
     /// A record is on its way; if the next event is no failure, it arrived.
-    trying: bool,
+    Trying,
+    /// It arrived, with all that follows, and waits to be flushed.
+    Unflushed,
 }
 
 impl Durable {
@@ -108,15 +117,23 @@ impl Durable {
 
     /// When an append that failed is tried again.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        let trouble = self.trouble.as_ref()?;
-        Some(if trouble.trying { Moment::default() } else { trouble.next })
+        match self.trouble.as_ref()?.stage {
+            Stage::Waiting(next) => Some(next),
+            Stage::Trying => Some(Moment::default()),
+            Stage::Unflushed => None,
+        }
     }
 
     /// What stood in the way is gone.
     pub(super) fn try_now(&mut self) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.next = Moment::default();
+        if let Some(Trouble { stage: Stage::Waiting(next), .. }) = &mut self.trouble {
+            *next = Moment::default();
         }
+    }
+
+    /// Whether [`super::event::Event::Flushed`] would be news.
+    pub(super) fn awaits_flush(&self) -> bool {
+        matches!(self.trouble, Some(Trouble { stage: Stage::Unflushed, .. }))
     }
 
     /// Whether everything is in the journal, as far as is known.
@@ -145,7 +162,11 @@ impl RoomCore {
         if !self.durable.enabled {
             return self.acknowledge();
         }
-        let waits = |it: &Trouble| it.trying || it.next > self.now;
+        let waits = |it: &Trouble| match it.stage {
+            Stage::Waiting(next) => next > self.now,
+            Stage::Trying => true,
+            Stage::Unflushed => false,
+        };
         if self.load != InitialLoad::NotNeeded || self.durable.trouble.as_ref().is_some_and(waits) {
             return;
         }
@@ -184,8 +205,8 @@ impl RoomCore {
         let durable = &mut self.durable;
         durable.before = std::mem::replace(&mut durable.held, now);
         durable.last_template = durable.template.take();
-        if let Some(trouble) = &mut durable.trouble {
-            trouble.trying = true;
+        if let Some(Trouble { stage: stage @ Stage::Waiting(_), .. }) = &mut durable.trouble {
+            *stage = Stage::Trying;
         }
         let path = renamed.then(|| durable.meta.path.clone());
         self.effects.insert(0, Effect::Journal { record, path, heard });
@@ -193,7 +214,7 @@ impl RoomCore {
 
     /// Why edits would be lost if the daemon ended now: the journal lacks them, and the file does, if there is one.
     pub(super) fn at_risk(&self) -> Option<&str> {
-        let trouble = self.durable.trouble.as_ref()?;
+        let trouble = self.durable.trouble.as_ref().filter(|_| !self.durable.awaits_flush())?;
         let in_file = self.saving.path().is_some() && !self.saving.has_unsaved();
         (!in_file).then_some(&trouble.reason)
     }
@@ -217,7 +238,8 @@ impl RoomCore {
         if let Some(template) = durable.last_template.take() {
             durable.template.get_or_insert(template);
         }
-        let failures = durable.trouble.as_ref().map_or(0, |trouble| trouble.failures);
+        let (failures, lost) =
+            durable.trouble.as_ref().map_or((0, lost), |trouble| (trouble.failures, lost || trouble.lost));
         let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures)).min(SLOWEST);
         if std::mem::take(&mut self.detaches) {
             // The next daemon would not know of it.
@@ -229,9 +251,9 @@ impl RoomCore {
              Kept: every edit is in the open notebook, but would be lost if the daemon ended now.\n\
              Next: make room, or save the notebook; the journal is tried again by itself."
         );
-        let (next, failures) = (self.now + wait, failures + 1);
+        let (stage, failures) = (Stage::Waiting(self.now + wait), failures + 1);
         let reason = reason.to_owned();
-        durable.trouble = Some(Trouble { reason, notice: notice.clone(), failures, next, trying: false });
+        durable.trouble = Some(Trouble { reason, notice: notice.clone(), failures, lost, stage });
         let mut checkpoint = self.documents.runtime.file_checkpoint();
         (checkpoint.source_issue_kind, checkpoint.source_issue_reason) = (DEGRADED.to_owned(), notice);
         kept(self.documents.runtime.set_file_checkpoint(&checkpoint));
@@ -239,7 +261,22 @@ impl RoomCore {
 
     /// The record that was tried again arrived.
     pub(super) fn journal_arrived(&mut self) {
-        if self.durable.trouble.take_if(|trouble| trouble.trying).is_some() {
+        match &mut self.durable.trouble {
+            Some(Trouble { stage: stage @ Stage::Trying, lost: true, .. }) => *stage = Stage::Unflushed,
+            Some(Trouble { stage: Stage::Trying, .. }) => self.journal_is_well(),
+            _ => {}
+        }
+    }
+
+    /// What was appended was flushed.
+    pub(super) fn journal_flushed(&mut self) {
+        if self.durable.awaits_flush() {
+            self.journal_is_well();
+        }
+    }
+
+    fn journal_is_well(&mut self) {
+        if self.durable.trouble.take().is_some() {
             tracing::info!(room = %self.id, "the journal is written again");
             let mut checkpoint = self.documents.runtime.file_checkpoint();
             (checkpoint.source_issue_kind, checkpoint.source_issue_reason) = Default::default();

@@ -76,6 +76,8 @@ pub(crate) enum Event {
     /// The last [`Effect::Journal`] was not carried out, for this reason; with `lost`, those before it may be
     /// gone as well. Comes before any other event.
     JournalFailed { reason: String, lost: bool },
+    /// What was appended is flushed. Wanted only where [`super::core::RoomCore::awaits_flush`] says so.
+    Flushed,
     /// What the blob store had refused is stored now: the journal need not wait for it any more.
     BlobsTaken,
     /// Something happened to the notebook's file.

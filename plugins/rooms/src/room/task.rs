@@ -495,7 +495,12 @@ impl RoomTask {
                 self.handle(Event::UploadBegun { job, result });
             }
             Done::Nothing => {}
-            Done::Flushed(Ok(()), heard) => self.acknowledge(heard),
+            Done::Flushed(Ok(()), heard) => {
+                self.acknowledge(heard);
+                if self.core.awaits_flush() {
+                    self.handle(Event::Flushed);
+                }
+            }
             Done::Flushed(Err(error), _) => {
                 self.handle(Event::JournalFailed { reason: error.to_string(), lost: true });
             }

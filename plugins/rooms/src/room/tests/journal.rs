@@ -8,6 +8,7 @@ use serde_json::json;
 use super::world::{KEEP_ALIVE, World};
 use super::{SECOND, seeds, text};
 use crate::ids::PeerId;
+use crate::room::event::Event;
 use crate::room::sleep::AWAKE;
 
 #[test]
@@ -143,6 +144,41 @@ fn a_full_disk_is_shown_and_made_up_for() {
     assert_eq!((checkpoint.source_issue_kind.as_str(), checkpoint.source_issue_reason.as_str()), ("", ""));
     let world = world.reopen();
     assert_eq!(world.core.documents.runtime.outputs(&execution).len(), 1);
+}
+
+/// All of the notebook is appended again each time, so a disk that takes bytes but never keeps them must not be asked often.
+#[test]
+fn a_disk_that_refuses_every_flush_is_asked_ever_less_often() {
+    let mut world = World::create(4);
+    let ana = world.join("ana");
+    world.settle();
+    let mut seconds = Vec::new();
+    for _ in 0..7 {
+        world.event(Event::JournalFailed { reason: "disk broken".to_owned(), lost: true });
+        assert_eq!(world.core.summary().at_risk.as_deref(), Some("disk broken"));
+        let written = world.journal.len();
+        seconds.push((1..100).find(|_| {
+            world.pass(SECOND);
+            world.journal.len() > written
+        }));
+        assert_eq!(world.core.summary().at_risk, None, "the end of the daemon would lose nothing");
+        assert_eq!(world.client(ana).runtime.file_checkpoint().source_issue_kind, "degraded");
+    }
+    assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30].map(Some));
+
+    let (frame, written) =
+        (world.client(ana).add_cell("while it waits for a flush", "x = 1"), world.journal.len());
+    world.send(ana, frame);
+    world.settle();
+    assert!(world.journal.len() > written, "what is new is appended at once");
+    world.event(Event::Flushed);
+    world.settle();
+    assert_eq!(world.client(ana).runtime.file_checkpoint().source_issue_kind, "");
+    assert_eq!(world.journaled(), world.core.documents.heads());
+    world.event(Event::JournalFailed { reason: "disk broken".to_owned(), lost: true });
+    let written = world.journal.len();
+    world.pass(SECOND);
+    assert!(world.journal.len() > written, "it was well in between");
 }
 
 #[test]
