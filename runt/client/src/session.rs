@@ -6,6 +6,7 @@
 //! A lost connection ends it, unless the [`Client`] is patient: then it goes on with the next daemon.
 
 mod progress;
+mod repeated;
 mod replicas;
 mod resume;
 mod shared;
@@ -30,10 +31,11 @@ use crate::connection::CONNECT_LIMIT;
 use crate::{Client, ClientError, Result};
 
 pub use progress::{Progress, Watch};
+use repeated::Again;
 pub use replicas::Documents;
 use replicas::Replicas;
+use resume::Resume;
 pub(crate) use resume::introduce;
-use resume::{Resume, is_repeatable};
 use shared::{Pending, Shared, State};
 
 /// An open notebook. Dropping it ends the connection at once; [`NotebookSession::close`] lets what is
@@ -261,12 +263,11 @@ impl NotebookSession {
         } else {
             Vec::new()
         };
-        let repeatable = is_repeatable(&request);
         let envelope = RequestEnvelope { id: Some(id.clone()), required_heads, request };
         let payload = serde_json::to_vec(&envelope).map_err(ClientError::protocol)?;
         state.queue(FrameType::REQUEST, &payload)?;
         let (answer, response) = oneshot::channel();
-        let again = repeatable.then_some(payload);
+        let again = Again::of(envelope.request, payload);
         state.pending.push(Pending { id: id.clone(), answer, again });
         drop(state);
         self.shared.work.notify_one();

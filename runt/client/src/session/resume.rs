@@ -10,7 +10,6 @@ use std::time::Duration;
 use runtimed_protocol::bootstrap::Bootstrap;
 use runtimed_protocol::frame::FRAME_MAX;
 use runtimed_protocol::handshake::{Handshake, NotebookSync};
-use runtimed_protocol::request::NotebookRequest;
 use tokio::time::timeout;
 
 use crate::connection::Connection;
@@ -73,26 +72,5 @@ pub(crate) async fn introduce(
     match bootstrap.error() {
         Some(refusal) => Err(ClientError::Daemon(refusal.to_owned())),
         None => Ok((connection, bootstrap)),
-    }
-}
-
-/// Whether a request that was perhaps carried out may be made again: it then does nothing, or the same.
-pub(super) fn is_repeatable(request: &NotebookRequest) -> bool {
-    match request {
-        // The daemon knows an execution that it has already.
-        NotebookRequest::ExecuteCell { execution_id, .. }
-        | NotebookRequest::ExecuteCellGuarded { execution_id, .. } => execution_id.is_some(),
-        NotebookRequest::RunAllCells { cell_execution_ids }
-        | NotebookRequest::RunAllCellsGuarded { cell_execution_ids, .. } => cell_execution_ids.is_some(),
-        other => matches!(
-            other,
-            NotebookRequest::AcknowledgeNotebookSync
-                | NotebookRequest::ApproveTrust { .. }
-                | NotebookRequest::Complete { .. }
-                | NotebookRequest::GetHistory { .. }
-                | NotebookRequest::LaunchKernel { .. }
-                | NotebookRequest::SaveNotebook { .. }
-                | NotebookRequest::SyncEnvironment { .. }
-        ),
     }
 }

@@ -13,6 +13,7 @@ use runtimed_protocol::session_control::{InitialLoad, SessionControl, SyncStatus
 use serde::Deserialize;
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::repeated::Again;
 use super::replicas::Replicas;
 use crate::{ClientError, Result};
 
@@ -21,8 +22,8 @@ pub(super) struct Pending {
     pub(super) id: String,
     /// Gets the response.
     pub(super) answer: oneshot::Sender<Result<NotebookResponse>>,
-    /// The request itself, if the next daemon may be asked again.
-    pub(super) again: Option<Vec<u8>>,
+    /// If the next daemon may be asked again.
+    pub(super) again: Option<Again>,
 }
 
 /// What a session's owner and its task share.
@@ -146,9 +147,9 @@ impl Shared {
         state.replicas.start_over();
         state.outbox.clear();
         state.pending.retain(|pending| pending.again.is_some());
-        for payload in state.pending.iter().filter_map(|pending| pending.again.as_deref()) {
+        for again in state.pending.iter_mut().filter_map(|pending| pending.again.as_mut()) {
             // It fitted once.
-            let _ = push_frame(&mut state.outbox, FrameType::REQUEST, payload);
+            let _ = push_frame(&mut state.outbox, FrameType::REQUEST, again.repeat());
         }
         self.announce();
         true
@@ -225,6 +226,12 @@ impl State {
             },
         };
         if let Some(pending) = self.take(&id) {
+            let response = match &pending.again {
+                Some(again) => {
+                    response.map(|it| again.meaning(it, || self.replicas.documents.notebook.cell_ids()))
+                }
+                None => response,
+            };
             // Whoever gave up waiting does not want it any more.
             let _ = pending.answer.send(response);
         }
