@@ -140,6 +140,16 @@ async fn acknowledged(session: &NotebookSession) {
     session.request(NotebookRequest::AcknowledgeNotebookSync).await.unwrap();
 }
 
+/// Exit code and output of `runt` beside this daemon.
+fn runt(daemon: &Daemon, arguments: &[&str]) -> (i32, String, String) {
+    let dist = PathBuf::from(env::var_os("RUNTIMED_TEST_DIST").unwrap());
+    let mut command = Command::new(dist.join("bin/runt"));
+    command.args(arguments).env("HOME", daemon.home.path()).env("RUNTIMED_SOCKET_PATH", &daemon.socket);
+    let done = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+}
+
 fn journal_of(daemon: &Daemon, untitled: &str) -> PathBuf {
     daemon.base().join(format!("rooms/{untitled}.journal"))
 }
@@ -430,15 +440,7 @@ async fn damage_is_cut_off_or_set_aside_and_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_can_be_checked_mended_and_taken_out_by_hand() {
-    let Some(dist) = env::var_os("RUNTIMED_TEST_DIST").map(PathBuf::from) else { return };
     let Some(daemon) = start() else { return };
-    let runt = |daemon: &Daemon, arguments: &[&str]| {
-        let mut command = Command::new(dist.join("bin/runt"));
-        command.args(arguments).env("HOME", daemon.home.path()).env("RUNTIMED_SOCKET_PATH", &daemon.socket);
-        let done = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
-    };
     assert_eq!(runt(&daemon, &["verify"]), (0, "Nothing is kept of any notebook.\n".into(), String::new()));
     let client = Client::new(&daemon.socket);
     let create = CreateNotebook { runtime: "python".into(), ..CreateNotebook::default() };
@@ -511,6 +513,57 @@ async fn what_cannot_be_kept_is_told_and_made_up_for() {
     let daemon = kill(daemon);
     let session = join(&Client::new(&daemon.socket), &before.notebook_id).await;
     assert_eq!(see(&session), before);
+    stop(daemon);
+}
+
+/// The file is the only place where its outputs are: a save must not write that they are missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_keeps_its_outputs_though_they_cannot_be_stored_when_it_is_opened() {
+    let Some(daemon) = start() else { return };
+    let client = Client::new(&daemon.socket);
+    let path = daemon.home.path().join("large.ipynb");
+    let shown = |output: &str| {
+        let data = json!({ "text/plain": [output.repeat(100_000)] });
+        json!({ "cell_type": "code", "id": "large", "metadata": {}, "source": [], "execution_count": 1,
+            "outputs": [{ "output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": data }] })
+    };
+    let write = |cells: Value| {
+        let file = json!({ "cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5 });
+        fs::write(&path, file.to_string()).unwrap();
+    };
+    let in_file = || -> Value {
+        let file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        file["cells"][0]["outputs"][0]["data"]["text/plain"].clone()
+    };
+    write(json!([shown("a")]));
+    // Where the folder of blobs is there is something else.
+    let (blobs, aside) = (daemon.base().join("blobs"), daemon.base().join("blobs-aside"));
+    let _ = fs::rename(&blobs, &aside);
+    fs::write(&blobs, "").unwrap();
+
+    let session = open(&client, &path).await;
+    let issue = |documents: &Documents| documents.runtime_state.file_checkpoint().source_issue_reason;
+    let told = session.wait_for(|it| Some(issue(it)).filter(|reason| !reason.is_empty())).await.unwrap();
+    assert!(told.contains("cannot be written"), "{told}");
+    add(&session, "new", "x = 1");
+    session.request(NotebookRequest::SaveNotebook { format_cells: false, path: None }).await.unwrap();
+    assert_eq!(in_file(), json!(["a".repeat(100_000)]));
+    // So it is when another program writes the file.
+    write(json!([shown("b")]));
+    session.wait_for(|it| (it.notebook.cell_count() == 1).then_some(())).await.unwrap();
+    add(&session, "newer", "x = 2");
+    session.request(NotebookRequest::SaveNotebook { format_cells: false, path: None }).await.unwrap();
+    assert_eq!(in_file(), json!(["b".repeat(100_000)]));
+
+    fs::remove_file(&blobs).unwrap();
+    let _ = fs::rename(&aside, &blobs);
+    session.wait_for(|it| issue(it).is_empty().then_some(())).await.unwrap();
+    let before = see(&session);
+    let daemon = kill(daemon);
+    let session = open(&Client::new(&daemon.socket), &path).await;
+    assert_eq!(see(&session), before);
+    let (code, said, _) = runt(&daemon, &["verify"]);
+    assert!(code == 0, "{said}");
     stop(daemon);
 }
 

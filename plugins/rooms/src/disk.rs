@@ -46,7 +46,7 @@ pub(crate) struct Author {
     pub(crate) package_manager: String,
 }
 
-/// Reads the notebook in `path` and stores the blobs it names.
+/// Reads the notebook in `path` and stores the blobs it names, as far as they can be.
 ///
 /// # Errors
 /// A sentence for the user. The file stays as it is.
@@ -54,7 +54,7 @@ pub(crate) async fn load(
     path: PathBuf,
     author: Author,
     blobs: Option<Arc<dyn BlobStore>>,
-) -> Result<Box<Loaded>, String> {
+) -> Result<(Box<Loaded>, Option<Refused>), String> {
     let (loaded, new) = blocking(move || {
         let bytes = read_if_there(&path)?.ok_or_else(|| {
             cannot_access(&path, &"it is gone", "open the notebook again to begin a new one here.")
@@ -63,8 +63,8 @@ pub(crate) async fn load(
     })
     .await
     .unwrap_or_else(Err)?;
-    store_blobs(blobs.as_deref(), new).await;
-    Ok(Box::new(loaded))
+    let refused = store_blobs(blobs.as_deref(), new).await;
+    Ok((Box::new(loaded), refused))
 }
 
 /// What a blob store could not take, and may take later.
@@ -78,6 +78,7 @@ pub(crate) struct Refused {
 
 /// Stores blobs, one after the other. One that cannot be stored is logged, and missed by whoever needs it until it is
 /// stored after all; the others are stored all the same.
+#[must_use = "what was refused is nowhere else"]
 pub(crate) async fn store_blobs(store: Option<&dyn BlobStore>, blobs: Vec<NewBlob>) -> Option<Refused> {
     let mut refused: Option<Refused> = None;
     for blob in blobs {
@@ -141,7 +142,11 @@ pub(crate) async fn save(
         Ok(written) => Ok(written),
         Err(Stop::Failure(failure)) => Err(failure),
         Err(Stop::Changed(bytes)) => Err(match outside(bytes, report_path.clone(), room, blobs).await {
-            Ok(Some(file)) => SaveFailure::ChangedOutside(Box::new(file)),
+            Ok(Some((file, None))) => SaveFailure::ChangedOutside(Box::new(file)),
+            // Whoever watches the file takes it in, with what was refused.
+            Ok(Some((_, Some(refused)))) => {
+                SaveFailure::Io(cannot_access(&report_path, &refused.reason, "make room, and save again."))
+            }
             Ok(None) => {
                 SaveFailure::Io(cannot_access(&report_path, &"it was emptied just now", "save again."))
             }
@@ -238,26 +243,27 @@ async fn write_file(
     .await?
 }
 
-/// Looks whether the notebook's file is what is `known`, and if not, reads it and stores the blobs it names.
+/// Looks whether the notebook's file is what is `known`, and if not, reads it and stores the blobs it names, as far as
+/// they can be.
 pub(crate) async fn look(
     path: PathBuf,
     room: Uuid,
     known: Option<[u8; 32]>,
     blobs: Option<Arc<dyn BlobStore>>,
-) -> Seen {
+) -> (Seen, Option<Refused>) {
     let at = path.clone();
     let bytes = match blocking(move || read_if_there(&at)).await.flatten() {
         Ok(Some(bytes)) if !bytes.trim_ascii().is_empty() => bytes,
-        Ok(_) => return Seen::Gone,
-        Err(report) => return Seen::Unreadable(report),
+        Ok(_) => return (Seen::Gone, None),
+        Err(report) => return (Seen::Unreadable(report), None),
     };
     if known == Some(digest(&bytes).0) {
-        return Seen::Known;
+        return (Seen::Known, None);
     }
     match outside(bytes, path, room, blobs).await {
-        Ok(Some(file)) => Seen::Changed(Box::new(file)),
-        Ok(None) => Seen::Gone,
-        Err(report) => Seen::Unreadable(report),
+        Ok(Some((file, refused))) => (Seen::Changed(Box::new(file)), refused),
+        Ok(None) => (Seen::Gone, None),
+        Err(report) => (Seen::Unreadable(report), None),
     }
 }
 
@@ -267,7 +273,7 @@ async fn outside(
     path: PathBuf,
     room: Uuid,
     blobs: Option<Arc<dyn BlobStore>>,
-) -> Result<Option<FileVersion>, String> {
+) -> Result<Option<(FileVersion, Option<Refused>)>, String> {
     let read = blocking(move || {
         version(&bytes, room).map_err(|error| {
             format!(
@@ -281,8 +287,8 @@ async fn outside(
     })
     .await??;
     let Some((file, new)) = read else { return Ok(None) };
-    store_blobs(blobs.as_deref(), new).await;
-    Ok(Some(file))
+    let refused = store_blobs(blobs.as_deref(), new).await;
+    Ok(Some((file, refused)))
 }
 
 /// What a file holds, and the bytes that names. None for an empty one.

@@ -187,6 +187,8 @@ enum Done {
     Event(Event),
     /// And what a kernel may forget then.
     Flushed(io::Result<()>, Option<(LaunchId, Sequence)>),
+    /// The file was read; of what it holds, this was not stored.
+    Read(Event, Option<Refused>),
     /// The end of storing what this job made, or of trying again what was refused.
     Stored(Option<JobId>, Option<Refused>),
     Compacted(Option<Compacted>),
@@ -224,7 +226,7 @@ impl RoomTask {
         let path = start.opening.path.clone();
         let (kernel_sender, kernel_inbox) = mpsc::unbounded_channel();
         let journals = &start.directory.journals;
-        let Begun { core, effects, journal, kernels } =
+        let Begun { core, effects, journal, kernels, refused } =
             match begin(journals, start.opening, start.journal, &start.host, &kernel_sender).await {
                 Ok(begun) => begun,
                 Err(error) => {
@@ -265,6 +267,7 @@ impl RoomTask {
             directory: start.directory,
         };
         room.mend_name();
+        room.keep_unstored(refused);
         room.perform(effects);
         room.follow_file();
         if AssertUnwindSafe(room.live()).catch_unwind().await.is_err() {
@@ -504,6 +507,10 @@ impl RoomTask {
             Done::Flushed(Err(error), _) => {
                 self.handle(Event::JournalFailed { reason: error.to_string(), lost: true });
             }
+            Done::Read(event, refused) => {
+                self.keep_unstored(refused);
+                self.handle(event);
+            }
             Done::Stored(job, refused) => self.blobs_stored(job, refused),
             Done::Compacted(compacted) => self.replace_journal(compacted),
             Done::Replaced(result) => {
@@ -606,7 +613,13 @@ impl RoomTask {
         match effect {
             Effect::Load { path } => {
                 let author = self.author.clone();
-                self.job(async move { Event::Loaded(disk::load(path, author, blobs).await) });
+                self.jobs.spawn(async move {
+                    let (result, refused) = match disk::load(path, author, blobs).await {
+                        Ok((loaded, refused)) => (Ok(loaded), refused),
+                        Err(report) => (Err(report), None),
+                    };
+                    Done::Read(Event::Loaded(result), refused)
+                });
             }
             Effect::FindKernels { launch } => {
                 let job = self.job(async move {
@@ -757,9 +770,10 @@ impl RoomTask {
             }
             Effect::Look { job, path, known } => {
                 let room = self.author.room;
-                self.job(
-                    async move { Event::Looked { job, seen: disk::look(path, room, known, blobs).await } },
-                );
+                self.jobs.spawn(async move {
+                    let (seen, refused) = disk::look(path, room, known, blobs).await;
+                    Done::Read(Event::Looked { job, seen }, refused)
+                });
             }
             Effect::Record(mut record) => {
                 let records = self.records.clone();

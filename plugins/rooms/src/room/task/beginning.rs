@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::Message;
 use super::kernels::{FromKernel, attach};
-use crate::disk;
+use crate::disk::{self, Refused};
 use crate::ids::{Ids, LaunchId};
 use crate::journal::{JournalFile, JournalFolder};
 use crate::reopen::{Reopened, reopen};
@@ -30,6 +30,8 @@ pub(super) struct Begun {
     pub(super) effects: Vec<Effect>,
     pub(super) journal: Option<JournalFile>,
     pub(super) kernels: BTreeMap<LaunchId, Arc<dyn Kernel>>,
+    /// Of what the notebook's file holds now, this was not stored.
+    pub(super) refused: Option<Refused>,
 }
 
 /// Brings a room back from its journal, if it has one, or begins it anew.
@@ -43,7 +45,7 @@ pub(super) async fn begin(
     host: &Host,
     sender: &mpsc::UnboundedSender<FromKernel>,
 ) -> Result<Begun, PluginError> {
-    let (mut file, mut kernels) = (None, BTreeMap::new());
+    let (mut file, mut kernels, mut refused) = (None, BTreeMap::new(), None);
     if let Some(journal) = journal {
         let (journals, path, id) = (journals.clone(), opening.path.clone(), opening.id);
         let actors = Actors::of(&opening.incarnation);
@@ -51,7 +53,7 @@ pub(super) async fn begin(
             tokio::task::spawn_blocking(move || reopen(&journals, &journal, id, path.as_deref(), &actors));
         let reopened = reopened.await.map_err(|error| PluginError::internal(error.to_string()))?;
         if let Reopened::Kept(mut recovered, new, journal) = reopened? {
-            disk::store_blobs(host.blob_store().as_deref(), new).await;
+            refused = disk::store_blobs(host.blob_store().as_deref(), new).await;
             if let Some((launch, kernel)) = attach(host, &recovered.left, sender).await {
                 recovered.left.attached = Some(keep_alive(&host.settings().values));
                 kernels.insert(launch, kernel);
@@ -65,7 +67,7 @@ pub(super) async fn begin(
     }
     let (core, effects) = RoomCore::open(opening, Ids::random())
         .map_err(|error| PluginError::internal(format!("Failed to create notebook: {error}")))?;
-    Ok(Begun { core, effects, journal: file, kernels })
+    Ok(Begun { core, effects, journal: file, kernels, refused })
 }
 
 /// Tells everybody who waits why the room did not open.

@@ -62,10 +62,8 @@ impl RoomTask {
         if job.is_none() {
             unstored.end();
         }
-        if let Some(Refused { blobs, reason }) = refused.filter(|_| self.core.has_journal()) {
-            unstored.blobs.extend(blobs);
-            unstored.reason = reason;
-        }
+        self.keep_unstored(refused);
+        let unstored = &mut self.unstored;
         let held = unstored.held.take();
         match job.or(held) {
             Some(job) if unstored.bytes() > MOST => {
@@ -78,6 +76,14 @@ impl RoomTask {
         }
         if job.is_none() && self.unstored.blobs.is_empty() {
             self.handle(Event::BlobsTaken);
+        }
+    }
+
+    /// Keeps what was refused, before anything is told that names it.
+    pub(super) fn keep_unstored(&mut self, refused: Option<Refused>) {
+        if let Some(Refused { blobs, reason }) = refused.filter(|_| self.core.has_journal()) {
+            self.unstored.blobs.extend(blobs);
+            self.unstored.reason = reason;
         }
     }
 
