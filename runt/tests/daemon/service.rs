@@ -94,6 +94,16 @@ impl Manager {
         said.out + &said.err
     }
 
+    /// What a line of Python comes to in the notebook `name`, for somebody with the PyPI client; none where there is
+    /// no such client.
+    fn window(&self, world: &World, name: &str, source: &str) -> Option<String> {
+        let python = std::env::var_os("RUNTIMED_TEST_CLIENT_PYTHON")?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/service_window.py");
+        let mut command = self.command(world, Path::new(&python));
+        command.arg("-B").arg(script).arg(world.home().join("work").join(name)).arg(source);
+        Some(Said::of(command.output().unwrap()).good().out.trim().to_owned())
+    }
+
     /// Names of the programs that run in the namespaces.
     fn programs(&self, world: &World) -> Vec<String> {
         let mut command = self.command(world, Path::new("sh"));
@@ -206,12 +216,22 @@ async fn a_service_from_its_installation_to_its_end() {
 
     let session = world.notebook("a.ipynb").await;
     let kernel = number(&session, "import os; kept = 41; os.getpid()").await;
+    let window = manager.window(&world, "a.ipynb", "os.getpid(), kept");
+    assert!(
+        window.is_none_or(|it| it == format!("({kernel}, 41)")),
+        "the unmodified client finds the service"
+    );
     let restarted = runt(&["daemon", "restart", "--json"]).json();
     assert_eq!(
         (&restarted["kernels"][0]["pid"], &restarted["kernels_not_back"]),
         (&json!(kernel), &json!([]))
     );
     assert_ne!(restarted["pid"], json!(first));
+    let window = manager.window(&world, "a.ipynb", "os.getpid(), kept");
+    assert!(
+        window.is_none_or(|it| it == format!("({kernel}, 41)")),
+        "and goes on with the kernel after a restart"
+    );
     let session = world.notebook("a.ipynb").await;
     assert_eq!(number(&session, "os.getpid()").await, kernel);
 
