@@ -3,6 +3,7 @@
 //! For: connecting, introducing ourselves, and single frames.
 //! Promises: preamble and handshake leave in one write.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +14,15 @@ use runtimed_protocol::preamble::preamble;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{ClientError, Result};
 
 /// Longest wait for the daemon to accept. Source: what clients of protocol v4 use.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Pause while the daemon's queue is full; it takes some hundred connections in it.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connected socket and what was read from it beyond the frames taken so far.
 pub(crate) struct Connection {
@@ -34,7 +38,7 @@ impl Connection {
         let mut hello = preamble().to_vec();
         hello.extend(frame(handshake, HANDSHAKE_MAX)?);
         let connecting = async {
-            let mut stream = UnixStream::connect(socket).await?;
+            let mut stream = accepted(socket).await?;
             stream.write_all(&hello).await?;
             Ok(stream)
         };
@@ -62,6 +66,16 @@ impl Connection {
                 Ok(0) | Err(_) => return Err(ClientError::Disconnected),
                 Ok(_) => {}
             }
+        }
+    }
+}
+
+/// Waits until there is place in the daemon's queue: where others are faster than it, Linux says so at once.
+async fn accepted(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL_PAUSE).await,
+            connected => return connected,
         }
     }
 }

@@ -49,6 +49,35 @@ async fn a_ping_is_answered() {
     assert_eq!(pong.protocol_version, Some(4));
 }
 
+/// Linux alone says so at once; elsewhere the system waits or refuses.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_daemon_whose_queue_is_full_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let mut waiting = Vec::new();
+    let full = loop {
+        match UnixStream::connect(&socket).await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(full, std::io::ErrorKind::WouldBlock);
+    let client = Client::new(&socket);
+    let daemon = async {
+        tokio::task::yield_now().await;
+        for _ in &waiting {
+            listener.accept().await.unwrap();
+        }
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_question(&mut stream).await;
+        stream.write_all(&frame(r#"{"type":"pong"}"#)).await.unwrap();
+    };
+    tokio::join!(client.ping(), daemon).0.unwrap();
+}
+
 #[tokio::test]
 async fn each_failure_has_the_text_that_users_know() {
     let text = |result: Result<_, ClientError>| result.unwrap_err().to_string();
