@@ -27,6 +27,7 @@ use crate::announcement::Announcement;
 use crate::cli::{Cli, VERSION};
 use crate::ipc::{self, PoolDocument};
 use crate::lock::DaemonLock;
+use crate::log::Seldom;
 use crate::manager::Watchdog;
 use crate::paths::{Paths, PathsEnv, PathsOptions};
 use crate::plugins::{HostContext, Registry, SearchPath};
@@ -277,7 +278,8 @@ impl Daemon {
         manager::ready(VERSION);
         let mut watchdog = Watchdog::of_this_process();
         let mut connections = JoinSet::new();
-        let mut refused = false;
+        let most = limits::connections();
+        let (mut refused, mut crowded) = (Seldom::default(), Seldom::default());
         loop {
             tokio::select! {
                 biased;
@@ -289,14 +291,16 @@ impl Daemon {
                 () = watchdog.tick() => {}
                 Some(ended) = connections.join_next() => note_panic("a connection", ended),
                 Some(ended) = background.join_next() => note_panic("a background task", ended),
-                accepted = socket.accept() => match accepted {
+                // Others wait in the system's queue. Who says nothing leaves within seconds.
+                accepted = socket.accept(), if connections.len() < most => match accepted {
                     Ok(stream) => {
-                        refused = false;
                         connections.spawn(ipc::serve(Arc::clone(&self), stream));
+                        if connections.len() == most && crowded.may_say() {
+                            tracing::error!("{most} connections are open, and no more files are for them: others wait until one ends");
+                        }
                     }
                     Err(error) => {
-                        // Too many open files stay so for a while, and the log needs one line about it.
-                        if !std::mem::replace(&mut refused, true) {
+                        if refused.may_say() {
                             tracing::error!("could not accept a connection, and will try again: {error}");
                         }
                         sleep(ACCEPT_PAUSE).await;

@@ -1,6 +1,7 @@
 //! How many files this process may have open.
 //!
 //! For: `daemon.rs`, at its start: each window, kernel and journal is a file, and 1,024 are soon used up.
+//! Promises: connections leave enough of them for what those work with who are there.
 //! Never: fails; with fewer files the daemon works as well, for fewer notebooks.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,4 +29,11 @@ pub fn raise_open_files() -> Option<u64> {
             Some(now)
         }
     }
+}
+
+/// How many connections there may be at a time: half of the files. The others are for what they want: notebooks, journals,
+/// kernels, environments.
+pub fn connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 2).unwrap_or(usize::MAX)
 }

@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -27,8 +28,26 @@ const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// What is logged if nobody says.
 const LEVEL: Level = Level::WARN;
 
+/// Pause between two lines of the same trouble: enough for who reads them, and the file stays readable.
+const SELDOM: Duration = Duration::from_secs(60);
+
 /// Where lines go. One per process, because panics must find it.
 static SINK: OnceLock<Arc<Sink>> = OnceLock::new();
+
+/// Trouble that comes and goes many times a second, of which the log needs one line a minute.
+#[derive(Debug, Default)]
+pub struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether a line is due; it is then taken to have been written.
+    pub fn may_say(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= SELDOM);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}
 
 /// Starts the file at `path` anew (the old one becomes `.1`) and sends `tracing` and panics there.
 /// `filter` is `--log-level`, and `RUST_LOG` wins; an unreadable one counts as `warn`. Without either, the level is what
