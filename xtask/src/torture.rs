@@ -19,7 +19,26 @@ pub(crate) enum Torture {
     Faults(Options),
     /// Damage what is kept, and look whether it comes back or is missed
     Corrupt(Options),
+    /// Many rooms, peers, cells and connections, one who reads nothing, floods of output, and hours of use
+    Load(Load),
 }
+
+/// How much at once, and for how long.
+#[derive(clap::Args)]
+pub(crate) struct Load {
+    /// What is done follows from this
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long the case `soak` goes on
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Which of them, all if none is named
+    #[arg(value_parser = CASES)]
+    cases: Vec<String>,
+}
+
+/// The files of host/tests/torture/load.
+const CASES: [&str; 7] = ["storm", "stalled", "flood", "rooms", "peers", "cells", "soak"];
 
 /// How often, and what follows from what.
 #[derive(clap::Args)]
@@ -39,6 +58,7 @@ pub(crate) fn run(torture: &Torture) -> Result<()> {
         Torture::Kill(options) => ("kill", options),
         Torture::Faults(options) => ("faults", options),
         Torture::Corrupt(options) => ("corrupt", options),
+        Torture::Load(options) => return load(options),
     };
     let dist = stage::build(false)?;
     let tools = tools::prepare()?.context("no client to work with: the package index cannot be reached")?;
@@ -60,5 +80,32 @@ pub(crate) fn run(torture: &Torture) -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "the seeds {failed:?} failed; the evidence of each is printed above");
+    Ok(())
+}
+
+/// Builds, stages and runs host/tests/torture/load, one case after the other. What each measured is a line of
+/// target/torture/load.txt; it fails for what is wrong, never for what is late.
+fn load(options: &Load) -> Result<()> {
+    let dist = stage::build(false)?;
+    let tools = tools::prepare()?.context("nothing to run with: the package index cannot be reached")?;
+    let folder = workspace::target().join("torture");
+    fs::create_dir_all(&folder)?;
+    let named: Vec<&str> = options.cases.iter().map(String::as_str).collect();
+    let mut failed = Vec::new();
+    for case in if named.is_empty() { &CASES[..] } else { &named } {
+        let filter = format!("load::{case}::");
+        let mut command = workspace::cargo();
+        command.args(["test", "-p", "runtimed", "--test", "torture", &filter]);
+        command.args(["--", "--nocapture", "--test-threads", "1"]);
+        tools.apply(&mut command)?;
+        command.env("RUNTIMED_TEST_DIST", &dist);
+        command.env("RUNT_TORTURE_TALLY", folder.join("load.txt"));
+        command.env("RUNT_TORTURE_SEED", options.seed.to_string());
+        command.env("RUNT_TORTURE_REAL", options.minutes.to_string());
+        if workspace::run(&mut command).is_err() {
+            failed.push(*case);
+        }
+    }
+    ensure!(failed.is_empty(), "the cases {failed:?} failed; what was wrong is printed above");
     Ok(())
 }

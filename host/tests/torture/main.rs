@@ -24,6 +24,7 @@ mod bystander;
 mod corrupt;
 mod faults;
 mod kill;
+mod load;
 mod random;
 mod story;
 
