@@ -69,7 +69,7 @@ pub(crate) fn run(torture: &Torture) -> Result<()> {
     for (seed, done) in (options.seed..).zip((0..options.runs).step_by(usize::try_from(AT_ONCE)?)) {
         let filter = format!("{test}::");
         let mut command = workspace::cargo();
-        command.args(["test", "-p", "runtimed", "--test", "torture", &filter, "--", "--nocapture"]);
+        command.args(["test", "--workspace", "--test", "torture", &filter, "--", "--nocapture"]);
         tools.apply(&mut command)?;
         command.env("RUNTIMED_TEST_DIST", &dist);
         command.env("RUNT_TORTURE_TALLY", folder.join(format!("{test}.txt")));
@@ -95,7 +95,7 @@ fn load(options: &Load) -> Result<()> {
     for case in if named.is_empty() { &CASES[..] } else { &named } {
         let filter = format!("load::{case}::");
         let mut command = workspace::cargo();
-        command.args(["test", "-p", "runtimed", "--test", "torture", &filter]);
+        command.args(["test", "--workspace", "--test", "torture", &filter]);
         command.args(["--", "--nocapture", "--test-threads", "1"]);
         tools.apply(&mut command)?;
         command.env("RUNTIMED_TEST_DIST", &dist);
