@@ -8,7 +8,7 @@
 //!
 //! Map: one file per capability ([`EnvProvider`], [`BlobStore`], [`KernelBackend`], [`Rooms`]), one for
 //! what the host offers ([`HostServices`]), one for `plugin.toml` ([`manifest`]), one for names of
-//! Python packages ([`pypi`]), one for copies of venvs (`clone_venv`); `adapter` turns the traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
+//! Python packages ([`pypi`]), one for text that others put beside a notebook ([`read_text`]), one for copies of venvs (`clone_venv`); `adapter` turns the traits into ABI objects and back; `processes` and `adapter::child` are for those who load plugins.
 
 #[cfg(feature = "abi")]
 pub mod adapter;
@@ -36,6 +36,7 @@ mod rooms;
 pub mod search;
 pub mod settings_schema;
 mod task;
+mod text_file;
 pub mod trusted_packages;
 
 pub use async_trait::async_trait;
@@ -52,3 +53,4 @@ pub use kernel_backend::*;
 pub use plugin::*;
 pub use rooms::*;
 pub use task::*;
+pub use text_file::*;

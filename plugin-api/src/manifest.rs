@@ -6,12 +6,11 @@
 //! Never: touches anything but the one file.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ENV_PROVIDER;
+use crate::{ENV_PROVIDER, read_text};
 
 /// Name of the file in a plugin's folder.
 pub const FILE_NAME: &str = "plugin.toml";
@@ -185,7 +184,7 @@ impl Manifest {
     /// [`ManifestError`] for a file that is missing, unreadable, not TOML, or says something impossible.
     pub fn read(folder: &Path) -> Result<Self, ManifestError> {
         let file = folder.join(FILE_NAME);
-        match fs::read_to_string(&file) {
+        match read_text(&file) {
             Ok(text) => Self::parse(&text, &file),
             Err(error) => Err(ManifestError {
                 file,

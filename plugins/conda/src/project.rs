@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::{
-    EnvPlan, EnvRequest, Environment, PackageIdentity, PluginError, Project, Result, pypi,
+    EnvPlan, EnvRequest, Environment, PackageIdentity, PluginError, Project, Result, pypi, read_text,
 };
 use serde_json::{Map, Value, json};
 
@@ -61,7 +61,7 @@ const PIP: &str = "pip";
 pub(crate) fn detect(dir: &Path, base: &Path, surroundings: &Surroundings) -> Result<Option<Project>> {
     for marker in MARKERS {
         let file = dir.join(marker);
-        match std::fs::read_to_string(&file) {
+        match read_text(&file) {
             Ok(text) => {
                 return described(&EnvironmentYml::read(&text, &file)?, &file, base, surroundings).map(Some);
             }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use runtimed_plugin_api::{ErrorCode, PluginError, Result};
+use runtimed_plugin_api::{ErrorCode, PluginError, Result, read_text};
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
 use url::Url;
@@ -177,7 +177,7 @@ fn configuration(named: &str, cwd: &Path) -> Result<String> {
         PluginError::invalid(format!("The import map `{named}` of the notebook cannot be used: {why}"))
             .help("Nothing was started. Correct `import_map` in `runt.deno`: a JSON file, beside the notebook for one.")
     };
-    let text = std::fs::read_to_string(&file).map_err(|error| unusable(error.to_string()))?;
+    let text = read_text(&file).map_err(|error| unusable(error.to_string()))?;
     let map: Value = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
     let outside = || unusable("it lies at no absolute path".to_owned());
     let base = Url::from_file_path(&file).map_err(|()| outside())?;
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(written["scopes"][at("/maps/old/")]["lab"], at("/old.ts"));
         assert!(setup.preparation.contains("for (const name of [])"));
 
-        for named in ["none.json", "https://h/map.json"] {
+        for named in ["none.json", "https://h/map.json", "/dev/zero", "/dev/stdin"] {
             let refused = read(json!({"import_map": named}), &cwd).unwrap_err();
             assert!(refused.message.contains(named), "{refused}");
         }

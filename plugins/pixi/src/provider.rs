@@ -13,7 +13,7 @@ use std::sync::Arc;
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
     PackageIdentity, PluginError, ProcessExit, ProcessLines, ProcessSpec, Project, Result, Task,
-    async_trait, cache_key, pypi,
+    async_trait, cache_key, pypi, read_text,
 };
 use serde_json::{Map, json};
 
@@ -207,7 +207,9 @@ impl EnvProvider for PixiProvider {
     async fn detect(&self, dir: &Path) -> Result<Option<Project>> {
         for marker in [MANIFEST, PYPROJECT] {
             let file = dir.join(marker);
-            let found = match tokio::fs::read_to_string(&file).await {
+            let path = file.clone();
+            let read = tokio::task::spawn_blocking(move || read_text(&path)).await;
+            let found = match read.unwrap_or_else(|error| Err(error.into())) {
                 Ok(text) => project::declared(&text, &file)?,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                 Err(error) => {

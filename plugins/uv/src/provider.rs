@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use runtimed_plugin_api::{
     EnvPlan, EnvProvider, EnvProviderInfo, EnvRequest, Environment, Health, Host, LaunchCommand,
-    PackageIdentity, PluginError, Project, Result, Task, async_trait, clone_venv, pypi,
+    PackageIdentity, PluginError, Project, Result, Task, async_trait, clone_venv, pypi, read_text,
 };
 use serde_json::{Map, Value, json};
 
@@ -120,7 +120,9 @@ impl EnvProvider for UvProvider {
 
     async fn detect(&self, dir: &Path) -> Result<Option<Project>> {
         let file = dir.join(project::MARKER);
-        match tokio::fs::read_to_string(&file).await {
+        let path = file.clone();
+        let read = tokio::task::spawn_blocking(move || read_text(&path)).await;
+        match read.unwrap_or_else(|error| Err(error.into())) {
             Ok(text) => project::declared(&text, &file),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(PluginError::invalid(format!("`{}` cannot be read: {error}", file.display()))),
