@@ -2,9 +2,10 @@
 //!
 //! For: browsers and other clients that show outputs; only on 127.0.0.1.
 //! Promises: serves nobody that was led here under another host's name (DNS rebinding); content never
-//! changes under its address.
+//! changes under its address; who connects and says nothing keeps nobody from anything else.
 
 mod blob;
+mod connections;
 mod guard;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,9 +17,9 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
+use self::connections::Limited;
 use crate::daemon::Daemon;
 
 /// Preferred port (wire contract, section 6.3).
@@ -57,10 +58,9 @@ pub async fn serve(listener: TcpListener, daemon: Arc<Daemon>) -> std::io::Resul
         .layer(DefaultBodyLimit::max(0))
         .layer(from_fn(guard::allow_every_origin))
         .layer(from_fn_with_state(port, guard::check_host));
-    let listener = listener.tap_io(|stream| {
-        stream.set_nodelay(true).ok();
-    });
-    axum::serve(listener, app).with_graceful_shutdown(async move { disconnect.cancelled().await }).await
+    axum::serve(Limited::new(listener), app)
+        .with_graceful_shutdown(async move { disconnect.cancelled().await })
+        .await
 }
 
 async fn not_found() -> Response {
