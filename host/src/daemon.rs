@@ -8,8 +8,9 @@
 //! Order of stop: accept nothing, close rooms, close connections, stop plugins, remove the socket.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -34,7 +35,7 @@ use crate::plugins::{HostContext, Registry, SearchPath};
 use crate::pools::{EnvironmentService, Pools, TrustStore};
 use crate::settings::{Mirror, Settings};
 use crate::shutdown::{Shutdown, Signals};
-use crate::socket::{Socket, make_private};
+use crate::socket::{DIRECTORY_MODE, Socket, create_private, make_private};
 use crate::{http, limits, log, manager};
 
 /// Threads of the host's runtime: it moves bytes and waits; the work is done in plugins, which have
@@ -119,8 +120,7 @@ pub fn run(cli: &Cli) -> ExitCode {
 }
 
 fn take_lock(paths: &Paths) -> Result<Option<DaemonLock>> {
-    std::fs::create_dir_all(&paths.base)
-        .with_context(|| format!("could not make `{}`", paths.base.display()))?;
+    create_private(&paths.base).with_context(|| format!("could not make `{}`", paths.base.display()))?;
     // Log, outputs and journals are the user's own, wherever the socket is.
     make_private(&paths.base)
         .with_context(|| format!("could not make `{}` private", paths.base.display()))?;
@@ -409,10 +409,15 @@ fn runtime_directory(paths: &Paths) -> PathBuf {
     }
 }
 
-/// Makes `directory` and the one above it, and both readable by the user alone.
+/// Makes `directory` and the one above it, and both readable by the user alone. Nothing is made in a folder that is not ours.
 fn make_private_folders(directory: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
     for folder in [directory.parent(), Some(directory)].into_iter().flatten() {
+        // What leads there is the system's, if it is not there yet.
+        folder.parent().map(create_private).transpose()?;
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         let metadata = std::fs::symlink_metadata(folder)?;
         if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other(format!("`{}` is not ours", folder.display())));

@@ -6,8 +6,9 @@
 //! clients of the next daemon.
 //! Never: replaces anything that is not a socket, or one that somebody listens on; serves another user.
 
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -17,7 +18,7 @@ const SOCKET_MODE: u32 = 0o600;
 /// Longest path of a socket, in bytes: `sun_path` without its last byte.
 const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// Only the user may look into the daemon's directory.
-const DIRECTORY_MODE: u32 = 0o700;
+pub const DIRECTORY_MODE: u32 = 0o700;
 /// A second socket that old daemons made; it would only mislead.
 const OBSOLETE_SOCKET: &str = "runtimed-sync.sock";
 
@@ -54,7 +55,7 @@ impl Socket {
             ));
         }
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
+            create_private(directory)?;
             remove_socket(&directory.join(OBSOLETE_SOCKET)).ok();
         }
         refuse_if_in_use(path).await?;
@@ -107,6 +108,14 @@ impl Drop for Socket {
             std::fs::remove_file(path).ok();
         }
     }
+}
+
+/// Makes `directory` and what leads to it, as far as it is not there: for the user alone, whatever the umask is.
+///
+/// # Errors
+/// Those of the file system.
+pub fn create_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
 }
 
 /// Makes `directory` readable by its owner alone.

@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use super::Settings;
 use crate::disk;
 use crate::shutdown::Shutdown;
+use crate::socket::create_private;
 
 /// Quiet time after which an edit counts as finished (environments contract, section 10.5).
 const DEBOUNCE: Duration = Duration::from_millis(500);
@@ -66,7 +67,7 @@ impl Mirror {
         let mut changes = self.settings.watch();
         let (edited, mut edits) = watch::channel(());
         if let Some(directory) = self.path.parent() {
-            std::fs::create_dir_all(directory).ok();
+            create_private(directory).ok();
         }
         let _watcher = match watch_file(&self.path, edited.clone()) {
             Ok(watcher) => Some(watcher),
@@ -199,7 +200,7 @@ impl Mirror {
             return self.written();
         }
         // It may have been impossible until now; if it still is, the write says so.
-        self.path.parent().map(std::fs::create_dir_all);
+        self.path.parent().map(create_private);
         let written = serde_json::to_string_pretty(&file).map_err(io::Error::from);
         let written =
             written.and_then(|text| disk::replace(&self.path, format!("{text}\n").as_bytes(), FILE_MODE));
