@@ -14,9 +14,9 @@ use automerge::{
 };
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
-/// Objects nested deeper than this read as null, so that no peer can exhaust the stack.
-/// Source: the depth at which `serde_json` refuses text.
-pub const MAX_DEPTH: usize = 128;
+/// Objects nested deeper than this read as null, so that no peer can exhaust the stack, and what is written to a file
+/// can be read again. Source: `serde_json` refuses text that is nested 128 deep.
+pub const MAX_DEPTH: usize = 127;
 
 /// The map, list or text `object` as JSON. Keys come in sorted order.
 pub fn read(document: &impl ReadDoc, object: &ObjId) -> Json {
