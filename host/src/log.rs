@@ -9,6 +9,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -24,6 +25,12 @@ use crate::lock::DaemonLock;
 
 /// The file starts anew beyond this size (our choice: a few days of debug output).
 const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// For the user alone: a log tells what they work on.
+const FILE_MODE: u32 = 0o600;
+
+/// Bytes of a message that are written (our choice). A peer's words may be in it, and it may say a lot.
+const MAX_MESSAGE: usize = 16 * 1024;
 
 /// What is logged if nobody says.
 const LEVEL: Level = Level::WARN;
@@ -144,6 +151,9 @@ struct Sink {
 impl Sink {
     fn line(&self, level: Level, target: &str, message: &str) {
         let now = now();
+        // The limit may be within a character.
+        let beginning = (0..4).find_map(|less| message.get(..MAX_MESSAGE - less));
+        let message = beginning.unwrap_or(message);
         let plain = format!("{now} {level:>5} {target}: {message}\n");
         let color = self.stderr_color.then_some(match level {
             Level::ERROR => 31,
@@ -178,7 +188,7 @@ impl LogFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
         Ok(Self { path: path.to_path_buf(), file, bytes: 0 })
     }
 

@@ -128,10 +128,9 @@ impl SyncPeer {
     ) -> Result<Received, SyncError> {
         for change in &incoming.changes {
             if !actors::may_write(principal, change) && !is_known(document.automerge_mut(), &change.hash()) {
-                return Err(SyncError::Forbidden {
-                    principal: principal.to_owned(),
-                    actor: String::from_utf8_lossy(change.actor_id().to_bytes()).into_owned(),
-                });
+                // As much as makes a line of a log.
+                let actor = String::from_utf8_lossy(change.actor_id().to_bytes()).chars().take(100).collect();
+                return Err(SyncError::Forbidden { principal: principal.to_owned(), actor });
             }
         }
         self.receive(document, incoming)

@@ -7,9 +7,15 @@ use automerge::Change;
 
 use crate::documents::genesis;
 
+/// Longest label that is accepted, in bytes: room for an operator and any user's name. A document keeps it for good.
+const LABEL_MAX: usize = 1024;
+
 /// Whether a connection of `principal` may bring `change`.
 pub(super) fn may_write(principal: &str, change: &Change) -> bool {
     let label = change.actor_id().to_bytes();
+    if label.len() > LABEL_MAX {
+        return false;
+    }
     let claimed = label.iter().position(|byte| *byte == b'/').and_then(|slash| label.get(..slash));
     match claimed {
         None => true,

@@ -237,6 +237,21 @@ fn nobody_signs_for_another_principal() {
 }
 
 #[test]
+fn nobody_signs_with_a_label_that_goes_on_and_on() {
+    for (length, allowed) in [(1024, true), (1025, false)] {
+        let (mut server, mut client) = settled();
+        let label = format!("local:ana/{}", "x".repeat(length - 10));
+        client.document.set_actor(ActorId::from(label.as_bytes()));
+        client.edit(1);
+        client.speak();
+        let frame = client.to_server.pop_front().unwrap();
+        let received = client.peer.receive_from(&mut server, Incoming::decode(&frame).unwrap(), "local:ana");
+        assert_eq!(received.is_ok(), allowed);
+        assert!(received.map_or_else(|error| error.to_string().len(), |_| 0) < 300, "a line for the log");
+    }
+}
+
+#[test]
 fn labels_without_a_principal_and_changes_we_have_pass() {
     let (mut server, mut client) = settled();
     client.document.set_actor(ActorId::from(&b"agent:old:1"[..]));
