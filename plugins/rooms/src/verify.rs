@@ -228,7 +228,7 @@ fn plan(folder: &JournalFolder, notebook: &str, output: PathBuf) -> Result<(Save
     if !folder.holds(&journal) {
         return Err(unknown());
     }
-    if !output.is_absolute() || output.exists() {
+    if !output.is_absolute() || output.symlink_metadata().is_ok() {
         return Err(PluginError::invalid(format!(
             "`{}` is there already, or is no absolute path. Nothing was written.",
             output.display()
