@@ -8,6 +8,7 @@
 
 mod bench;
 mod daemon;
+mod deny;
 mod fixtures;
 mod frozen;
 mod fuzz;
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Formatting, clippy with warnings denied, and the project's own rules
     Lint,
+    /// Licenses, sources and known holes of every dependency; compiles cargo-deny the first time
+    Deny,
     /// Only the project's own rules: arrows, unsafe, ABI types, file headers
     Tidy,
     /// Compile the plugins and hosts of every released ABI, for the version tests
@@ -90,6 +93,7 @@ fn run(command: Command) -> Result<()> {
         Command::Quickstart => quickstart::run(),
         Command::Test { arguments } => test::run(&arguments),
         Command::Lint => lint::run(),
+        Command::Deny => deny::run(),
         Command::Tidy => tidy::run(),
         Command::Fixtures => fixtures::build().map(|folder| println!("compiled {}", folder.display())),
         Command::FreezeAbi => frozen::freeze(),

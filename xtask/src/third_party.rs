@@ -45,14 +45,19 @@ pub(crate) fn test(dist: &Path, tools: Option<&tools::Tools>) -> Result<()> {
     Ok(())
 }
 
+/// Every folder with a lock file of its own.
+pub(crate) fn all() -> impl Iterator<Item = &'static str> {
+    folders().chain([FUZZER])
+}
+
 /// Checks their formatting.
 pub(crate) fn format() -> Result<()> {
-    folders().chain([FUZZER]).try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
+    all().try_for_each(|folder| workspace::run(cargo(folder).args(["fmt", "--check"])))
 }
 
 /// Checks that their lock files, and the fuzzer's, know what they depend on today, which this workspace may have changed.
 pub(crate) fn locks() -> Result<()> {
-    folders().chain([FUZZER]).try_for_each(|folder| {
+    all().try_for_each(|folder| {
         // Asks the index alone: what is locked for other systems need not be fetched.
         workspace::output(cargo(folder).args(["update", "--workspace", "--locked"])).map(drop).with_context(
             || {
