@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Physical limit of an execute round trip: a bare ipykernel through jupyter_client, no daemon.
 
-usage: raw_kernel.py [--runs N] [--timeout S] [--json OUT]
+usage: raw_kernel.py [--runs N] [--timeout S]
 
 Needs ipykernel and jupyter_client; use the interpreter the daemon's kernels use. The same
-code is executed as in end_to_end.py (exec, flood, interrupt). --json - prints the figures
-as the last line. Exit code: 0, 1 if a measure failed, 2 usage.
+code is executed as in end_to_end.py (exec, flood, interrupt). With BENCH_FIGURES the figures
+are also added to the file it names, a JSON object a line. Exit code: 0, 1 if a measure failed,
+2 usage.
 """
 import argparse
 import json
@@ -17,12 +18,12 @@ import sys
 import tempfile
 import time
 
-RES = {}
-
-
 def keep(name, xs):
-    xs = sorted(xs)
-    RES[name] = dict(p50=st.median(xs), p95=xs[min(len(xs) - 1, int(.95 * len(xs)))], max=xs[-1], n=len(xs), unit="ms")
+    if path := os.environ.get("BENCH_FIGURES"):
+        xs = sorted(xs)
+        figure = dict(name=name, unit="ms", p50=st.median(xs), p95=xs[min(len(xs) - 1, int(.95 * len(xs)))], max=xs[-1], n=len(xs))
+        with open(path, "a") as f:
+            print(json.dumps(figure), file=f)
 
 
 class Kernel:
@@ -85,6 +86,7 @@ def measure(a):
                 k.run("1")
                 for name, src in (("expr", "{i}"), ("silent", "x={i}"), ("print", "print({i})")):
                     xs.setdefault(name, []).extend(k.run(src.format(i=i)) for i in range(60))
+                xs.setdefault("51_silent", []).append(sum(k.run(f"y={i}") for i in range(51)))
                 xs.setdefault("flood_200k", []).append(k.run("for i in range(200000): print(i)"))
                 xs.setdefault("display_1000", []).append(k.run(
                     "from IPython.display import display, HTML\nfor i in range(1000): display(HTML(f'<b>{i}</b>'))"))
@@ -111,7 +113,6 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--runs", type=int, default=1, help="repeat everything N times, each with a new kernel (1)")
     ap.add_argument("--timeout", type=float, default=60, help="seconds for one execution (60)")
-    ap.add_argument("--json", metavar="OUT", help="file for the figures, or - for the last line of the output")
     a = ap.parse_args()
     if a.runs < 1:
         ap.error("--runs starts at 1")
@@ -124,11 +125,6 @@ def main():
     except Exception as e:
         print(f"FAILED {'no answer in time' if isinstance(e, queue.Empty) else f'{type(e).__name__}: {e}'}", file=sys.stderr)
         return 1
-    if a.json == "-":
-        print(json.dumps(RES))
-    elif a.json:
-        with open(a.json, "w") as f:
-            json.dump(RES, f, indent=1)
     return 0
 
 

@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
+mod figure;
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use runtimed_client::protocol::documents::notebook::{NewCell, Place};
 use runtimed_client::protocol::handshake::CreateNotebook;
 use runtimed_client::{Client, NotebookSession};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Executions of one cell.
 const TIMES: usize = 1000;
@@ -21,7 +23,10 @@ const TIMES: usize = 1000;
 const SHOWN: usize = 100;
 /// Executions of the cell that displays, as often as the bare kernel is asked with `--runs 10`.
 const DISPLAYS: usize = 10;
-/// What it displays 1,000 times; `xtask/bench/raw_kernel.py` has the same.
+/// Cells that are queued at once, and how often.
+const QUEUED: usize = 51;
+const QUEUES: usize = 10;
+/// What the cell displays 1,000 times; `xtask/bench/raw_kernel.py` has the same.
 const DISPLAY: &str =
     "from IPython.display import display, HTML\nfor i in range(1000): display(HTML(f'<b>{i}</b>'))";
 
@@ -42,15 +47,26 @@ async fn main() -> Outcome<()> {
         for _ in 0..TIMES {
             times.push(run(&session, id).await?);
         }
-        show(&format!("{id}, executions 1 to {SHOWN}"), &times[..SHOWN]);
-        show(&format!("{id}, executions {} to {TIMES}", TIMES - SHOWN), &times[TIMES - SHOWN..]);
+        let (first, last) = (&times[..SHOWN], &times[TIMES - SHOWN..]);
+        figure::times(&format!("own_{id}_first"), &format!("{id}, executions 1 to {SHOWN}"), first)?;
+        let what = format!("{id}, executions {} to {TIMES}", TIMES - SHOWN);
+        figure::times(&format!("own_{id}_last"), &what, last)?;
     }
     let displays = add(&session, "displays", DISPLAY)?;
     let mut times = Vec::new();
     for _ in 0..DISPLAYS {
         times.push(run(&session, displays).await?);
     }
-    show("1,000 displays", &times);
+    figure::times("own_displays", "1,000 displays", &times)?;
+    let queue: Vec<String> = (0..QUEUED).map(|number| format!("y{number}")).collect();
+    for id in &queue {
+        add(&session, id, &format!("{id} = 1"))?;
+    }
+    let mut times = Vec::new();
+    for _ in 0..QUEUES {
+        times.push(run_all(&session, &queue).await?);
+    }
+    figure::times("own_queue_51", "51 queued cells", &times)?;
     let id = session.notebook_id().ok_or("a notebook without an id")?;
     session.close().await;
     client.shutdown_notebook(&id).await?;
@@ -78,9 +94,13 @@ async fn run(session: &NotebookSession, cell: &str) -> Outcome<Duration> {
     Ok(start.elapsed())
 }
 
-fn show(what: &str, times: &[Duration]) {
-    let mut times = times.to_vec();
-    times.sort();
-    let at = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1000.0;
-    println!("{what}: {:.2} ms in the median, {:.2} at the 95th percentile", at(50), at(95));
+/// The time from the first request until the client has the end of the last of them.
+async fn run_all(session: &NotebookSession, cells: &[String]) -> Outcome<Duration> {
+    let start = Instant::now();
+    let mut last = String::new();
+    for cell in cells {
+        last = session.execute_cell(cell).await?.execution_id;
+    }
+    session.wait_for(|it| it.runtime_state.execution(&last)?.status.is_terminal().then_some(())).await?;
+    Ok(start.elapsed())
 }

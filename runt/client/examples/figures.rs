@@ -4,6 +4,8 @@
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
+mod figure;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,7 +47,8 @@ async fn measure(socket: PathBuf, folder: PathBuf) -> Outcome<()> {
             times.push(start.elapsed());
             close(&client, session).await?;
         }
-        show(&format!("open {cells} cells until the client has them"), times);
+        let what = format!("open {cells} cells until the client has them");
+        figure::times(&format!("own_open_{cells}"), &what, &times)?;
     }
 
     let path = folder.join("edits.ipynb");
@@ -53,7 +56,8 @@ async fn measure(socket: PathBuf, folder: PathBuf) -> Outcome<()> {
     let (writer, reader) = (open(&client, &path).await?, open(&client, &path).await?);
     let cell = NewCell { id: "fresh".into(), cell_type: "code".into(), ..NewCell::default() };
     writer.edit(|notebook| notebook.insert_cell(Place::End, &cell))?;
-    show("an edit until another window has it, from change 10 on", edits(&writer, &reader, "fresh").await?);
+    let early = edits(&writer, &reader, "fresh").await?;
+    figure::times("own_edit", "an edit until another window has it, from change 10 on", &early)?;
     let start = Instant::now();
     let many = 100_000;
     for number in 0..many {
@@ -69,7 +73,8 @@ async fn measure(socket: PathBuf, folder: PathBuf) -> Outcome<()> {
     writer.edit(|notebook| notebook.insert_cell(Place::End, &cell))?;
     writer.request(NotebookRequest::AcknowledgeNotebookSync).await?;
     reader.wait_for(|it| it.notebook.source("late").map(drop)).await?;
-    show("the same, from change 100,000 on", edits(&writer, &reader, "late").await?);
+    let late = edits(&writer, &reader, "late").await?;
+    figure::times("own_edit_late", "the same, from change 100,000 on", &late)?;
     reader.close().await;
     close(&client, writer).await
 }
@@ -119,11 +124,4 @@ async fn close(client: &Client, session: NotebookSession) -> Outcome<()> {
     session.close().await;
     client.shutdown_notebook(&id).await?;
     Ok(())
-}
-
-fn show(what: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let at =
-        |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default().as_secs_f64() * 1000.0;
-    println!("{what}: {:.2} ms in the median, {:.2} at the 95th percentile", at(50), at(95));
 }
