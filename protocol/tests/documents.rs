@@ -168,6 +168,23 @@ fn a_seeded_notebook_is_one_change_of_twenty_operations() {
 }
 
 #[test]
+fn code_is_read_in_order_and_numbered_among_all_cells() {
+    let mut notebook = NotebookDoc::new("room", "runtimed").unwrap();
+    let cell = |id: &str, cell_type: &str| NewCell {
+        id: id.to_owned(),
+        cell_type: cell_type.to_owned(),
+        source: format!("the text of {id}"),
+        ..NewCell::default()
+    };
+    let cells = [cell("b", "code"), cell("c", "markdown"), cell("d", "code"), cell("a", "code")];
+    notebook.insert_cells(Place::End, &cells).unwrap();
+    notebook.move_cell("a", Place::Start).unwrap();
+    notebook.set_source("d", "").unwrap();
+    let text = |id: &str| format!("the text of {id}");
+    assert_eq!(notebook.code_sources(), [(1, text("a")), (2, text("b")), (4, String::new())]);
+}
+
+#[test]
 fn cells_go_where_they_are_put_and_keep_what_they_are() {
     let mut notebook = NotebookDoc::new("room", "runtimed").unwrap();
     let cell = |id: &str| NewCell {

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use automerge::iter::MapRangeItem;
 use automerge::transaction::Transactable;
 use automerge::{
     AutomergeError, ObjId, ObjType, Prop, ReadDoc, ScalarValue, ScalarValueRef, Value, ValueRef, hydrate,
@@ -47,6 +48,15 @@ pub fn get_string(document: &impl ReadDoc, parent: &ObjId, property: impl Into<P
     match document.get(parent, property).ok()?? {
         (Value::Object(ObjType::Text), id) => document.text(&id).ok(),
         (Value::Scalar(scalar), _) => scalar.as_str().map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// The text of a field that was found in passing, be it a scalar string or a Text.
+pub(crate) fn string(document: &impl ReadDoc, field: &MapRangeItem<'_>) -> Option<String> {
+    match &field.value {
+        ValueRef::Object(ObjType::Text) => document.text(field.id()).ok(),
+        ValueRef::Scalar(ScalarValueRef::Str(text)) => Some(text.to_string()),
         _ => None,
     }
 }

@@ -97,15 +97,19 @@ impl RoomCore {
         if !self.declarations.is_due(self.now) || self.load != InitialLoad::NotNeeded {
             return;
         }
-        if self.declarations.asked.as_ref() != Some(&self.declared()) {
-            self.ask_host(Asks::Opinion);
+        let need = self.declared();
+        if self.declarations.asked.as_ref() != Some(&need) {
+            self.ask_about(need, Asks::Opinion);
         }
     }
 
     /// Asks the host.
     pub(super) fn ask_host(&mut self, asks: Asks) {
+        self.ask_about(self.declared(), asks);
+    }
+
+    fn ask_about(&mut self, mut need: EnvNeed, asks: Asks) {
         let job = self.ids.job();
-        let mut need = self.declared();
         self.declarations.asked = Some(need.clone());
         need.about_project = matches!(asks, Asks::ProjectApproval { .. });
         if need.about_project {

@@ -14,15 +14,10 @@ const END: &str = "# ///";
 
 /// Every block in the code cells of `notebook`, in order.
 pub(crate) fn blocks(notebook: &NotebookDoc) -> Vec<ScriptBlock> {
-    let mut blocks = Vec::new();
-    for (at, cell) in notebook.cell_ids().iter().enumerate() {
-        if notebook.cell_type(cell).as_deref() != Some("code") {
-            continue;
-        }
-        let source = notebook.source(cell).unwrap_or_default();
-        blocks.extend(in_source(&source).into_iter().map(|text| ScriptBlock { cell: at + 1, text }));
-    }
-    blocks
+    let sources = notebook.code_sources().into_iter();
+    sources
+        .flat_map(|(cell, source)| in_source(&source).into_iter().map(move |text| ScriptBlock { cell, text }))
+        .collect()
 }
 
 /// The blocks in the source of one cell.

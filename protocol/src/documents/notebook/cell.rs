@@ -123,6 +123,42 @@ impl NotebookDoc {
         json::get_string(&self.document, &self.cell_object(id).ok()?, "source")
     }
 
+    /// The text of every code cell, with the cell's number among all cells, counted from 1; in order.
+    ///
+    /// One pass over the document, which matters where there are thousands of cells.
+    pub fn code_sources(&self) -> Vec<(usize, String)> {
+        let Ok(cells) = root_map(&self.document, "cells") else { return Vec::new() };
+        let mut sources: Vec<_> = self
+            .document
+            .map_range(&cells, ..)
+            .filter(|item| matches!(item.value, ValueRef::Object(ObjType::Map)))
+            .filter_map(|item| {
+                let (position, source) = self.code_source(&item.id())?;
+                Some((position, item.key.into_owned(), source))
+            })
+            .collect();
+        sources.sort_unstable();
+        let numbered = sources.into_iter().enumerate();
+        numbered.filter_map(|(at, (.., source))| Some((at + 1, source?))).collect()
+    }
+
+    /// The position of a cell, and its text if it is code; none if it is no cell.
+    fn code_source(&self, cell: &ObjId) -> Option<(String, Option<String>)> {
+        let (mut is_cell, mut position, mut is_code, mut source) = (false, None, false, None);
+        for field in self.document.map_range(cell, ..) {
+            match &*field.key {
+                "id" => is_cell = true,
+                "position" => position = json::string(&self.document, &field),
+                "cell_type" => is_code = json::string(&self.document, &field).as_deref() == Some("code"),
+                "source" => source = Some(field),
+                _ => {}
+            }
+        }
+        let position = position.unwrap_or_else(|| position::DEFAULT.to_owned());
+        let text = || source.and_then(|field| json::string(&self.document, &field)).unwrap_or_default();
+        is_cell.then(|| (position, is_code.then(text)))
+    }
+
     /// The type of one cell.
     pub fn cell_type(&self, id: &str) -> Option<String> {
         json::get_string(&self.document, &self.cell_object(id).ok()?, "cell_type")
