@@ -185,6 +185,22 @@ fn code_is_read_in_order_and_numbered_among_all_cells() {
 }
 
 #[test]
+fn what_others_typed_is_kept_as_the_document_and_not_once_more_as_patches() {
+    let mut writer = NotebookDoc::new("room", "writer").unwrap();
+    let mut reader = NotebookDoc::new("room", "reader").unwrap();
+    let cell = NewCell { id: "a".into(), cell_type: "code".into(), ..NewCell::default() };
+    writer.insert_cell(Place::End, &cell).unwrap();
+    for source in ["x", "x = 1", "x = 12"] {
+        writer.set_source("a", source).unwrap();
+        let new = writer.changes_since(&reader.heads());
+        reader.apply(new).unwrap();
+    }
+    assert_eq!(reader.source("a").as_deref(), Some("x = 12"));
+    // All that tells from outside what Automerge holds.
+    assert!(!format!("{:?}", reader.automerge()).contains("Splice {"));
+}
+
+#[test]
 fn cells_go_where_they_are_put_and_keep_what_they_are() {
     let mut notebook = NotebookDoc::new("room", "runtimed").unwrap();
     let cell = |id: &str| NewCell {

@@ -95,7 +95,7 @@ pub trait Document {
     /// # Errors
     /// When two changes claim the same number of the same actor.
     fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
-        Ok(self.automerge_mut().apply_changes(changes)?)
+        Ok(apply(self.automerge_mut(), changes)?)
     }
 
     /// The whole document as bytes.
@@ -113,6 +113,14 @@ pub trait Document {
     fn to_json(&self) -> serde_json::Value {
         json::read(self.automerge(), &ROOT)
     }
+}
+
+/// Applies changes, and keeps nothing but the document.
+fn apply(document: &mut AutoCommit, changes: Vec<Change>) -> std::result::Result<(), AutomergeError> {
+    let applied = document.apply_changes(changes);
+    // Nobody reads patches here. Automerge 0.12 notes those of texts all the same, and would keep them for good.
+    document.reset_diff_cursor();
+    applied
 }
 
 /// Reads a document and prepares it for `actor`.

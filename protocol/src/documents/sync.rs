@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use automerge::sync::{Capability, Message, MessageFlags, State, SyncDoc};
 use automerge::{AutoCommit, AutomergeError, Change, ChangeHash};
 
-use super::Document;
+use super::{Document, apply};
 
 mod actors;
 mod incoming;
@@ -83,7 +83,7 @@ impl SyncPeer {
         let changes: Vec<Change> =
             changes.into_iter().filter(|change| !is_known(document, &change.hash())).collect();
         if !changes.is_empty() {
-            document.apply_changes(changes.clone())?;
+            apply(document, changes.clone())?;
         }
         let changed = document.get_heads() != before;
         self.update(document, &before, brought_changes, message);
