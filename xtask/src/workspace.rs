@@ -24,9 +24,17 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The cargo that runs us.
+/// The cargo that runs us. What it tells us about ourselves stays here: build scripts that look at it would run again
+/// whenever somebody builds without us in between, and with them everything that is built on them.
 pub(crate) fn cargo() -> Command {
-    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name.to_str().is_some_and(|name| about_us.iter().any(|it| name.starts_with(it))) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// What the compiler calls this machine, such as `x86_64-unknown-linux-gnu`.
