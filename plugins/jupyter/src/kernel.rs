@@ -4,7 +4,6 @@
 //! Promises: messages come in the order of their numbers; `exited` comes once, after the last message; dropping the
 //! handle leaves the kernel to its shim, or ends a kernel that was launched and never made use of.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +16,15 @@ use runtimed_plugin_api::{
     Sequence, async_trait,
 };
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::found;
 use crate::gap;
 use crate::launch::report;
-use crate::link::{Link, Reader, Writer};
+use crate::link::{Link, Reader};
+use crate::outgoing::{Outgoing, Waiting, outgoing};
 
 /// How long a shim may take to go. It has nothing left to do but to delete its folder.
 const GOING: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ struct Asked {
 pub(crate) struct JupyterKernel {
     info: KernelInfo,
     /// Frames for the shim.
-    outgoing: mpsc::UnboundedSender<Bytes>,
+    outgoing: Outgoing,
     asked: watch::Sender<Asked>,
     /// How the kernel ended, once it has.
     report: watch::Receiver<Option<ExitReport>>,
@@ -76,7 +76,7 @@ pub(crate) fn supervise(
     accepted: CancellationToken,
     end: CancellationToken,
 ) -> (JupyterKernel, impl Future<Output = bool>) {
-    let (outgoing, frames) = mpsc::unbounded_channel();
+    let (outgoing, waiting) = outgoing(&link.writer);
     let (result, report) = watch::channel(None);
     let (asked, heard) = watch::channel(Asked::default());
     let Attached { kernel, pid, reply, after, .. } = kernel;
@@ -84,7 +84,7 @@ pub(crate) fn supervise(
     let handle = JupyterKernel { info, outgoing, asked, report, accepted: accepted.clone() };
     let space = Arc::new(Semaphore::new(HANDED_OVER as usize));
     let life = Life { folder, last: after, space, report: result, asked: heard, accepted, end };
-    (handle, life.run(link, frames, events))
+    (handle, life.run(link, waiting, events))
 }
 
 /// The part of a header that is looked at.
@@ -140,7 +140,7 @@ impl Kernel for JupyterKernel {
 }
 
 impl JupyterKernel {
-    /// Hands a frame to the task.
+    /// Says a frame; for the first time, that the kernel is wanted.
     fn say(&self, frame: Bytes) -> Result<()> {
         let gone = || PluginError::unavailable("the kernel has ended");
         if self.report.borrow().is_some() {
@@ -188,18 +188,13 @@ enum Over {
 }
 
 impl Life {
-    async fn run(
-        mut self,
-        link: Link,
-        mut frames: mpsc::UnboundedReceiver<Bytes>,
-        events: Arc<dyn KernelEvents>,
-    ) -> bool {
-        let Link { mut reader, mut writer } = link;
+    async fn run(mut self, link: Link, mut waiting: Waiting, events: Arc<dyn KernelEvents>) -> bool {
+        let Link { mut reader, writer } = link;
         let end = self.end.clone();
         let over = tokio::select! {
             over = self.read(&mut reader, &*events) => over,
             // Ends when the handle is dropped, which detaches.
-            () = write(&mut writer, &mut frames, end) => {
+            () = waiting.write(&writer, end) => {
                 if self.accepted.is_cancelled() {
                     return true;
                 }
@@ -303,30 +298,5 @@ impl Life {
             _ = self.asked.wait_for(|asked| asked.shutdown || asked.acknowledged >= last) => {}
             () = self.end.cancelled() => {}
         }
-    }
-}
-
-/// Writes what the room says until it drops its handle; when `end` fires, that the kernel must end.
-async fn write(writer: &mut Writer, frames: &mut mpsc::UnboundedReceiver<Bytes>, end: CancellationToken) {
-    let result: io::Result<()> = async {
-        loop {
-            tokio::select! {
-                // A handle that was dropped before the stop has let go of its kernel.
-                biased;
-                frame = frames.recv() => match frame {
-                    Some(frame) => writer.send(&frame).await?,
-                    None => return Ok(()),
-                },
-                () = end.cancelled() => {
-                    writer.send(&document(to_shim::SHUTDOWN, &Shutdown { grace_ms: 0 })).await?;
-                    return std::future::pending().await;
-                }
-            }
-        }
-    }
-    .await;
-    if result.is_err() {
-        // The reader finds out why.
-        std::future::pending::<()>().await;
     }
 }

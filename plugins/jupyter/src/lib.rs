@@ -2,7 +2,7 @@
 //!
 //! Map, from the outside in: `plugin` and `backend` are what the host sees; `installed` knows which kernels there are,
 //! `kind` how one is started, `deno` what a notebook says about Deno; `launch` starts a shim and has it bring a
-//! kernel up; `kernel` is the handle of a running one and the task behind it, over `link`; `found` finds kernels again.
+//! kernel up; `kernel` is the handle of a running one and the task behind it, over `link` and `outgoing`; `found` finds kernels again.
 //! What happens between shim and kernel is in the crate `runtimed-kernel-shim`.
 //!
 //! When the daemon is killed, and when it lets go of kernels before it stops, shims and kernels go on. Whose they are
@@ -19,6 +19,7 @@ mod kernel;
 mod kind;
 mod launch;
 mod link;
+mod outgoing;
 mod plugin;
 
 pub use plugin::JupyterPlugin;

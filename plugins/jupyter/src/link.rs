@@ -4,10 +4,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use runtimed_kernel_shim::protocol::{Decoder, Frame, Hello, SOCKET, Welcome, document, from_shim, to_shim};
-use runtimed_plugin_api::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -29,13 +29,19 @@ pub(crate) struct Reader {
 }
 
 /// The outgoing half. Dropping it closes the connection in this direction.
-pub(crate) struct Writer(OwnedWriteHalf);
+pub(crate) struct Writer(Arc<OwnedWriteHalf>);
+
+/// An outgoing half that does not keep the connection open.
+pub(crate) struct WeakWriter(Weak<OwnedWriteHalf>);
 
 impl Link {
     /// A link over a stream.
     pub(crate) fn new(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { reader: Reader { stream: reader, decoder: Decoder::default() }, writer: Writer(writer) }
+        Self {
+            reader: Reader { stream: reader, decoder: Decoder::default() },
+            writer: Writer(Arc::new(writer)),
+        }
     }
 
     /// Connects to the shim that listens in `folder`, and learns who it is.
@@ -102,7 +108,35 @@ impl Writer {
     ///
     /// # Errors
     /// The socket's.
-    pub(crate) async fn send(&mut self, frame: &Bytes) -> io::Result<()> {
-        self.0.write_all(frame).await
+    pub(crate) async fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let mut rest = frame;
+        while !rest.is_empty() {
+            self.0.writable().await?;
+            rest = rest.get(self.write_now(rest)?..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes at once, and says how much that was.
+    ///
+    /// # Errors
+    /// The socket's, but none for one that is full.
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
+    /// One that does not keep the connection open.
+    pub(crate) fn downgrade(&self) -> WeakWriter {
+        WeakWriter(Arc::downgrade(&self.0))
+    }
+}
+
+impl WeakWriter {
+    /// The half itself, unless it is gone.
+    pub(crate) fn upgrade(&self) -> Option<Writer> {
+        self.0.upgrade().map(Writer)
     }
 }

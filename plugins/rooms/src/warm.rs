@@ -172,9 +172,11 @@ impl Warm {
         let events = Arc::new(Watch { warm: Arc::downgrade(self), lease: lease.id.clone() });
         match self.while_wanted(&settings, backend.launch(spec, events)).await {
             Some(Ok(kernel)) => {
-                tracing::info!(pid = kernel.info().pid, source = lease.source, "a kernel is warm");
+                let pid = kernel.info().pid;
                 let spare = Spare { kernel, lease: lease.id.clone() };
                 self.change(|stock, _| stock.start_ended(spare, &lease.id, &lease.source, settings));
+                // Whoever reads this may have it now.
+                tracing::info!(pid, source = lease.source, "a kernel is warm");
             }
             Some(Err(error)) => {
                 self.release(&lease.id).await;

@@ -136,9 +136,14 @@ impl Durable {
         matches!(self.trouble, Some(Trouble { stage: Stage::Unflushed, .. }))
     }
 
-    /// Whether everything is in the journal, as far as is known.
+    /// Whether everything is in the journal and stays there, as far as is known.
     pub(super) fn is_sound(&self) -> bool {
         self.enabled && self.trouble.is_none()
+    }
+
+    /// Whether the next daemon finds everything in the journal, unless the machine ends before that.
+    pub(super) fn is_written(&self) -> bool {
+        self.is_sound() || self.enabled && self.awaits_flush()
     }
 
     /// Kind and reason of what is wrong, for the file checkpoint; empty if nothing is.
@@ -210,6 +215,10 @@ impl RoomCore {
         }
         let path = renamed.then(|| durable.meta.path.clone());
         self.effects.insert(0, Effect::Journal { record, path, heard });
+        if let Some(launch) = kernel.filter(|_| other_kernel) {
+            // The journal names it now, so that it may outlive the daemon from before anybody hears of it.
+            self.effects.insert(1, Effect::Acknowledge { launch, upto: 0 });
+        }
     }
 
     /// Why edits would be lost if the daemon ended now: the journal lacks them, and the file does, if there is one.

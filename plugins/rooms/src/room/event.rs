@@ -101,7 +101,8 @@ pub(crate) enum Effect {
     /// is another since the last time, or none any more. When it is flushed, what the kernel said up to `heard`
     /// may be forgotten there.
     Journal { record: Record, path: Option<Option<PathBuf>>, heard: Option<(LaunchId, Sequence)> },
-    /// Let the kernel forget what it said up to here: nothing is kept of this room.
+    /// Let the kernel forget what it said up to here: nothing is kept of this room. The first one tells it that it may
+    /// outlive the daemon.
     Acknowledge { launch: LaunchId, upto: Sequence },
     /// Send a frame to a client.
     Send { peer: PeerId, frame_type: u8, payload: Bytes },

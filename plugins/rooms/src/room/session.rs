@@ -112,7 +112,7 @@ impl RoomCore {
     /// Writes the file and lets go of the kernel, which the next daemon finds again. One that it would not know
     /// of ends.
     pub(super) fn detach(&mut self) {
-        self.detaches = self.kernel.live().is_some() && self.durable.is_sound();
+        self.detaches = self.kernel.live().is_some() && self.durable.is_written();
         if !self.detaches {
             self.give_up_kernel();
         }

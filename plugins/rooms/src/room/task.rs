@@ -487,8 +487,6 @@ impl RoomTask {
             Done::Kernel(launch, result) => {
                 let result = result.map(|kernel| drop(self.kernels.insert(launch, kernel.into())));
                 self.handle(Event::KernelStarted { launch, result });
-                // The journal names it now, so that it may outlive the daemon.
-                self.acknowledge(Some((launch, 0)));
             }
             Done::Upload(job, upload, result) => {
                 let result = result.map(|(staged, expires_at)| {

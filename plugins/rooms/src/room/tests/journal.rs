@@ -182,6 +182,24 @@ fn a_disk_that_refuses_every_flush_is_asked_ever_less_often() {
 }
 
 #[test]
+fn a_kernel_is_left_to_the_next_daemon_as_soon_as_that_would_know_it() {
+    for (lost, written) in [(false, true), (true, true), (true, false)] {
+        let mut world = World::create(4);
+        let ana = world.join("ana");
+        world.settle();
+        let execution = world.run(ana, "x = 1");
+        world.settle();
+        assert_eq!(world.client(ana).runtime.execution(&execution).unwrap().status, Status::Done);
+        world.event(Event::JournalFailed { reason: "disk broken".to_owned(), lost });
+        if written {
+            world.pass(SECOND);
+        }
+        world.event(Event::Detaching);
+        assert_eq!(world.core.detached(), written, "lost: {lost}");
+    }
+}
+
+#[test]
 fn a_file_that_was_saved_is_not_saved_again_and_one_that_was_not_is() {
     let mut world = World::open(4, Some("/a.ipynb"), super::seeded());
     let ana = world.join("ana");

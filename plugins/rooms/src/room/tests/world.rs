@@ -125,6 +125,8 @@ pub(super) struct World {
 pub(super) struct Kernel {
     launch: LaunchId,
     count: i64,
+    /// Whether it was ever told anything: before that it ends with its daemon.
+    accepted: bool,
     /// Everything it said that nobody acknowledged, by number.
     unacknowledged: BTreeMap<Sequence, (Channel, JupyterMessage)>,
     said: Sequence,
@@ -153,6 +155,7 @@ impl Kernel {
         Self {
             launch,
             count: 0,
+            accepted: false,
             unacknowledged: BTreeMap::new(),
             said: 0,
             requests: BTreeSet::new(),
@@ -288,7 +291,7 @@ impl World {
         let (mut documents, whole) = reopen::documents(&folded, &actors).unwrap();
         assert!(whole && folded.stop == Stop::End);
         let knows = |kernel: &Kernel| folded.kernel.as_ref().is_some_and(|it| it.kernel == kernel.launch.0);
-        let kernel = kernel.filter(|kernel| outlives && knows(kernel));
+        let kernel = kernel.filter(|kernel| outlives && kernel.accepted && knows(kernel));
         let after = folded.heard.sequence;
         let held = Some(documents.heads());
         let path = folded.meta.path.clone();
@@ -577,12 +580,18 @@ impl World {
                 }
                 Effect::Journal { record, heard, .. } => {
                     self.journal.extend(record.finish().unwrap());
+                    // It is told when this is flushed; when that is, nothing here depends on.
                     if let Some((launch, upto)) = heard {
-                        self.acknowledge(launch, upto);
+                        self.forget(launch, upto);
                     }
                 }
                 Effect::Acknowledge { launch, upto } => self.acknowledge(launch, upto),
                 Effect::Send { peer, frame_type, payload } => {
+                    let live = self.core.live_kernel();
+                    let unsafe_kernel =
+                        self.kernel.as_ref().filter(|it| live == Some(it.launch) && !it.accepted);
+                    let kept = self.core.has_journal() && !self.forgetful;
+                    assert!(unsafe_kernel.is_none() || !kept, "who hears of a kernel may rely on it");
                     if self.clients.contains_key(&peer) {
                         self.to_clients.entry(peer).or_default().push_back((frame_type, payload));
                     }
@@ -730,8 +739,15 @@ impl World {
         }
     }
 
-    /// What the kernel said up to here is in the journal.
     fn acknowledge(&mut self, launch: LaunchId, upto: Sequence) {
+        if let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) {
+            kernel.accepted = true;
+        }
+        self.forget(launch, upto);
+    }
+
+    /// What the kernel said up to here is in the journal.
+    fn forget(&mut self, launch: LaunchId, upto: Sequence) {
         if let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) {
             kernel.unacknowledged.retain(|at, _| *at > upto);
         }
@@ -739,6 +755,7 @@ impl World {
 
     fn hear(&mut self, launch: LaunchId, request: &KernelRequest) {
         let Some(kernel) = self.kernel.as_mut().filter(|kernel| kernel.launch == launch) else { return };
+        kernel.accepted = true;
         if !kernel.requests.insert(request.msg_id.clone()) {
             return;
         }
