@@ -21,8 +21,9 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const ROOMS: usize = 1000;
 const CELLS: usize = 100;
-/// Until what opening has begun is over: files that are written, journals that are flushed.
-const REST: Duration = Duration::from_secs(30);
+/// Until what opening has begun is over, and the first search for blobs that nothing needs, a minute after the start: files
+/// that are written, journals that are flushed, every document that is walked once.
+const REST: Duration = Duration::from_secs(75);
 /// How long nothing is done: several of the client's signs of life, which come every 15 s.
 const IDLE: Duration = Duration::from_secs(60);
 /// Of the kernel's clock, on every Linux there is: `sysconf(_SC_CLK_TCK)`.
