@@ -177,7 +177,8 @@ async def presence(book, i, count):
     await until(lambda: len(book.cells.find("seen by ")) == count, f"client {i} sees that everybody has seen the others")
     await book.presence.clear_selection()
     await book.presence.clear_cursor()
-    while await cursors():
+    while left := await cursors():
+        assert time.monotonic() < end, f"client {i} still sees {left}"
         await asyncio.sleep(0.005)
 
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use runtimed_plugin_api::{Digest, Host, LiveSet};
-use runtimed_protocol::documents::automerge::ROOT;
+use runtimed_protocol::documents::automerge::{ChangeHash, ROOT};
 use runtimed_protocol::documents::{Document, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -156,16 +156,29 @@ fn in_journal(path: &Path) -> Result<Found, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     let folded = Folded::read(&bytes).map_err(|error| error.to_string())?;
     drop(bytes);
-    let (documents, all) =
+    let (mut documents, all) =
         documents(&folded, &Actors::of("collect")).ok_or("the notebook in it is damaged")?;
-    Ok(Found { named: in_documents(&documents), whole: all && folded.stop != Stop::Corrupt })
+    Ok(Found { named: Named::default().of(&mut documents), whole: all && folded.stop != Stop::Corrupt })
 }
 
-/// Everything in the documents that looks like a blob's name.
-pub(crate) fn in_documents(documents: &Documents) -> BTreeSet<Digest> {
-    let Documents { notebook, runtime, comms, comments, .. } = documents;
-    let all = [notebook.automerge(), runtime.automerge(), comms.automerge(), comments.automerge()];
-    all.into_iter().flat_map(|document| named_in(&json::read(document, &ROOT).to_string())).collect()
+/// What a room's documents name, by their heads when that was read last: most notebooks that are open do not change between
+/// two rounds.
+#[derive(Default)]
+pub(crate) struct Named([(Vec<ChangeHash>, BTreeSet<Digest>); 4]);
+
+impl Named {
+    /// Everything in the documents that looks like a blob's name. Costs what the documents that changed are large.
+    pub(crate) fn of(&mut self, documents: &mut Documents) -> BTreeSet<Digest> {
+        let heads = documents.heads();
+        let Documents { notebook, runtime, comms, comments, .. } = documents;
+        let all = [notebook.automerge(), runtime.automerge(), comms.automerge(), comments.automerge()];
+        for ((known, heads), document) in self.0.iter_mut().zip(heads).zip(all) {
+            if known.0 != heads {
+                *known = (heads, named_in(&json::read(document, &ROOT).to_string()));
+            }
+        }
+        self.0.iter().flat_map(|(_, named)| named).copied().collect()
+    }
 }
 
 /// What executions showed whose record is young enough; older records are removed.
@@ -204,6 +217,9 @@ fn setting(host: &Host, name: &str, default: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use runtimed_protocol::documents::notebook::{NewCell, Place};
+    use runtimed_protocol::documents::{CommentsDoc, CommsDoc, NotebookDoc, RuntimeStateDoc};
+
     use super::*;
 
     #[test]
@@ -216,5 +232,25 @@ mod tests {
         );
         let found: Vec<_> = named_in(&text).iter().map(ToString::to_string).collect();
         assert_eq!(found, [b, a]);
+    }
+
+    #[test]
+    fn what_a_document_names_is_read_again_when_it_changed() {
+        let (first, second) = ("a".repeat(64), "b".repeat(64));
+        let actors = Actors::of("test");
+        let mut documents = Documents::new(
+            NotebookDoc::genesis(&actors.notebook).unwrap(),
+            RuntimeStateDoc::new(&actors.runtime).unwrap(),
+            CommsDoc::new(&actors.comms).unwrap(),
+            CommentsDoc::new("id", &serde_json::json!({}), &actors.comments).unwrap(),
+        );
+        let mut named = Named::default();
+        assert!(named.of(&mut documents).is_empty());
+        for (place, digest) in [&first, &second].into_iter().enumerate() {
+            let cell = NewCell { id: digest.clone(), cell_type: "raw".to_owned(), ..NewCell::default() };
+            documents.notebook.insert_cell(Place::End, &cell).unwrap();
+            assert_eq!(named.of(&mut documents).len(), place + 1);
+        }
+        assert_eq!(named.of(&mut documents), named_in(&format!("{first} {second}")));
     }
 }
